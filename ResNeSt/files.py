@@ -1,0 +1,97 @@
+"""File habits that every stage shares: whole files only, and the order people expect."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any, Iterator, List, Tuple, Union
+
+from ResNeSt.errors import PipelineError
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@contextlib.contextmanager
+def whole(path: PathLike) -> Iterator[Path]:
+    """Yields a temporary path in the same folder; renames it to `path` on success, removes it on any failure.
+
+    A reader therefore never sees half a file under its final name, whatever kills the writer. The temporary name ends
+    in `.part`, because ais_bench takes every `.bin` in a folder for an input, hidden or not.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def sole_writer(folder: PathLike) -> Iterator[None]:
+    """Holds `folder` for one writing process and clears what a killed one left half-written.
+
+    Raises PipelineError where another process is writing there.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        for leftover in Path(folder).glob(".*.part"):
+            leftover.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: PathLike) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"{folder}: another process is writing here; wait for it or choose another folder"
+        raise PipelineError(message) from None
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file; raises PipelineError that names the file and the line where it is broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: no such file") from None
+    except (ValueError, RecursionError) as error:  # among them bad UTF-8, bad JSON, numbers and nesting without end
+        raise PipelineError(
+            f"{path}: not valid JSON ({error}); the file is damaged or cut short, make it again"
+        ) from None
+
+
+def sha256(path: PathLike) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def natural_key(name: PathLike) -> List[Tuple[int, int, str]]:
+    """Sort key that puts img2 before img10, as ais_bench orders its inputs."""
+    parts = re.split(r"(\d+)", str(name))
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def stem(path: PathLike) -> str:
+    """File name up to the FIRST dot, which is where ais_bench cuts (contract: ais_bench, output file)."""
+    return os.path.basename(os.fspath(path)).split(".", 1)[0]

@@ -1,0 +1,36 @@
+# Sourced by run.sh and test.sh: `use_environment FILE...` puts a Python environment that holds these requirements on PATH.
+# An active virtual environment is used as it is; otherwise .venv is made here. What is installed already stays.
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+
+use_environment() {
+    if [ -z "${VIRTUAL_ENV:-}" ]; then
+        [ -x "$here/.venv/bin/python" ] || make_environment || return
+        . "$here/.venv/bin/activate"
+    fi
+    # One stamp per content of the requirements: nothing is asked of pip while they have not changed.
+    local stamp
+    stamp="$VIRTUAL_ENV/.resnest-$(cat "$@" | cksum | tr -d ' ')"
+    if [ ! -e "$stamp" ]; then
+        echo "installing into $VIRTUAL_ENV (the first time takes minutes; PyTorch is the large one):"
+        install "$@" && touch "$stamp"
+    fi
+}
+
+make_environment() {
+    local python="${PYTHON:-python3}"
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "error: $python is not Python 3.11 or newer; name one: PYTHON=/path/to/python3.11 bash ${0##*/}" >&2
+        return 1
+    fi
+    echo "making $here/.venv"
+    "$python" -m venv "$here/.venv"
+}
+
+install() {
+    local arguments=()
+    for file in "$@"; do arguments+=(-r "$file"); done
+    python -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}" |
+        sed -nu 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing collected packages.*/  unpacking/p'
+    return "${PIPESTATUS[0]}"
+}

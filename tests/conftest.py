@@ -1,0 +1,110 @@
+"""What the tests share: golden files where they are present, small images, an exported demo model, the stand-ins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parent.parent
+STANDINS = PROJECT / "tests" / "standins"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Golden files beside the checkout; tests that want them are skipped where they are absent."""
+    folder = PROJECT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no golden files beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """torchvision's Python part; its compiled operators do not load beside a CPU build of torch, and are not needed."""
+    torch = pytest.importorskip("torch")
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    return pytest.importorskip("torchvision")
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    return pytest.importorskip("timm")
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A smooth random RGB image: no two rows or columns alike."""
+    small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A flat folder of twelve JPEGs of several shapes and modes."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(1, 13):
+        image = picture(200 + 37 * number, 500 - 29 * number, seed=number)
+        if number == 3:
+            image = image.convert("L")
+        if number == 4:
+            image = image.convert("CMYK")
+        image.save(folder / f"val_{number}.JPEG", quality=90, progressive=number == 5)
+    return folder
+
+
+def call(
+    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs one of the project's scripts as a user would: a .py, a .sh or `-m module`, and captures what it prints."""
+    name, *rest = map(str, arguments)
+    program = ["bash", str(PROJECT / name)] if name.endswith(".sh") else [sys.executable, str(PROJECT / name)]
+    if name == "-m":
+        program = [sys.executable, "-m"]
+    environment = {**os.environ, "PYTHON": sys.executable, **(env or {})}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")]))
+    return subprocess.run([*program, *rest], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
+    """One line on stderr that starts with `error:` and holds `words`, no traceback, the exit code."""
+    lines = result.stderr.strip().splitlines()
+    assert lines, result.stdout
+    assert lines[-1].startswith("error: "), result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in lines[-1]
+    assert result.returncode == code
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint() -> Path:
+    """The bundled demo weights."""
+    (found,) = (PROJECT / "demo").glob("resnest_demo-*.pth")
+    return found
+
+
+@pytest.fixture(scope="session")
+def demo_onnx(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo network, exported by the project's own script."""
+    target = tmp_path_factory.mktemp("export") / "resnest_demo.onnx"
+    result = call("resnest_pth2onnx.py", f"--source={demo_checkpoint}", f"--target={target}")
+    assert result.returncode == 0, result.stderr
+    return target
+
+
+@pytest.fixture
+def standins() -> dict[str, str]:
+    """Environment in which atc, npu-smi and ais_bench are the stand-ins."""
+    return {
+        "PATH": f"{STANDINS / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(STANDINS),
+        "STANDIN_PYTHON": sys.executable,
+    }
