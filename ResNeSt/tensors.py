@@ -1,0 +1,132 @@
+"""A folder of tensors and the small JSON beside them that says what they are.
+
+`tensors.json` is written when a run starts and again when it ends, so that a later stage can tell a finished data set
+from one that is still missing pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, List, Optional, Sequence, Tuple
+
+from ResNeSt.errors import PipelineError
+from ResNeSt.files import PathLike, natural_key, read_json, write_json
+
+LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
+SUFFIXES = (".bin", ".npy")  # what ais_bench reads from a folder, in any case; everything else it ignores
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorFormat:
+    """What one tensor file holds: float32 NCHW, normalised, or uint8 NHWC, the bare crop; without the batch axis."""
+
+    recipe: str
+    size: int
+    dtype: str
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+
+    @property
+    def layout(self) -> str:
+        """NCHW or NHWC."""
+        return LAYOUTS[self.dtype]
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """Shape of one tensor."""
+        return (3, self.size, self.size) if self.layout == "NCHW" else (self.size, self.size, 3)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one tensor file."""
+        return 3 * self.size * self.size * (4 if self.dtype == "float32" else 1)
+
+    def __str__(self) -> str:
+        return f"{self.recipe} {self.size}, {self.dtype} {self.layout}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSet:
+    """A folder of tensors: their format, the images of the source, the tensors made, the images that failed."""
+
+    format: TensorFormat
+    images: int
+    count: int
+    complete: bool
+    broken: Tuple[str, ...] = ()
+
+
+def index_path(folder: PathLike) -> Path:
+    """Where the JSON of `folder` lies."""
+    return Path(folder) / "tensors.json"
+
+
+def write_index(folder: PathLike, tensors: TensorSet) -> None:
+    """Writes `tensors.json`, whole or not at all."""
+    fields = dataclasses.asdict(tensors)
+    made = fields.pop("format")
+    write_json(index_path(folder), {**made, "layout": tensors.format.layout, **fields})
+
+
+def read_index(folder: PathLike) -> Optional[TensorSet]:
+    """What `tensors.json` says, or None where there is none; raises PipelineError where it makes no sense."""
+    path = index_path(folder)
+    if not path.exists():
+        return None
+    fields = read_json(path)
+    try:
+        return _tensor_set(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PipelineError(
+            f"{path}: not an index of tensors ({error!r}); run resnest_preprocess.py into a new folder"
+        ) from None
+
+
+def _tensor_set(fields: Any) -> TensorSet:
+    made = TensorFormat(
+        recipe=str(fields["recipe"]),
+        size=int(fields["size"]),
+        dtype=str(fields["dtype"]),
+        mean=tuple(float(value) for value in fields["mean"]),
+        std=tuple(float(value) for value in fields["std"]),
+    )
+    if fields["layout"] != made.layout:
+        raise ValueError(f"layout {fields['layout']} for {made.dtype}")
+    return TensorSet(
+        format=made,
+        images=int(fields["images"]),
+        count=int(fields["count"]),
+        complete=bool(fields["complete"]),
+        broken=tuple(str(name) for name in fields["broken"]),
+    )
+
+
+def list_tensors(folder: PathLike) -> List[str]:
+    """Names of the tensor files of `folder`, in ais_bench's order."""
+    found = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES)]
+    return sorted(found, key=natural_key)
+
+
+def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str) -> None:
+    """Raises PipelineError unless the tensors of `folder` fit a model's input and are all there.
+
+    `shape` is the model's input with its batch axis, `dtype` its NumPy name. A folder without `tensors.json` (made by
+    another program) is left to the size check that every client does.
+    """
+    tensors = read_index(folder)
+    if tensors is None:
+        return
+    made = tensors.format
+    if (tuple(shape[1:]), dtype) != (made.shape, made.dtype):
+        raise PipelineError(
+            f"{folder}: holds {made} tensors of shape {list(made.shape)}, the model takes {dtype} {list(shape[1:])}; "
+            "run resnest_preprocess.py with the model's size and dtype, or compile the model for these tensors"
+        )
+    here = len(list_tensors(folder))
+    if not tensors.complete or here != tensors.count:
+        raise PipelineError(
+            f"{folder}: {here} tensors of {tensors.count if tensors.complete else tensors.images} are there; "
+            "run the same resnest_preprocess.py command again to finish them"
+        )

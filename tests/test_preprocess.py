@@ -1,0 +1,189 @@
+"""Stage 1: images -> tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.preprocess import decode, find_images
+from ResNeSt.recipes import RECIPES
+from ResNeSt.tensors import read_index
+from tests.conftest import PROJECT, assert_refused, call, picture
+
+SCRIPT = "resnest_preprocess.py"
+GOLDEN = {
+    **{f"ecentercrop_bicubic_{size}": ("ecentercrop-bicubic", size) for size in (224, 256, 320, 416)},
+    "resize256_bicubic_crop224": ("resize-bicubic", 224),
+    "resize256_bilinear_crop224": ("resize-bilinear", 224),
+    "squash256_bilinear_crop224": ("squash-bilinear", 224),
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("golden", GOLDEN)
+def test_a_crop_is_bit_identical_to_the_recorded_one(golden, shared):
+    recipe, size = GOLDEN[golden]
+    expected = json.loads((shared / "golden/preprocess/expected.json").read_text())["recipes"][golden]
+    for name, digest in expected.items():
+        crop = np.asarray(RECIPES[recipe](decode(shared / "images" / name), size))
+        assert hashlib.sha256(crop.tobytes()).hexdigest()[:16] == digest, name
+
+
+@pytest.mark.parametrize(("recipe", "interpolation"), [("resize-bicubic", "BICUBIC"), ("resize-bilinear", "BILINEAR")])
+def test_the_resize_recipes_give_torchvision_s_bits(recipe, interpolation, images, tmp_path, torchvision):
+    from torchvision import transforms
+
+    reference = transforms.Compose(
+        [
+            transforms.Resize(256, getattr(transforms.InterpolationMode, interpolation)),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+    assert call(SCRIPT, images, tmp_path / "out", "--recipe", recipe).returncode == 0
+    for path in find_images(images):
+        expected = reference(Image.open(path).convert("RGB")).numpy()
+        found = np.fromfile(tmp_path / "out" / f"{path.stem}.bin", np.float32)
+        assert np.array_equal(found.reshape(3, 224, 224), expected)
+
+
+def test_uint8_tensors_are_the_crop_itself_in_nhwc(images, tmp_path):
+    assert call(SCRIPT, images, tmp_path / "out", "--dtype", "uint8").returncode == 0
+    for path in find_images(images):
+        crop = np.asarray(RECIPES["ecentercrop-bicubic"](decode(path), 224))
+        assert (tmp_path / "out" / f"{path.stem}.bin").read_bytes() == crop.tobytes()
+
+
+def test_a_model_s_card_sets_size_and_recipe_and_flags_override_them(images, tmp_path):
+    call(SCRIPT, images, tmp_path / "card", "--model", "resnest101")
+    call(SCRIPT, images, tmp_path / "flags", "--model", "resnest101", "--size", "64", "--recipe", "squash-bilinear")
+    card, flags = (read_index(tmp_path / name).format for name in ("card", "flags"))
+    assert (card.recipe, card.size) == ("ecentercrop-bicubic", 256)
+    assert (flags.recipe, flags.size) == ("squash-bilinear", 64)
+
+
+def test_the_json_beside_the_tensors_says_what_they_are(images, tmp_path):
+    call(SCRIPT, images, tmp_path / "out")
+    found = json.loads((tmp_path / "out/tensors.json").read_text())
+    assert found["recipe"] == "ecentercrop-bicubic"
+    assert (found["size"], found["dtype"], found["layout"]) == (224, "float32", "NCHW")
+    assert (found["images"], found["count"], found["complete"], found["broken"]) == (12, 12, True, [])
+
+
+def test_a_folder_per_class_gives_the_same_tensors_as_a_flat_one(images, tmp_path):
+    call(SCRIPT, images, tmp_path / "flat")
+    for number, path in enumerate(find_images(images)):
+        folder = images / f"n{number % 3:08d}"
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    assert call(SCRIPT, images, tmp_path / "nested").returncode == 0
+    assert contents(tmp_path / "flat") == contents(tmp_path / "nested")
+
+
+def test_images_come_in_natural_order(images):
+    assert [path.stem for path in find_images(images)] == [f"val_{number}" for number in range(1, 13)]
+
+
+def test_exif_orientation_is_ignored_as_the_official_recipe_does(tmp_path):
+    image, exif = picture(300, 200), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert decode(tmp_path / "turned.jpg").size == (300, 200)
+
+
+def test_an_undecodable_image_is_named_and_the_run_goes_on(images, tmp_path):
+    (images / "val_2.JPEG").write_bytes((images / "val_2.JPEG").read_bytes()[:2000])
+    (images / "val_7.JPEG").write_bytes(b"")
+    result = call(SCRIPT, images, tmp_path / "out")
+    assert result.returncode == 1
+    named = [line.split(":")[1].split("/")[-1] for line in result.stdout.splitlines() if line.startswith("broken: ")]
+    assert named == ["val_2.JPEG", "val_7.JPEG"]
+    assert len(list((tmp_path / "out").glob("*.bin"))) == 10
+    assert read_index(tmp_path / "out").broken == ("val_2.JPEG", "val_7.JPEG")
+
+
+def test_allow_broken_makes_the_exit_code_0(images, tmp_path):
+    (images / "val_2.JPEG").write_bytes(b"not an image")
+    assert call(SCRIPT, images, tmp_path / "out", "--allow-broken").returncode == 0
+
+
+def test_two_files_with_one_name_up_to_the_first_dot_are_refused_before_any_work(images, tmp_path):
+    picture(50, 50).save(images / "val_1.small.png")
+    assert_refused(call(SCRIPT, images, tmp_path / "out"), "val_1.JPEG", "val_1.small.png", "rename one")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_run_keeps_what_is_there_and_makes_what_is_missing(images, tmp_path):
+    out = tmp_path / "out"
+    call(SCRIPT, images, out)
+    before = contents(out)
+    (out / "val_3.bin").unlink()
+    (out / "val_4.bin").write_bytes(b"short")
+    result = call(SCRIPT, images, out)
+    assert "2 tensors written, 10 kept" in result.stdout
+    assert contents(out) == before
+
+
+def test_an_image_that_changed_is_made_again(images, tmp_path):
+    out = tmp_path / "out"
+    call(SCRIPT, images, out)
+    picture(300, 300, seed=99).save(images / "val_5.JPEG")
+    future = time.time() + 10
+    os.utime(images / "val_5.JPEG", (future, future))
+    assert "1 tensors written" in call(SCRIPT, images, out).stdout
+
+
+def test_a_killed_run_leaves_no_half_tensor_and_the_next_one_finishes_it(images, tmp_path):
+    for number in range(200):
+        (images / f"more_{number}.JPEG").write_bytes((images / "val_1.JPEG").read_bytes())
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, str(PROJECT / SCRIPT), str(images), str(out)])
+    while len(list(out.glob("*.bin"))) < 20 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = list(out.glob("*.bin"))
+    assert 20 <= len(left) < 212
+    assert {path.stat().st_size for path in left} == {3 * 224 * 224 * 4}
+    assert not read_index(out).complete
+    assert call(SCRIPT, images, out).returncode == 0
+    call(SCRIPT, images, tmp_path / "undisturbed")
+    assert contents(out) == contents(tmp_path / "undisturbed")
+    assert not list(out.glob(".*"))
+
+
+def test_tensors_of_another_recipe_are_not_mixed_in(images, tmp_path):
+    call(SCRIPT, images, tmp_path / "out")
+    result = call(SCRIPT, images, tmp_path / "out", "--recipe", "squash-bilinear")
+    assert_refused(result, "holds ecentercrop-bicubic 224", "this run makes squash-bilinear 224", "another folder")
+
+
+def test_a_tensor_without_an_image_is_not_passed_on(images, tmp_path):
+    call(SCRIPT, images, tmp_path / "out")
+    (images / "val_9.JPEG").unlink()
+    assert_refused(call(SCRIPT, images, tmp_path / "out"), "1 tensors without an image", "val_9.bin")
+
+
+@pytest.mark.parametrize("source", ["nowhere", "empty"])
+def test_a_source_without_images_is_refused(source, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_refused(call(SCRIPT, tmp_path / source, tmp_path / "out"), source)
+
+
+def test_an_unknown_model_is_refused_with_exit_code_2(images, tmp_path):
+    assert_refused(call(SCRIPT, images, tmp_path / "out", "--model", "resnet50"), "unknown model", code=2)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.bin")}
