@@ -1,0 +1,22 @@
+"""Exact rewrites of the network for deployment, one a file: the same function in operators that compile well.
+
+Each takes a loaded network in eval mode and changes it in place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ResNeSt.rewrites.sigmoid_attention import sigmoid_attention
+
+if TYPE_CHECKING:
+    from ResNeSt.models import ResNeSt
+
+REWRITES = (sigmoid_attention,)
+
+
+def deploy(model: ResNeSt) -> ResNeSt:
+    """Applies every rewrite to `model` and returns it."""
+    for rewrite in REWRITES:
+        rewrite(model)
+    return model

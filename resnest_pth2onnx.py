@@ -1,0 +1,57 @@
+"""Stage 2: PyTorch checkpoint -> ONNX."""
+
+from __future__ import annotations
+
+import argparse
+
+from ResNeSt.cards import Card, card, card_of_file, names
+from ResNeSt.checkpoint import fetch
+from ResNeSt.errors import ArgumentError, PipelineError, run
+from ResNeSt.export import export
+
+DEFAULT_MODEL = "resnest50"
+
+
+def main() -> None:
+    """Parses the command line, exports, prints what was written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", metavar="PTH", help="checkpoint, or 'auto' to fetch the official one")
+    parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
+    parser.add_argument(
+        "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}"
+    )
+    parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
+    parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
+    parser.add_argument(
+        "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
+    )
+    options = parser.parse_args()
+    if options.untrained == (options.source is not None):
+        raise ArgumentError("give either --source or --untrained")
+
+    found = _card(options.source, options.model)
+    source = fetch(found) if options.source == "auto" else options.source
+    size = options.size or found.size
+    difference = export(found, source, options.target, size, options.opset)
+    print(
+        f"{options.target}: {found.name}, input N,3,{size},{size}, opset {options.opset}, "
+        f"{'UNTRAINED random weights' if source is None else source}; "
+        f"differs from PyTorch by {difference:.1e} of the largest logit"
+    )
+
+
+def _card(source: str | None, model: str | None) -> Card:
+    """The card asked for; a file name that speaks of another one is refused, since some of them share all shapes."""
+    try:
+        named = card_of_file(source or "")
+    except PipelineError:
+        return card(model or DEFAULT_MODEL)
+    if model not in (None, named.name):
+        raise ArgumentError(
+            f"{source}: the file name says {named.name}, --model says {model}; rename the file or drop --model"
+        )
+    return named
+
+
+if __name__ == "__main__":
+    run(main)
