@@ -1,0 +1,216 @@
+"""Stage 3: .onnx -> simplified .onnx -> a compiled model per batch size, for an Ascend chip or the CPU.
+
+Beside each compiled model lies `<model>.json`, which says from what and how it was made; a model whose record still
+holds is not compiled again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import os
+import shlex
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from ResNeSt import atc, chips, network, openvino_ir, simplify
+from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
+from ResNeSt.files import read_json, sha256, write_json
+from ResNeSt.tensors import LAYOUTS
+
+
+def compiled_name(stem: str, batch: int, chip: str) -> str:
+    """File name of the model of `stem`.onnx compiled for `batch` images on `chip` (a name of `chips.resolve`)."""
+    return f"{stem}_bs{batch}.{'xml' if chip == chips.CPU else 'om'}"
+
+
+def parse_batches(text: str) -> List[int]:
+    """`1,4,8` -> [1, 4, 8], duplicates dropped; raises ArgumentError for anything but whole numbers above 0."""
+    batches = []
+    for part in text.split(","):
+        # isdigit alone takes digits like a superscript two, which int refuses
+        if not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise ArgumentError(f"batch sizes must be whole numbers above 0, like 1,4,8; found {part!r} in {text!r}")
+        batches.append(int(part))
+    return list(dict.fromkeys(batches))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is compiled, and how; `stem` starts the names of the compiled files in `folder`."""
+
+    network: network.Network
+    stem: str
+    folder: Path
+    chip: str
+    dtype: str
+    precision: str
+    log: Optional[str]
+
+    def target(self, batch: int) -> Path:
+        """The compiled model for `batch`."""
+        return self.folder / compiled_name(self.stem, batch, self.chip)
+
+    @property
+    def aipp(self) -> Optional[Path]:
+        """ATC's pre-processing file, which uint8 inputs need; the CPU's models hold theirs."""
+        needed = self.dtype == "uint8" and self.chip != chips.CPU
+        return self.folder / f"{self.stem}_aipp.cfg" if needed else None
+
+    def atc_command(self, batch: int) -> List[str]:
+        """The ATC command for `batch`."""
+        name = self.target(batch).stem
+        return atc.command(self.network, batch, self.chip, self.precision, name, self.aipp, self.log)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Command line of convert.sh."""
+    args = _parse(argv)
+    batches = parse_batches(args.batches)
+    chip = chips.resolve(args.chip)
+    precision = chips.precision(args.precision, chip)
+    if chip.startswith("310P") and precision == "fp32":
+        print("note: on a 310P AvgPool and MaxPool take no float32, so a network in fp32 does not stay on its AI core")
+    simplified = args.output_dir / f"{args.onnx.stem}_sim.onnx"
+    source = _simplified(args.onnx, simplified, args.dry_run)
+    found = dataclasses.replace(network.read(source), path=simplified)
+    job = Job(found, args.onnx.stem, args.output_dir, chip, args.dtype, precision, args.log)
+    if args.dry_run:
+        _print_plan(job, batches)
+    else:
+        _compile_all(job, batches, args.force)
+    return 0
+
+
+def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="convert.sh", description="Compile an ONNX file, one model per batch size.")
+    parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
+    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3 or Ascend310P3, cpu, or auto")
+    parser.add_argument("--onnx", type=Path, default=Path("resnest50.onnx"), metavar="FILE", help="[%(default)s]")
+    parser.add_argument("--output-dir", type=Path, default=Path("."), metavar="DIR", help="[%(default)s]")
+    parser.add_argument("--dtype", choices=list(LAYOUTS), default="float32", help="of the tensors [%(default)s]")
+    parser.add_argument("--precision", help="fp16, fp32 or mixed on Ascend [fp16]; fp32 or bf16 on cpu [fp32]")
+    parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
+    parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")
+    parser.add_argument("--force", action="store_true", help="compile even what is up to date")
+    return parser.parse_args(argv)
+
+
+def _simplified(source: Path, target: Path, dry_run: bool) -> Path:
+    """Brings the simplified ONNX up to date and returns it; a dry run returns the file that can be read now."""
+    if simplify.is_current(source, target):
+        return target
+    if not source.exists():
+        raise PipelineError(f"{source}: no such file; make it with resnest_pth2onnx.py, or name another with --onnx")
+    if dry_run:
+        print(shlex.join(simplify.command(source, target)))
+        return source
+    target.parent.mkdir(parents=True, exist_ok=True)
+    simplify.simplify(source, target)
+    print(f"{target.name}: simplified from {source}")
+    return target
+
+
+def _print_plan(job: Job, batches: List[int]) -> None:
+    if job.aipp is not None:
+        print(f"# {job.aipp}:")
+        print("".join(f"# {line}\n" for line in atc.aipp_config(job.network).splitlines()), end="")
+    for batch in batches:
+        target = job.target(batch)
+        if job.chip == chips.CPU:
+            print(f"# OpenVINO: {job.network.path} -> {target}, batch {batch}, {job.dtype}, {job.precision}")
+        else:
+            print(f"# in a scratch directory; {target.name} is then moved to {job.folder}")
+            print(shlex.join(job.atc_command(batch)))
+
+
+def _compile_all(job: Job, batches: List[int], force: bool) -> None:
+    source = sha256(job.network.path)
+    stale = []
+    for batch in batches:
+        if not force and _is_current(job.target(batch), _record(job, batch, source)):
+            print(f"{job.target(batch).name}: up to date")
+        else:
+            stale.append(batch)
+    if stale:
+        _compile_stale(job, stale, source)
+
+
+def _compile_stale(job: Job, batches: List[int], source: str) -> None:
+    compile_one = _compiler(job, batches, source)
+    for batch in batches:
+        target = job.target(batch)
+        # Of what was made before, nothing stays that could be taken for what is asked for now.
+        _sidecar(target).unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+        tool = compile_one(batch)
+        write_json(_sidecar(target), {**_record(job, batch, source), "tool": tool, "files": _sizes(target)})
+
+
+def _compiler(job: Job, batches: List[int], source: str) -> Callable[[int], str]:
+    """A function that compiles for a batch size and returns the tool that did."""
+    if job.chip == chips.CPU:
+        if job.precision == "bf16" and not openvino_ir.has_bf16():
+            print("note: this CPU does not compute in bf16; the models run here in fp32")
+        return functools.partial(_compile_on_cpu, job, source)
+    toolkit = atc.find_toolkit()
+    if toolkit is None:
+        sizes = ",".join(str(batch) for batch in batches)
+        raise MissingRuntimeError(
+            f"atc is not on this machine; run `bash convert.sh {sizes} {job.chip}` with the same options on one with "
+            f"CANN (an NPU is not needed), after copying {job.network.path} there"
+        )
+    if job.aipp is not None:
+        atc.write_aipp(job.network, job.aipp)
+    return functools.partial(_compile_for_ascend, job, toolkit)
+
+
+def _compile_on_cpu(job: Job, source: str, batch: int) -> str:
+    target = job.target(batch)
+    version = openvino_ir.compile_model(job.network, target, batch, job.dtype, job.precision, source)
+    size = sum(_sizes(target).values())
+    print(f"{target.name}: batch {batch}, {job.dtype} {LAYOUTS[job.dtype]}, {job.precision}, {size:,} bytes")
+    return f"OpenVINO {version}"
+
+
+def _compile_for_ascend(job: Job, toolkit: atc.Toolkit, batch: int) -> str:
+    target = job.target(batch)
+    print(f"{target.name}: compiling for Ascend{job.chip}, which takes minutes", flush=True)
+    header = atc.compile_model(toolkit, job.atc_command(batch), target, verbose=job.log is not None)
+    print(f"{target.name}: {header}")
+    # Where atc lies tells its release: CANN installs each into a folder of its version.
+    return os.path.realpath(toolkit.atc)
+
+
+def _record(job: Job, batch: int, source: str) -> Dict[str, Any]:
+    """Everything that a compiled model depends on; `source` is the SHA-256 of the simplified ONNX."""
+    return {
+        "source": source,
+        "batch": batch,
+        "chip": job.chip,
+        "dtype": job.dtype,
+        "precision": job.precision,
+    }
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(target.name + ".json")
+
+
+def _sizes(target: Path) -> Dict[str, int]:
+    files = [target, target.with_suffix(".bin")] if target.suffix == ".xml" else [target]
+    return {path.name: path.stat().st_size for path in files}
+
+
+def _is_current(target: Path, record: Dict[str, Any]) -> bool:
+    """Whether the model's files are as they were left, made from this source with these options."""
+    with contextlib.suppress(OSError, PipelineError):
+        saved = read_json(_sidecar(target))
+        return isinstance(saved, dict) and {**record, "files": _sizes(target)}.items() <= saved.items()
+    return False
+
+
+if __name__ == "__main__":
+    run(main)

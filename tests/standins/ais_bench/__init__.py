@@ -1,0 +1,1 @@
+"""Stand-in for the Ascend inference client (contract ais_bench); see the README beside this package."""

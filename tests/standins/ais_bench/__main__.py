@@ -1,0 +1,12 @@
+"""`python -m ais_bench`, run under $STANDIN_PYTHON: the caller's interpreter may lack ONNX Runtime."""
+
+import os
+import sys
+
+other = os.environ.pop("STANDIN_PYTHON", sys.executable)
+if other != sys.executable:
+    os.execv(other, [other, "-m", "ais_bench", *sys.argv[1:]])  # noqa: S606 - the interpreter, with arguments as a list
+
+from ais_bench.benchmark import main  # noqa: E402 - after the interpreter is the right one
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,190 @@
+"""What `python -m ais_bench` does: files into batches, inference, output files, summary (contract ais_bench)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from ais_bench import options
+from ais_bench.infer.interface import InferSession, log
+
+_NO_FILE = "pure_infer_data"
+
+
+@dataclasses.dataclass
+class Batch:
+    """Files of one run; those from `kept` on repeat the first one, to fill the batch."""
+
+    files: List[str]
+    kept: int
+
+
+def main(arguments: List[str]) -> int:
+    """One run for each device, all over the whole input unless it is to be divided."""
+    args = options.parse(arguments)
+    target = _output_folder(args)
+    for index, device in enumerate(args.device):
+        files = args.input
+        if files is not None and args.divide_input:
+            share = math.ceil(len(files) / len(args.device))
+            files = files[index * share : (index + 1) * share]
+        several = len(args.device) > 1 and target is not None
+        _run(args, device, files, f"{target}/device{device}_{index}" if several else target)
+    return 0
+
+
+def _output_folder(args: argparse.Namespace) -> Optional[str]:
+    if args.output is None:
+        return None
+    return os.path.join(args.output, args.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S"))
+
+
+def _run(args: argparse.Namespace, device: int, files: Optional[List[str]], target: Optional[str]) -> None:
+    session = InferSession(device, args.model)
+    if target is not None:
+        os.makedirs(target, 0o750, exist_ok=True)
+        log(f"output path:{target}")
+    batches = _batches(session, files, args.pipeline)
+    _warm_up(session, batches[0], args)
+    written: Dict[str, Any] = {}
+    for batch in tqdm(batches, desc=f"Inference {args.run_mode} Processing", file=sys.stderr):
+        outputs = session.infer([_read(session, batch, args.pure_data_type)])
+        if target is not None:
+            _write(outputs, batch, target, args, written)
+    summary = _summary(session, args, {} if args.pipeline else written)
+    _report(summary, args, session)
+    if target is not None:
+        _save(summary, f"{target}_summary.json")
+    session.free_resource()
+    log("end to finalize acl")
+
+
+def _batches(session: InferSession, files: Optional[List[str]], pipeline: bool) -> List[Batch]:
+    if files is None:
+        return [Batch([_NO_FILE], 1)]
+    per_batch = 1 if pipeline else _files_per_batch(session, files)
+    batches = []
+    for start in range(0, len(files), per_batch):
+        chunk = files[start : start + per_batch]
+        batches.append(Batch(chunk + [chunk[0]] * (per_batch - len(chunk)), len(chunk)))
+    return batches
+
+
+def _files_per_batch(session: InferSession, files: List[str]) -> int:
+    file_size, tensor_size = _bytes_of(files[0]).nbytes, session.get_inputs()[0].size
+    if file_size == 0 or tensor_size % file_size:
+        print(f"[ERROR] arg0 tensorsize: {tensor_size} filesize: {file_size} not match", flush=True)
+        raise RuntimeError("input files do not fill the input tensor")
+    count = tensor_size // file_size
+    sizes = f"files0 size:{file_size} tensor0size:{tensor_size}"
+    log(f"get filesperbatch {sizes} filesperbatch:{count} runcount:{math.ceil(len(files) / count)}")
+    return count
+
+
+def _bytes_of(path: str) -> np.ndarray:
+    if path.lower().endswith(".npy"):
+        return np.frombuffer(np.load(path, allow_pickle=False).tobytes(), np.uint8)
+    return np.fromfile(path, np.uint8)
+
+
+def _read(session: InferSession, batch: Batch, pure_data_type: str) -> np.ndarray:
+    if batch.files != [_NO_FILE]:
+        return np.concatenate([_bytes_of(path) for path in batch.files])
+    size = session.get_inputs()[0].size
+    if pure_data_type == "zero":
+        return np.zeros(size, np.uint8)
+    return np.random.default_rng().integers(0, 256, size, np.uint8)
+
+
+def _warm_up(session: InferSession, batch: Batch, args: argparse.Namespace) -> None:
+    data = _read(session, batch, args.pure_data_type)
+    for _ in range(args.warmup_count):
+        session.infer([data])
+    session.reset_summaryinfo()
+    session.set_loop_count(args.loop)
+    log(f"warm up {args.warmup_count} done")
+
+
+def _write(
+    outputs: List[np.ndarray], batch: Batch, target: str, args: argparse.Namespace, written: Dict[str, Any]
+) -> None:
+    """Writes the batch's outputs, a file for each sample that is no filling, and lists them in `written`."""
+    pieces = [_split(output, len(batch.files), args.output_batchsize_axis) for output in outputs]
+    for sample, source in enumerate(batch.files[: batch.kept]):
+        stem = os.path.basename(source).split(".")[0]
+        names = [f"{target}/{stem}_{index}.{args.outfmt.lower()}" for index in range(len(outputs))]
+        for name, piece in zip(names, pieces):
+            _write_array(name, piece[sample], args.outfmt)
+        written[str(len(written))] = {"infiles": [source], "outfiles": names}
+
+
+def _split(output: np.ndarray, parts: int, axis: int) -> List[np.ndarray]:
+    if output.shape[axis] % parts:
+        print(f"[ERROR] output shape {output.shape} does not split into {parts} along axis {axis}", flush=True)
+        raise RuntimeError("an output does not split into samples")
+    return np.array_split(output, parts, axis)
+
+
+def _write_array(path: str, array: np.ndarray, outfmt: str) -> None:
+    if outfmt == "BIN":
+        array.tofile(path)
+    elif outfmt == "NPY":
+        np.save(path, array)
+    else:
+        np.savetxt(path, array.reshape(-1, array.shape[-1]), fmt="%f", delimiter=" ", newline=" \n")
+
+
+def _summary(session: InferSession, args: argparse.Namespace, written: Dict[str, Any]) -> Dict[str, Any]:
+    """The summary in the real file's order of keys; times in milliseconds, throughput in samples/s."""
+    times = session.summary().exec_time_list
+    compute = _statistics(times)
+    return {
+        "filesinfo": written,
+        "args": sys.argv,
+        "NPU_compute_time": compute,
+        "H2D_latency": _statistics(session.h2d),
+        "D2H_latency": _statistics(session.d2h),
+        "npu_compute_time_list": times,
+        "throughput": 1000 * _batch_size(session, args) / compute["mean"],
+        "pid": os.getpid(),
+    }
+
+
+def _batch_size(session: InferSession, args: argparse.Namespace) -> int:
+    return args.batchsize or session.get_inputs()[0].shape[0]
+
+
+def _statistics(times: List[float]) -> Dict[str, float]:
+    return {
+        "min": min(times),
+        "max": max(times),
+        "mean": float(np.mean(times)),
+        "median": float(np.median(times)),
+        "percentile(99%)": float(np.percentile(times, 99)),
+        "count": len(times),
+    }
+
+
+def _report(summary: Dict[str, Any], args: argparse.Namespace, session: InferSession) -> None:
+    log("-----------------Performance Summary------------------")
+    shown = ["H2D_latency", "NPU_compute_time", "D2H_latency"] if args.display_all_summary else ["NPU_compute_time"]
+    for name in shown:
+        values = ", ".join(f"{key} = {value}" for key, value in summary[name].items() if key != "count")
+        log(f"{name} (ms): {values}")
+    formula = f"1000*batchsize.mean({_batch_size(session, args)})/NPU_compute_time.mean"
+    log(f"throughput {formula}({summary['NPU_compute_time']['mean']}): {summary['throughput']}")
+    log("------------------------------------------------------")
+
+
+def _save(summary: Dict[str, Any], path: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(summary, file)

@@ -1,0 +1,131 @@
+"""`InferSession`, the client's Python API (contract ais_bench), on ONNX Runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import time
+from types import SimpleNamespace
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+import standin_om
+
+
+def log(message: str) -> None:
+    """The real client's log line."""
+    print(f"[INFO] {message}", flush=True)
+
+
+class dtype(enum.Enum):  # noqa: N801 - the real client's name; it prints as dtype.float32
+    """Element types of tensors."""
+
+    float32 = "float32"
+    float16 = "float16"
+    uint8 = "uint8"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorDesc:
+    """One input or output: `size` in bytes."""
+
+    name: str
+    shape: List[int]
+    datatype: dtype
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape)) * np.dtype(self.datatype.value).itemsize
+
+
+class InferSession:
+    """A loaded `.om`. Times are in milliseconds and stay until `reset_summaryinfo`."""
+
+    def __init__(self, device_id: int, model_path: str):
+        import onnxruntime
+
+        log("acl init success")
+        log(f"open device {device_id} success")
+        self._description, graph = _load(model_path)
+        onnxruntime.set_default_logger_severity(4)
+        self._session: Optional[Any] = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        log(f"load model {model_path} success")
+        log("create model description success")
+        self._loop = 1
+        self.reset_summaryinfo()
+
+    def get_inputs(self) -> List[TensorDesc]:
+        return _descriptors(self._description["inputs"])
+
+    def get_outputs(self) -> List[TensorDesc]:
+        return _descriptors(self._description["outputs"])
+
+    def set_loop_count(self, loop: int) -> None:
+        self._loop = loop
+
+    def infer(self, feeds: Sequence[np.ndarray], mode: str = "static") -> List[np.ndarray]:
+        """Runs `feeds`, of which only the bytes count; RuntimeError where their number or size is not the model's."""
+        if self._session is None:
+            raise RuntimeError("the session has been freed")
+        if mode != "static":
+            raise RuntimeError(f"the stand-in does not carry out mode {mode}")
+        inputs = self.get_inputs()
+        if len(feeds) != len(inputs):
+            raise RuntimeError(f"input count {len(feeds)} not match {len(inputs)}")
+        start = time.perf_counter()
+        tensors = {tensor.name: self._to_device(feed, tensor) for feed, tensor in zip(feeds, inputs)}
+        self.h2d.append(_since(start))
+        for _ in range(self._loop):
+            start = time.perf_counter()
+            results = self._session.run(None, tensors)
+            self._times.append(_since(start))
+        return self._to_host(results)
+
+    def _to_device(self, feed: np.ndarray, tensor: TensorDesc) -> np.ndarray:
+        if feed.nbytes != tensor.size:
+            raise RuntimeError(f"input {tensor.name} size {feed.nbytes} not match {tensor.size}")
+        array = np.frombuffer(feed.tobytes(), tensor.datatype.value).reshape(tensor.shape)
+        constants = self._description["aipp"]
+        if constants is None:
+            return array.astype(np.float32)
+        return _preprocess(array, constants)
+
+    def _to_host(self, results: Sequence[np.ndarray]) -> List[np.ndarray]:
+        start = time.perf_counter()
+        arrays = [result.astype(tensor.datatype.value) for result, tensor in zip(results, self.get_outputs())]
+        self.d2h.append(_since(start))
+        return arrays
+
+    def summary(self) -> SimpleNamespace:
+        return SimpleNamespace(exec_time_list=list(self._times))
+
+    def reset_summaryinfo(self) -> None:
+        self._times: List[float] = []
+        self.h2d: List[float] = []
+        self.d2h: List[float] = []
+
+    def free_resource(self) -> None:
+        self._session = None
+
+
+def _load(path: str) -> Any:
+    try:
+        return standin_om.read(path)
+    except (OSError, ValueError) as error:
+        print(f"[ERROR] load model from file failed, model file is {path}: {error}")
+        raise RuntimeError("load model failed") from None
+
+
+def _descriptors(entries: Sequence[Dict[str, Any]]) -> List[TensorDesc]:
+    return [TensorDesc(entry["name"], list(entry["shape"]), dtype(entry["dtype"])) for entry in entries]
+
+
+def _preprocess(array: np.ndarray, constants: Dict[str, List[float]]) -> np.ndarray:
+    """AIPP: uint8 [N,H,W,3] to float32 [N,3,H,W], (in - mean_chn - min_chn) * var_reci_chn."""
+    mean, low, scale = (np.array(constants[key], np.float32) for key in ("mean", "min", "var_reci"))
+    normalised = (array.astype(np.float32) - mean - low) * scale
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

@@ -1,0 +1,154 @@
+"""Chip names, and what npu-smi calls them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ResNeSt import chips
+from ResNeSt.errors import ArgumentError, PipelineError
+
+HEAD = """
++----------------------------------------------------------------------------------------------+
+| npu-smi 23.0.0                   Version: 23.0.0                                             |
++-------------------+-----------------+--------------------------------------------------------+
+| NPU     Name      | Health          | Power(W)     Temp(C)           Hugepages-Usage(page)   |
+| Chip    Device    | Bus-Id          | AICore(%)    Memory-Usage(MB)                          |
++===================+=================+========================================================+
+"""
+PROCESSES = """
++===================+=================+========================================================+
+| NPU     Chip      | Process id      | Process name             | Process memory(MB)          |
++===================+=================+========================================================+
+| 0       0         | 1774110         | python                   | 1204                        |
++===================+=================+========================================================+
+"""
+BOARD_A3 = """
+        NPU ID                         : 0
+        NPU Name                       : 9392
+        Chip ID                        : 0
+        Chip Name                      : Ascend910
+"""
+
+
+@pytest.fixture
+def npu_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts an npu-smi on PATH that prints the given table, and the given board for `-t board`."""
+
+    def install(table: str, board: str = "", code: int = 0) -> None:
+        (tmp_path / "table").write_text(table)
+        (tmp_path / "board").write_text(board)
+        script = tmp_path / "npu-smi"
+        script.write_text(
+            "#!/bin/sh\n"
+            f'case "$*" in info) cat "{tmp_path}/table";;\n'
+            f'"info -t board -i 0 -c 0") cat "{tmp_path}/board";; *) exit 9;; esac\nexit {code}\n'
+        )
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return install
+
+
+@pytest.mark.parametrize("chip", chips.CHIPS)
+def test_every_chip_is_taken_with_and_without_its_prefix(chip):
+    assert chips.resolve(chip) == chips.resolve(f"Ascend{chip}") == chips.resolve(f"ascend{chip.lower()}") == chip
+
+
+def test_cpu_is_a_chip():
+    assert chips.resolve("cpu") == "cpu"
+
+
+def test_an_unknown_chip_is_refused_with_the_names_near_it():
+    with pytest.raises(ArgumentError, match=r"unknown chip '310P2'.*310P3"):
+        chips.resolve("310P2")
+
+
+def test_a_name_near_nothing_is_refused_with_all_names():
+    with pytest.raises(ArgumentError, match=r"known: 310, .*910_9392, or cpu, or auto"):
+        chips.resolve("tensor-core")
+
+
+@pytest.mark.parametrize(
+    ("rows", "chip"),
+    [
+        ("| 0       310P3     | OK              | 15.8         42                0    / 0              |", "310P3"),
+        ("|0  310P3 |OK| 15.8 42 0/0|", "310P3"),
+        ("| 0       310       | OK              | 12.8         45                0    / 970            |", "310"),
+        ("| 0       310B4     | Alarm           | -            50                15   / 15             |", "310B4"),
+        ("| 0     910B4-1             | Warning       | 94.2        41           0    / 0             |", "910B4-1"),
+        (
+            "| 0     910B3               | OK            | 94.2        41           0    / 0             |\n"
+            "| 0                         | 0000:C1:00.0  | 0           0    / 0          3411 / 65536    |",
+            "910B3",
+        ),
+        (
+            "| 0       310P3     | OK              | 15.8         42                0    / 0              |\n"
+            "| 0       0         | NA              | 0            1074 / 21534                            |\n"
+            "| 1       910B3     | OK              | 15.8         42                0    / 0              |",
+            "310P3",
+        ),
+    ],
+    ids=["as in the manual", "narrow", "digits only", "alarm, no power", "dash in the name", "no device", "two cards"],
+)
+def test_auto_reads_the_first_card_of_a_table(npu_smi, rows, chip):
+    npu_smi(HEAD + rows + PROCESSES)
+    assert chips.resolve("auto") == chip
+
+
+def test_auto_asks_the_board_where_the_table_says_ascend910_only(npu_smi):
+    npu_smi(HEAD + "| 0     Ascend910           | OK            | 178.7       37   0    / 0  |\n" + PROCESSES, BOARD_A3)
+    assert chips.resolve("auto") == "910_9392"
+
+
+def test_auto_takes_the_first_card_whatever_its_number(npu_smi):
+    npu_smi(HEAD + "| 12      310P3     | OK              | 15.8         42                0    / 0  |\n" + PROCESSES)
+    assert chips.resolve("auto") == "310P3"
+
+
+def test_auto_refuses_a_card_that_it_does_not_know(npu_smi):
+    npu_smi(HEAD + "| 0     Ascend999XL         | OK            | 178.7       37   0    / 0  |\n")
+    with pytest.raises(PipelineError, match="card 0 'Ascend999XL'"):
+        chips.resolve("auto")
+
+
+def test_auto_is_the_cpu_without_npu_smi(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert chips.resolve("auto") == "cpu"
+
+
+@pytest.mark.parametrize(("table", "code"), [(HEAD + PROCESSES, 0), ("dcmi module initialize failed. ret is -8005", 1)])
+def test_auto_is_the_cpu_with_a_note_where_npu_smi_lists_no_card(npu_smi, capsys, table, code):
+    npu_smi(table, code=code)
+    assert chips.resolve("auto") == "cpu"
+    assert "npu-smi lists no card" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("machine", "chip"),
+    [
+        ("310P3", "310P3"),
+        ("910B3", "910B3"),
+        ("alarm", "310P3"),
+        ("dash", "310P3"),
+        ("a3", "910_9392"),
+        ("none", "cpu"),
+    ],
+)
+def test_auto_reads_every_machine_of_the_stand_in(standins, monkeypatch, machine, chip):
+    for name, value in {**standins, "STANDIN_NPU": machine}.items():
+        monkeypatch.setenv(name, value)
+    assert chips.resolve("auto") == chip
+
+
+@pytest.mark.parametrize(("chip", "default"), [("cpu", "fp32"), ("310P3", "fp16"), ("910B3", "fp16")])
+def test_a_chip_has_a_default_precision(chip, default):
+    assert chips.precision(None, chip) == default
+
+
+@pytest.mark.parametrize(("chip", "wanted"), [("cpu", "fp16"), ("cpu", "mixed"), ("310P3", "bf16"), ("310P3", "int4")])
+def test_a_precision_that_a_chip_does_not_have_is_refused(chip, wanted):
+    with pytest.raises(ArgumentError, match=f"--precision {wanted} is not for {chip}"):
+        chips.precision(wanted, chip)
