@@ -1,0 +1,175 @@
+"""Stage 4: for every batch size the accuracy of the compiled model and a pure-loop speed run, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import datetime
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from ResNeSt import chips
+from ResNeSt.client import check_input, check_path, make_output_folder, read_summary, run_client
+from ResNeSt.convert import compiled_name, parse_batches
+from ResNeSt.errors import ArgumentError, PipelineError, run
+from ResNeSt.files import PathLike, whole, write_json
+from ResNeSt.scoring import Result, score_summary
+from ResNeSt.tables import table
+
+PACKAGES = ("ais_bench", "aclruntime", "openvino", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One batch size: accuracy in percent (None where it was not measured), images/s, latency of a batch in ms."""
+
+    batch: int
+    top1: Optional[float]
+    top5: Optional[float]
+    images_per_second: float
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+def main() -> int:
+    """Command line of bench.sh."""
+    options = _parser().parse_args()
+    batches = parse_batches(options.batches)
+    chip = chips.resolve(options.chip)
+    if bool(options.input) != bool(options.labels):
+        raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
+    output = make_output_folder(options.output_dir)
+    rows = [_bench(_model(options.model, batch, chip), batch, output, options) for batch in batches]
+    _write(output, rows, chip, options)
+    print(_table(rows))
+    print(f"chip {chip}, {options.loop} runs a row, * is the fastest; written to {output}/bench.csv and bench.json")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
+    parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
+    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, or auto")
+    parser.add_argument(
+        "--model", default="resnest50", metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]"
+    )
+    parser.add_argument("--input", metavar="DIR", help="tensors of stage 1, for the accuracy")
+    parser.add_argument("--labels", metavar="FILE", help="val_label.txt, for the accuracy")
+    parser.add_argument("--loop", type=int, default=100, help="runs of the speed measurement [%(default)s]")
+    parser.add_argument("--device", default="0", help="device number [%(default)s]")
+    parser.add_argument("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
+    return parser
+
+
+def _model(prefix: str, batch: int, chip: str) -> Path:
+    path = Path(compiled_name(prefix, batch, chip))
+    if not path.is_file():
+        raise PipelineError(f"{path}: no such file; make it with: bash convert.sh {batch} {chip}")
+    return path
+
+
+def _bench(model: Path, batch: int, output: Path, options: argparse.Namespace) -> Row:
+    if model.suffix == ".om":
+        check_path(output)
+        for path in filter(None, (model, options.input)):
+            check_input(path)
+    score = None
+    if options.input:
+        score = accuracy(model, batch, output, options.input, options.labels, options.device).score
+    speed = run_client(
+        model,
+        output,
+        f"pure_bs{batch}",
+        f"--loop={options.loop}",
+        f"--batchsize={batch}",
+        f"--device={options.device}",
+    )
+    return _row(batch, 100 * score.top1_acc if score else None, 100 * score.top5_acc if score else None, speed)
+
+
+def accuracy(model: Path, batch: int, output: Path, tensors: str, labels: str, device: str) -> Result:
+    """Runs `tensors` through `model` and scores the results; raises PipelineError unless every image has a result."""
+    flags = [f"--input={tensors}", f"--batchsize={batch}", f"--device={device}", "--outfmt", "TXT"]
+    summary = run_client(model, output, f"result_bs{batch}", *flags)
+    result = score_summary(summary, labels)
+    for kind, found in result.problems.items():
+        if found:
+            raise PipelineError(
+                f"{summary}: {len(found)} {kind}, such as {found[0]}; "
+                f"look with: python ResNeSt_postprocess.py --result_path={summary} --gt_path={labels}"
+            )
+    return result
+
+
+def _row(batch: int, top1: Optional[float], top5: Optional[float], summary: Path) -> Row:
+    times = read_summary(summary)["npu_compute_time_list"]
+    mean = float(np.mean(times))
+    p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
+    return Row(batch, top1, top5, 1000 * batch / mean, mean, p50, p90, p99)
+
+
+def _fastest(rows: Sequence[Row]) -> Row:
+    return max(rows, key=lambda row: row.images_per_second)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    head = ["batch", "top-1 %", "top-5 %", "images/s", "mean ms", "p50 ms", "p90 ms", "p99 ms"]
+    best = _fastest(rows)
+    lines = [
+        [
+            f"{row.batch}{'*' if row is best else ' '}",
+            *("-" if value is None else f"{value:.2f}" for value in (row.top1, row.top5)),
+            f"{row.images_per_second:.1f}",
+            *(f"{value:.2f}" for value in (row.mean_ms, row.p50_ms, row.p90_ms, row.p99_ms)),
+        ]
+        for row in rows
+    ]
+    return table(head, lines)
+
+
+def environment(chip: str) -> Dict[str, Any]:
+    """Where and with what a figure was measured."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "chip": chip,
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _write(output: Path, rows: List[Row], chip: str, options: argparse.Namespace) -> None:
+    about = environment(chip)
+    best = _fastest(rows).batch
+    figures = [{**dataclasses.asdict(row), "best": row.batch == best} for row in rows]
+    write_json(output / "bench.json", {**about, "model": options.model, "loop": options.loop, "rows": figures})
+    versions = " ".join(f"{name}={version}" for name, version in about.pop("versions").items())
+    _write_csv(output / "bench.csv", [{**row, **about, "versions": versions} for row in figures])
+
+
+def _write_csv(path: PathLike, rows: Sequence[Dict[str, Any]]) -> None:
+    with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    run(main)

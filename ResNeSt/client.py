@@ -1,0 +1,112 @@
+"""Runs the inference client in a process of its own: ais_bench for a `.om`, `ResNeSt.infer` for anything else.
+
+Both take the same flags and write the same files; what today's ais_bench would refuse is refused here first, with a
+sentence on what to do (contract: ais_bench, path rules).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ResNeSt.errors import MissingRuntimeError, PipelineError
+from ResNeSt.files import PathLike, read_json
+
+ALLOWED_PATH = re.compile(r"[_A-Za-z0-9/.-]+")
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+OUTPUT_MODE = 0o750
+
+
+def make_output_folder(folder: PathLike) -> Path:
+    """The folder, made if it is not there, of mode 0750: ais_bench refuses an `--output` that is open to others."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(OUTPUT_MODE)
+    return folder
+
+
+def run_client(model: PathLike, output: PathLike, dirname: str, *arguments: str) -> Path:
+    """Runs the client for `model` with `arguments`, its results in `<output>/<dirname>`; returns the summary's path.
+
+    What the client prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises
+    PipelineError where the client fails, MissingRuntimeError where ais_bench is needed and not installed.
+    """
+    model, output = Path(model), make_output_folder(output)
+    if not model.is_file():
+        raise PipelineError(f"{model}: no such model; compile it with convert.sh")
+    command = [*_client(model), f"--model={model}", f"--output={output}", f"--output_dirname={dirname}", *arguments]
+    summary = output / f"{dirname}_summary.json"
+    summary.unlink(missing_ok=True)
+    log = output / f"{dirname}.log"
+    # ais_bench's errors come as tracebacks, so its stderr goes to the log, too; ours are a line for the user.
+    ascend = model.suffix == ".om"
+    with open(log, "w", encoding="utf-8") as file:
+        stderr = subprocess.STDOUT if ascend else None
+        code = subprocess.run(command, stdout=file, stderr=stderr, env=_environment(), check=False).returncode
+    if code or not summary.is_file():
+        reason = f"{_last_line(log)} (all of it in {log})" if ascend else "the reason stands above"
+        raise PipelineError(f"{shlex.join(command)}: ended with exit code {code}: {reason}")
+    return summary
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+def _client(model: Path) -> List[str]:
+    if model.suffix != ".om":
+        return [sys.executable, "-m", "ResNeSt.infer"]
+    if importlib.util.find_spec("ais_bench") is None:
+        raise MissingRuntimeError(
+            f"{model}: ais_bench is not installed for {sys.executable}; requirements-npu.txt says how to install it"
+        )
+    return [sys.executable, "-m", "ais_bench"]
+
+
+def _environment() -> Dict[str, str]:
+    """The caller's, with this project importable from whatever folder the command runs in."""
+    project = str(Path(__file__).resolve().parent.parent)
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([project, *([known] if known else [])])}
+
+
+def check_path(path: PathLike) -> None:
+    """Raises PipelineError for a path that ais_bench would refuse: odd characters, a symbolic link on the way."""
+    path = Path(path)
+    if not ALLOWED_PATH.fullmatch(str(path)):
+        raise PipelineError(f"{path}: ais_bench takes only letters, digits and _ - . / in a path; rename it")
+    for part in [path, *path.parents]:
+        if part.is_symlink():
+            raise PipelineError(f"{part}: is a symbolic link, which ais_bench refuses; give the path it points to")
+
+
+def check_input(path: PathLike) -> None:
+    """check_path, and that neither the file, nor the folder and the files in it, are open to others or theirs."""
+    check_path(path)
+    path = Path(path)
+    for part in [path, *(path.iterdir() if path.is_dir() else ())]:
+        found = part.stat()
+        if found.st_mode & WRITABLE_BY_OTHERS:
+            reason, remedy = "writable by group or others", f"chmod -R go-w {path}"
+        elif found.st_uid != os.geteuid():
+            reason, remedy = "owned by another user", f"chown -R $USER {path}"
+        else:
+            continue
+        raise PipelineError(f"{part}: {reason}, which ais_bench refuses; run: {remedy}")
+
+
+def read_summary(path: PathLike) -> Dict[str, Any]:
+    """A client's summary; raises PipelineError where it lacks the times."""
+    summary = read_json(path)
+    times = summary.get("npu_compute_time_list") if isinstance(summary, dict) else None
+    if not times or not all(isinstance(value, (int, float)) for value in times):
+        raise PipelineError(f"{path}: holds no npu_compute_time_list; was it written by ais_bench or ResNeSt.infer?")
+    return dict(summary)

@@ -1,0 +1,90 @@
+"""Engines: one small file per runtime, each with the same few methods.
+
+An engine describes its input and turns a batch into logits. Runtimes are imported only when their engine is opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any, Callable, Dict, NamedTuple, Optional, Protocol, Tuple
+
+import numpy as np
+
+from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.files import PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One input of a model: name, shape with the batch axis first, NumPy dtype name."""
+
+    name: str
+    shape: Tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one whole batch."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+class Engine(Protocol):
+    """A loaded model. `title` names runtime and version; `input` says what `run` takes."""
+
+    title: str
+    input: TensorSpec
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Logits, float32 (N, classes), of a batch of exactly `input`'s shape and dtype."""
+        ...
+
+
+class _Runtime(NamedTuple):
+    module: str
+    suffixes: Tuple[str, ...]
+    packages: str
+
+
+RUNTIMES: Dict[str, _Runtime] = {
+    "openvino": _Runtime("ResNeSt.engines.openvino", (".xml", ".onnx"), "openvino"),
+    "onnxruntime": _Runtime("ResNeSt.engines.onnxruntime", (".onnx",), "onnxruntime"),
+    "torch": _Runtime("ResNeSt.engines.torch", (".pth",), "torch"),
+}
+DEFAULT_RUNTIME = {".xml": "openvino", ".onnx": "onnxruntime", ".pth": "torch"}
+NAMES = (*RUNTIMES, "null")
+
+
+def open_engine(path: PathLike, name: Optional[str] = None, batch: int = 1, arch: Optional[str] = None) -> Engine:
+    """Opens a model file with the runtime `name`, by default the one its suffix calls for.
+
+    `batch` sets the batch size of files that leave it free and must agree with files that fix it; `arch` names the
+    network of a checkpoint whose file name does not. The engine `null` has the model's input and computes nothing.
+    Raises PipelineError for a file that cannot be opened, ArgumentError for a file of the wrong kind,
+    MissingRuntimeError where the runtime is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PipelineError(f"{path}: no such model file")
+    if path.suffix not in DEFAULT_RUNTIME:
+        raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(DEFAULT_RUNTIME)} or .om")
+    if name == "null":
+        from ResNeSt.engines.null import NullEngine
+
+        return NullEngine(open_engine(path, None, batch, arch))
+    runtime = RUNTIMES[name or DEFAULT_RUNTIME[path.suffix]]
+    if path.suffix not in runtime.suffixes:
+        raise ArgumentError(f"{path}: the {name} engine opens {' and '.join(runtime.suffixes)} files")
+    return _opener(runtime)(path, batch, arch)
+
+
+def _opener(runtime: _Runtime) -> Callable[[Path, int, Optional[str]], Engine]:
+    try:
+        module: Any = importlib.import_module(runtime.module)
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"{runtime.packages} is not installed here ({error}); run: pip install -r requirements.txt"
+        ) from None
+    opener: Callable[[Path, int, Optional[str]], Engine] = module.open_model
+    return opener

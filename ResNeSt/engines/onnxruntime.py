@@ -1,0 +1,39 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import onnxruntime
+
+from ResNeSt.engines import TensorSpec
+from ResNeSt.errors import PipelineError
+
+DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+class OnnxRuntimeEngine:
+    """An inference session on all cores, at its default optimisation level."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, batch: int) -> None:
+        self.title = f"ONNX Runtime {onnxruntime.__version__}"
+        self._session = session
+        port = session.get_inputs()[0]
+        free, *rest = port.shape
+        self.input = TensorSpec(port.name, (free if isinstance(free, int) else batch, *rest), DTYPES[port.type])
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Logits, float32 (N, classes)."""
+        logits: np.ndarray = self._session.run(None, {self.input.name: batch})[0]
+        return logits
+
+
+def open_model(path: Path, batch: int, arch: Optional[str]) -> OnnxRuntimeEngine:
+    """Opens `path`; a free batch axis is set to `batch`."""
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise PipelineError(f"{path}: ONNX Runtime cannot open it ({error}); export it again") from None
+    return OnnxRuntimeEngine(session, batch)

@@ -1,0 +1,181 @@
+"""Stage 4, the table: accuracy and speed of every batch size, on cpu and through the Ascend client."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import PROJECT, assert_refused, call
+
+LABELS = PROJECT / "demo" / "val_label.txt"
+EXPECTED = PROJECT / "demo" / "expected.json"
+COLUMNS = [
+    "batch",
+    "top1",
+    "top5",
+    "images_per_second",
+    "mean_ms",
+    "p50_ms",
+    "p90_ms",
+    "p99_ms",
+    "best",
+    "date",
+    "host",
+]
+
+
+@pytest.fixture(scope="session")
+def work(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo's tensors and its models compiled for cpu at batch 1 and 4."""
+    folder = tmp_path_factory.mktemp("bench")
+    assert call("resnest_preprocess.py", PROJECT / "demo/val", folder / "prep", "--model=resnest_demo").returncode == 0
+    result = call("convert.sh", "1,4", "cpu", f"--onnx={demo_onnx}", f"--output-dir={folder}")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def bench(work: Path, output: str, *flags: str, chip: str = "cpu", batches: str = "1,4", env=None):
+    return call(
+        "bench.sh",
+        batches,
+        chip,
+        "--model=resnest_demo",
+        "--loop=5",
+        f"--output-dir={output}",
+        *flags,
+        cwd=work,
+        env=env,
+    )
+
+
+ACCURACY = ("--input=prep", f"--labels={LABELS}")
+
+
+@pytest.fixture(scope="session")
+def on_cpu(work: Path) -> dict:
+    result = bench(work, "cpu", *ACCURACY)
+    assert result.returncode == 0, result.stderr
+    return json.loads((work / "cpu/bench.json").read_text())
+
+
+def test_every_batch_size_has_the_accuracy_that_training_measured(on_cpu):
+    expected = json.loads(EXPECTED.read_text())
+    assert [row["batch"] for row in on_cpu["rows"]] == [1, 4]
+    for row in on_cpu["rows"]:
+        assert row["top1"] == pytest.approx(100 * expected["top1"])
+        assert row["top5"] == pytest.approx(100 * expected["top5"])
+
+
+def test_the_figures_are_those_of_the_client_s_times(on_cpu, work):
+    for row in on_cpu["rows"]:
+        times = json.loads((work / f"cpu/pure_bs{row['batch']}_summary.json").read_text())["npu_compute_time_list"]
+        assert len(times) == 5
+        assert row["images_per_second"] == pytest.approx(1000 * row["batch"] / np.mean(times))
+        assert row["mean_ms"] == pytest.approx(np.mean(times))
+        assert row["p50_ms"] == pytest.approx(np.percentile(times, 50))
+        assert row["p90_ms"] == pytest.approx(np.percentile(times, 90))
+        assert row["p99_ms"] == pytest.approx(np.percentile(times, 99))
+
+
+def test_the_fastest_batch_size_is_marked_in_every_output(on_cpu, work):
+    fastest = max(on_cpu["rows"], key=lambda row: row["images_per_second"])
+    assert [row["best"] for row in on_cpu["rows"]] == [row is fastest for row in on_cpu["rows"]]
+    with open(work / "cpu/bench.csv", newline="") as file:
+        assert [row["batch"] for row in csv.DictReader(file) if row["best"] == "True"] == [str(fastest["batch"])]
+
+
+def test_the_csv_and_the_json_say_when_where_and_with_what(on_cpu, work):
+    with open(work / "cpu/bench.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(COLUMNS) <= set(rows[0])
+    assert on_cpu["chip"] == rows[0]["chip"] == "cpu"
+    assert on_cpu["versions"]["openvino"] in rows[0]["versions"]
+    assert on_cpu["loop"] == 5
+
+
+def test_without_tensors_the_speed_alone_is_measured(work):
+    result = bench(work, "speed", batches="4")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((work / "speed/bench.json").read_text())["rows"][0]["top1"] is None
+
+
+def test_a_model_that_is_not_compiled_is_named_with_the_command_that_compiles_it(work):
+    assert_refused(bench(work, "x", batches="2"), "resnest_demo_bs2.xml", "bash convert.sh 2 cpu")
+
+
+def test_tensors_without_labels_are_refused(work):
+    assert_refused(bench(work, "x", "--input=prep"), "--labels", code=2)
+
+
+def test_images_without_a_result_stop_the_run(work, tmp_path):
+    (tmp_path / "labels.txt").write_text(LABELS.read_text() + "never_seen.JPEG 1\n")
+    result = bench(work, "x", "--input=prep", f"--labels={tmp_path / 'labels.txt'}", batches="4")
+    assert_refused(result, "1 missing", "never_seen", "ResNeSt_postprocess.py")
+
+
+@pytest.fixture
+def ascend(work: Path, demo_onnx: Path, standins: dict[str, str]) -> dict[str, str]:
+    """The environment of an Ascend host on which the demo is compiled for 310P3."""
+    result = call("convert.sh", "1,4", "310P3", f"--onnx={demo_onnx}", f"--output-dir={work}", env=standins)
+    assert result.returncode == 0, result.stderr
+    return standins
+
+
+def test_the_ascend_path_gives_the_accuracy_of_the_cpu_path(work, ascend, on_cpu):
+    result = bench(work, "npu", *ACCURACY, chip="310P3", env=ascend)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((work / "npu/bench.json").read_text())
+    assert found["chip"] == "310P3"
+    for ours, theirs in zip(found["rows"], on_cpu["rows"]):
+        assert (ours["top1"], ours["top5"]) == (theirs["top1"], theirs["top5"])
+
+
+def test_uint8_tensors_through_aipp_give_the_accuracy_of_float32_tensors(demo_onnx, tmp_path, standins, on_cpu):
+    call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "prep", "--model=resnest_demo", "--dtype=uint8")
+    for chip in ("310P3", "cpu"):
+        flags = (f"--onnx={demo_onnx}", f"--output-dir={tmp_path}", "--dtype=uint8")
+        assert call("convert.sh", "4", chip, *flags, env=standins).returncode == 0
+        result = bench(tmp_path, chip, *ACCURACY, chip=chip, batches="4", env=standins)
+        assert result.returncode == 0, result.stderr
+        found = json.loads((tmp_path / chip / "bench.json").read_text())["rows"][0]
+        assert (found["top1"], found["top5"]) == (on_cpu["rows"][1]["top1"], on_cpu["rows"][1]["top5"])
+
+
+def test_the_output_folder_is_of_the_mode_that_today_s_client_accepts(work, ascend):
+    assert bench(work, "mode", chip="310P3", batches="1", env=ascend).returncode == 0
+    assert stat.S_IMODE((work / "mode").stat().st_mode) == 0o750
+
+
+def test_a_path_that_the_client_would_refuse_is_refused_with_what_to_do(work, ascend):
+    assert_refused(bench(work, "a b", chip="310P3", env=ascend), "a b", "letters, digits", "rename")
+
+
+def test_a_model_that_others_can_write_is_refused_with_the_chmod_that_helps(work, ascend):
+    model = work / "resnest_demo_bs1.om"
+    model.chmod(0o666)
+    try:
+        assert_refused(bench(work, "x", chip="310P3", batches="1", env=ascend), "chmod -R go-w resnest_demo_bs1.om")
+    finally:
+        model.chmod(0o644)
+
+
+def test_a_linked_model_is_refused_with_what_to_do(work, ascend, tmp_path):
+    os.symlink(work / "resnest_demo_bs1.om", tmp_path / "resnest_demo_bs1.om")
+    assert_refused(bench(tmp_path, "x", chip="310P3", batches="1", env=ascend), "symbolic link")
+
+
+def test_without_ais_bench_the_run_ends_with_3_and_names_the_requirements(work, ascend):
+    without = {**ascend, "PYTHONPATH": ""}
+    assert_refused(bench(work, "x", chip="310P3", batches="1", env=without), "requirements-npu.txt", code=3)
+
+
+def test_a_client_that_fails_is_quoted(work, ascend):
+    (work / "resnest_demo_bs2.om").write_bytes(b"damaged")
+    result = bench(work, "x", chip="310P3", batches="2", env=ascend)
+    assert_refused(result, "resnest_demo_bs2.om", "exit code", "pure_bs2.log")
