@@ -1,0 +1,53 @@
+"""Labels: which class each image shows, from a text file with one `NAME CLASS` a line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Dict, Tuple
+
+from ResNeSt.errors import PipelineError
+from ResNeSt.files import PathLike, stem
+
+_CLASS = re.compile("[0-9]{1,9}")
+
+
+def read_labels(path: PathLike) -> Dict[str, int]:
+    """Class of every image of a label file, by image name up to the first dot, in the order of the file.
+
+    A line is a file name, blanks or tabs, and a class number from 0; names may hold blanks. Blank lines, CRLF and a
+    byte-order mark are fine. Raises PipelineError, with the line number, where a line is anything else or where a name
+    comes twice.
+    """
+    labels: Dict[str, int] = {}
+    lines: Dict[str, int] = {}
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, label = _parse(line, f"{path}: line {number}")
+        first = lines.setdefault(name, number)
+        if first != number:
+            raise PipelineError(
+                f"{path}: line {number}: image {name!r} was already labelled in line {first} (names count up to the "
+                "first dot); remove one of them"
+            )
+        labels[name] = label
+    if not labels:
+        raise PipelineError(f"{path}: holds no labels; expected a line 'NAME CLASS' for every image")
+    return labels
+
+
+def _text(path: PathLike) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not UTF-8 text ({error}); expected lines of 'NAME CLASS'") from None
+
+
+def _parse(line: str, where: str) -> Tuple[str, int]:
+    fields = line.rsplit(None, 1)
+    if len(fields) != 2 or not _CLASS.fullmatch(fields[1]):
+        raise PipelineError(
+            f"{where}: found {line.strip()[:80]!r}, expected a file name, a blank and a class number from 0"
+        )
+    return stem(fields[0].strip()), int(fields[1])
