@@ -1,0 +1,232 @@
+"""All four stages in one go, by the same commands a user would type, ending in a table of what each stage gives.
+
+Every command is printed before it runs, and every file stays in the work folder, so any step can be repeated by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ResNeSt import chips, onnx_header
+from ResNeSt.agreement import Agreement, agreement
+from ResNeSt.bench import environment
+from ResNeSt.cards import Card, card
+from ResNeSt.checkpoint import fetch
+from ResNeSt.client import read_summary, run_client
+from ResNeSt.convert import parse_batches
+from ResNeSt.errors import ArgumentError, PipelineError, run
+from ResNeSt.files import read_json, sha256, write_json
+from ResNeSt.scoring import Score, score_summary
+from ResNeSt.tables import table
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEMO = PROJECT / "demo"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is run on what; `folder` takes every file that is made."""
+
+    card: Card
+    weights: Path
+    images: Path
+    labels: Path
+    chip: str
+    batches: list[int]
+    loop: int
+    folder: Path
+
+    @property
+    def tensors(self) -> Path:
+        """Stage 1's result."""
+        return self.folder / "prep_dataset"
+
+    @property
+    def onnx(self) -> Path:
+        """Stage 2's result."""
+        return self.folder / f"{self.card.name}.onnx"
+
+    @property
+    def simplified(self) -> Path:
+        """Stage 3's first result."""
+        return self.folder / f"{self.card.name}_sim.onnx"
+
+    @property
+    def results(self) -> Path:
+        """Stage 4's results."""
+        return self.folder / "results"
+
+
+class Stage(NamedTuple):
+    """One row of the table; `images_per_second` is of the stage's own compute time, file work left out."""
+
+    name: str
+    batch: int
+    score: Score
+    agreement: Agreement
+    images_per_second: float
+
+
+def main() -> None:
+    """Command line of run.sh."""
+    job = _job(_parser().parse_args())
+    job.folder.mkdir(parents=True, exist_ok=True)
+    _preprocess(job)
+    _export(job)
+    _convert(job)
+    reference, uncompiled = _run_uncompiled(job)
+    stages = [*uncompiled, *_run_compiled(job, reference)]
+    _write(job, stages)
+    print(f"\n{_table(stages)}\n")
+    print(
+        f"{job.card.name} on {stages[0].agreement.images} images, chip {job.chip}; written to {job.folder}/summary.json"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
+    parser.add_argument("--model", metavar="NAME", help="[resnest50; resnest_demo without --images]")
+    parser.add_argument("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
+    parser.add_argument("--chip", default="cpu", help="a chip like 310P3, cpu, or auto [%(default)s]")
+    parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
+    parser.add_argument("--loop", type=int, default=100, help="runs of each speed measurement [%(default)s]")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
+    return parser
+
+
+def _job(options: argparse.Namespace) -> Job:
+    if (options.images is None) != (options.labels is None):
+        raise ArgumentError("give both --images and --labels, or neither for the bundled demo")
+    demo = options.images is None
+    found = card(options.model or ("resnest_demo" if demo else "resnest50"))
+    if demo and found.name != "resnest_demo":
+        raise ArgumentError(f"--model {found.name}: the demo's images go with resnest_demo; name yours with --images")
+    folder = options.work or Path("work") / found.name
+    return Job(
+        card=found,
+        weights=_weights(found, options.weights, folder),
+        images=options.images or DEMO / "val",
+        labels=options.labels or DEMO / "val_label.txt",
+        chip=chips.resolve(options.chip),
+        batches=parse_batches(options.batch),
+        loop=options.loop,
+        folder=folder,
+    )
+
+
+def _weights(found: Card, given: str, folder: Path) -> Path:
+    if given != "auto":
+        return Path(given)
+    if found.url is None:
+        return DEMO / f"{found.name}-{found.sha256}.pth"
+    folder.mkdir(parents=True, exist_ok=True)
+    return fetch(found, folder)
+
+
+def _preprocess(job: Job) -> None:
+    _command("resnest_preprocess.py", job.images, job.tensors, "--model", job.card.name)
+
+
+def _export(job: Job) -> None:
+    if not _is_exported(job):
+        _command("resnest_pth2onnx.py", f"--source={job.weights}", f"--target={job.onnx}", f"--model={job.card.name}")
+
+
+def _is_exported(job: Job) -> bool:
+    """Whether the ONNX file says that it was made of these very weights."""
+    if not job.onnx.is_file() or not job.weights.is_file():
+        return False
+    made_of = onnx_header.read(job.onnx).metadata.get("resnest.weights", "")
+    return made_of.endswith(f"sha256:{sha256(job.weights)}")
+
+
+def _convert(job: Job) -> None:
+    batches = ",".join(map(str, job.batches))
+    _command("convert.sh", batches, job.chip, f"--onnx={job.onnx}", f"--output-dir={job.folder}")
+
+
+def _run_uncompiled(job: Job) -> tuple[Path, list[Stage]]:
+    """Runs checkpoint and ONNX files; returns the first one's summary, the reference for the others, and their rows."""
+    batch = max(job.batches)
+    models = {"PyTorch": job.weights, "ONNX": job.onnx, "simplified ONNX": job.simplified}
+    summaries = {}
+    for number, (name, model) in enumerate(models.items()):
+        print(f"running {model} on {job.tensors}", flush=True)
+        flags = [f"--input={job.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
+        architecture = [f"--arch={job.card.name}"] if model.suffix == ".pth" else []
+        summaries[name] = run_client(model, job.results, f"stage{number}", *flags, *architecture)
+    reference = summaries["PyTorch"]
+    rows = [_stage(name, batch, summary, job, reference) for name, summary in summaries.items()]
+    return reference, rows
+
+
+def _run_compiled(job: Job, reference: Path) -> list[Stage]:
+    batches = ",".join(map(str, job.batches))
+    flags = [f"--input={job.tensors}", f"--labels={job.labels}", f"--loop={job.loop}", f"--output-dir={job.results}"]
+    _command("bench.sh", batches, job.chip, f"--model={job.folder / job.card.name}", *flags)
+    speeds = {row["batch"]: row["images_per_second"] for row in read_json(job.results / "bench.json")["rows"]}
+    stages = [
+        _stage("compiled", batch, job.results / f"result_bs{batch}_summary.json", job, reference)
+        for batch in job.batches
+    ]
+    return [stage._replace(images_per_second=speeds[stage.batch]) for stage in stages]
+
+
+def _stage(name: str, batch: int, summary: Path, job: Job, reference: Path) -> Stage:
+    score = score_summary(summary, job.labels).score
+    throughput = read_summary(summary)["throughput"]
+    return Stage(name, batch, score, agreement(summary, reference), throughput)
+
+
+def _command(*arguments: str | Path) -> None:
+    """Runs one of the project's scripts as a user would; ends the run where it fails."""
+    name, *rest = map(str, arguments)
+    print(f"\n$ {shlex.join(['bash' if name.endswith('.sh') else 'python', name, *rest])}", flush=True)
+    interpreter = "bash" if name.endswith(".sh") else sys.executable
+    code = subprocess.run([interpreter, str(PROJECT / name), *rest], check=False).returncode
+    if code:
+        raise PipelineError(f"{name} ended with exit code {code}; the command is above, run it alone to look closer")
+
+
+def _table(stages: list[Stage]) -> str:
+    head = ["stage", "batch", "top-1 %", "top-5 %", "top-1 as PyTorch", "largest difference", "images/s"]
+    rows = [
+        [
+            stage.name,
+            str(stage.batch),
+            f"{100 * stage.score.top1_acc:.2f}",
+            f"{100 * stage.score.top5_acc:.2f}",
+            f"{stage.agreement.same_top1} of {stage.agreement.images}",
+            f"{stage.agreement.difference:.1e}",
+            f"{stage.images_per_second:.1f}",
+        ]
+        for stage in stages
+    ]
+    return table(head, rows)
+
+
+def _write(job: Job, stages: list[Stage]) -> None:
+    rows = [
+        {
+            "stage": stage.name,
+            "batch": stage.batch,
+            **dataclasses.asdict(stage.score),
+            **dataclasses.asdict(stage.agreement),
+            "images_per_second": stage.images_per_second,
+        }
+        for stage in stages
+    ]
+    about = {"model": job.card.name, "weights": str(job.weights), "images": str(job.images), **environment(job.chip)}
+    write_json(job.folder / "summary.json", {**about, "stages": rows})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,74 @@
+"""An Ascend host: Python 3.9, NumPy 1.x, Pillow and tqdm, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, call
+
+HEAVY_PACKAGES = {"torch", "torchvision", "onnx", "onnxsim", "onnxruntime", "openvino", "sklearn"}
+LIGHT_SCRIPTS = ["resnest_preprocess.py", "ResNeSt_postprocess.py"]
+LIGHT_MODULES = ["ResNeSt.convert", "ResNeSt.bench", "ResNeSt.infer"]
+
+
+@pytest.mark.parametrize("module", [*(script[:-3] for script in LIGHT_SCRIPTS), *LIGHT_MODULES])
+def test_a_step_of_the_ascend_host_imports_no_heavy_package(module):
+    code = f"import sys, {module}; print(sorted({HEAVY_PACKAGES} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "ResNeSt").glob("*.py")), ids=lambda path: path.name)
+def test_a_module_of_the_package_is_written_in_python_3_9(path):
+    ast.parse(path.read_text(), feature_version=(3, 9))
+
+
+def python39() -> str | None:
+    # pyenv's own folders first: its launcher on PATH is there for versions that are not switched on, too.
+    folders = [str(path) for path in Path.home().glob(".pyenv/versions/3.9.*/bin")]
+    return shutil.which("python3.9", path=os.pathsep.join([*folders, os.environ["PATH"]]))
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory) -> Path:
+    """A Python 3.9 environment with requirements-npu.txt and NumPy 1.x."""
+    interpreter = python39()
+    if interpreter is None:
+        pytest.skip("no Python 3.9 on this machine")
+    folder = tmp_path_factory.mktemp("host") / "env"
+    subprocess.run([interpreter, "-m", "venv", folder], check=True)
+    pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "numpy<2"]
+    subprocess.run([*pip, "-r", PROJECT / "requirements-npu.txt"], check=True)
+    return folder / "bin/python"
+
+
+@pytest.mark.heavy
+def test_the_ascend_host_s_steps_run_on_python_3_9_and_numpy_1(host, demo_onnx, tmp_path, standins):
+    env = {**standins, "PYTHON": str(host)}
+    sim = tmp_path / "resnest_demo_sim.onnx"
+    assert call("-m", "onnxsim", demo_onnx, sim).returncode == 0
+
+    def step(program: object, *arguments: object) -> str:
+        environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join([str(PROJECT), env["PYTHONPATH"]])}
+        command = [str(program), *map(str, arguments)]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    step(host, PROJECT / "resnest_preprocess.py", PROJECT / "demo/val", "prep_dataset", "--model=resnest_demo")
+    step("bash", PROJECT / "convert.sh", "4", "310P3", "--onnx=resnest_demo.onnx")
+    labels = PROJECT / "demo/val_label.txt"
+    flags = ["--model=resnest_demo", "--input=prep_dataset", f"--labels={labels}", "--loop=3", "--output-dir=out"]
+    step("bash", PROJECT / "bench.sh", "4", "310P3", *flags)
+    summary = "--result_path=out/result_bs4_summary.json"
+    printed = step(host, PROJECT / "ResNeSt_postprocess.py", summary, f"--gt_path={labels}")
+    expected = json.loads((PROJECT / "demo/expected.json").read_text())
+    assert f"top1_acc\t{expected['top1']:.4f}" in printed

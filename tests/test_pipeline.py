@@ -1,0 +1,106 @@
+"""The four stages in one command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import PROJECT, assert_refused, call
+
+DEMO = PROJECT / "demo"
+STAGES = ["PyTorch", "ONNX", "simplified ONNX", "compiled", "compiled"]
+
+
+def pipeline(cwd, *flags, env=None):
+    return call("-m", "ResNeSt.pipeline", "--batch=1,8", "--loop=5", *flags, cwd=cwd, env=env)
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory):
+    """The folder and the output of a run without any data of the user's."""
+    folder = tmp_path_factory.mktemp("run")
+    result = pipeline(folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+def read(folder, name="resnest_demo"):
+    return json.loads((folder / "work" / name / "summary.json").read_text())
+
+
+def test_every_stage_gives_the_accuracy_that_training_measured_image_by_image(demo_run):
+    expected = json.loads((DEMO / "expected.json").read_text())
+    stages = read(demo_run[0])["stages"]
+    assert [stage["stage"] for stage in stages] == STAGES
+    for stage in stages:
+        assert stage["top1"] / stage["total"] == pytest.approx(expected["top1"])
+        assert stage["same_top1"] == stage["images"] == stage["total"]
+        assert stage["difference"] <= 1e-4
+
+
+def test_the_table_has_a_row_for_every_stage(demo_run):
+    lines = demo_run[1].splitlines()
+    for name in STAGES:
+        assert any(line.startswith(name) for line in lines)
+
+
+def test_every_printed_command_can_be_typed_again(demo_run):
+    folder, printed = demo_run
+    commands = [line[2:].split() for line in printed.splitlines() if line.startswith("$ ")]
+    assert [command[1] for command in commands] == [
+        "resnest_preprocess.py",
+        "resnest_pth2onnx.py",
+        "convert.sh",
+        "bench.sh",
+    ]
+    for command in commands:
+        assert call(*command[1:], cwd=folder).returncode == 0
+
+
+def test_a_second_run_keeps_tensors_export_and_models(demo_run):
+    folder, _ = demo_run
+    work = folder / "work/resnest_demo"
+    made = [work / "resnest_demo.onnx", work / "resnest_demo_bs8.xml", work / "prep_dataset/digits_val_00000001.bin"]
+    before = [path.stat().st_mtime_ns for path in made]
+    assert pipeline(folder).returncode == 0
+    assert [path.stat().st_mtime_ns for path in made] == before
+
+
+def test_it_runs_on_the_user_s_images_labels_and_weights(demo_checkpoint, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    names = sorted(path.name for path in (DEMO / "val").iterdir())[:20]
+    for name in names:
+        shutil.copy(DEMO / "val" / name, images)
+    labels = [line for line in (DEMO / "val_label.txt").read_text().splitlines() if line.split()[0] in names]
+    (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
+    (tmp_path / "mine.pth").write_bytes(demo_checkpoint.read_bytes())
+    flags = ["--images=images", "--labels=labels.txt", "--model=resnest_demo", "--weights=mine.pth", "--work=here"]
+    result = pipeline(tmp_path, *flags)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "here/summary.json").read_text())["stages"][0]["total"] == 20
+
+
+def test_it_runs_for_an_ascend_chip(tmp_path, standins):
+    result = pipeline(tmp_path, "--chip=310P3", env=standins)
+    assert result.returncode == 0, result.stderr
+    stages = read(tmp_path)["stages"]
+    assert [stage["stage"] for stage in stages] == STAGES
+    assert {stage["same_top1"] for stage in stages} == {stages[0]["images"]}
+
+
+def test_a_stage_that_fails_ends_the_run_and_is_named(tmp_path):
+    (tmp_path / "bad.pth").write_bytes(b"damaged")
+    result = pipeline(tmp_path, "--weights=bad.pth")
+    assert_refused(result, "resnest_pth2onnx.py ended with exit code 1")
+    assert "bad.pth: not a readable checkpoint" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "flags", [["--images=x"], ["--labels=x"], ["--model=resnest50"], ["--batch=0"], ["--chip=311"]]
+)
+def test_a_command_line_that_makes_no_sense_ends_with_2(flags, tmp_path):
+    result = call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path)
+    assert_refused(result, code=2)
