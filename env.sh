@@ -31,6 +31,6 @@ install() {
     local arguments=()
     for file in "$@"; do arguments+=(-r "$file"); done
     python -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}" |
-        sed -nu 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing collected packages.*/  unpacking/p'
+        sed -nu 's/^Collecting \([^ ]*\).*/  \1/p; s|^Processing .*/|  |p; s/^Installing collected packages.*/  unpacking/p'
     return "${PIPESTATUS[0]}"
 }
