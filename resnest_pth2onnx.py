@@ -15,7 +15,7 @@ DEFAULT_MODEL = "resnest50"
 def main() -> None:
     """Parses the command line, exports, prints what was written."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", metavar="PTH", help="checkpoint, or 'auto' to fetch the official one")
+    parser.add_argument("--source", "--weights", metavar="PTH", help="checkpoint, or 'auto' to fetch the official one")
     parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
     parser.add_argument(
         "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}"

@@ -22,6 +22,7 @@ from ResNeSt.files import PathLike, whole, write_json
 from ResNeSt.scoring import Result, score_summary
 from ResNeSt.tables import table
 
+USUAL_DATA = ("prep_dataset", "val_label.txt")
 PACKAGES = ("ais_bench", "aclruntime", "openvino", "numpy")
 
 
@@ -44,8 +45,7 @@ def main() -> int:
     options = _parser().parse_args()
     batches = parse_batches(options.batches)
     chip = chips.resolve(options.chip)
-    if bool(options.input) != bool(options.labels):
-        raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
+    _find_data(options)
     output = make_output_folder(options.output_dir)
     rows = [_bench(_model(options.model, batch, chip), batch, output, options) for batch in batches]
     _write(output, rows, chip, options)
@@ -61,12 +61,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", default="resnest50", metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]"
     )
-    parser.add_argument("--input", metavar="DIR", help="tensors of stage 1, for the accuracy")
-    parser.add_argument("--labels", metavar="FILE", help="val_label.txt, for the accuracy")
+    parser.add_argument("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
+    parser.add_argument("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
     parser.add_argument("--loop", type=int, default=100, help="runs of the speed measurement [%(default)s]")
     parser.add_argument("--device", default="0", help="device number [%(default)s]")
     parser.add_argument("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
     return parser
+
+
+def _find_data(options: argparse.Namespace) -> None:
+    """Settles --input and --labels: as given, else the usual names where both are there, else none."""
+    if bool(options.input) != bool(options.labels):
+        raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
+    if not options.input and all(map(os.path.exists, USUAL_DATA)):
+        options.input, options.labels = USUAL_DATA
+    if not options.input:
+        print(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --input and --labels given")
 
 
 def _model(prefix: str, batch: int, chip: str) -> Path:

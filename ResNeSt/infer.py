@@ -117,7 +117,7 @@ def infer(engine: Engine, options: argparse.Namespace) -> None:
 
     times: List[float] = []
     filesinfo: Dict[str, Dict[str, List[str]]] = {}
-    for batch in tqdm(batches.each, total=batches.total, desc="Inference array Processing"):
+    for batch in tqdm(batches.each, total=batches.total, desc="Inference array Processing", disable=None):
         logits = _timed(engine, batch.tensor, options.loop, times)
         results = [logits] if pure else logits
         for name, result in zip(batch.inputs, results):

@@ -105,6 +105,15 @@ def test_without_tensors_the_speed_alone_is_measured(work):
     assert json.loads((work / "speed/bench.json").read_text())["rows"][0]["top1"] is None
 
 
+def test_tensors_and_labels_of_the_usual_names_are_found(work, tmp_path):
+    for path in work.glob("resnest_demo_bs4.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "prep_dataset").symlink_to(work / "prep")
+    (tmp_path / "val_label.txt").write_text(LABELS.read_text())
+    assert bench(tmp_path, "out", batches="4").returncode == 0
+    assert json.loads((tmp_path / "out/bench.json").read_text())["rows"][0]["top1"] > 90
+
+
 def test_a_model_that_is_not_compiled_is_named_with_the_command_that_compiles_it(work):
     assert_refused(bench(work, "x", batches="2"), "resnest_demo_bs2.xml", "bash convert.sh 2 cpu")
 
