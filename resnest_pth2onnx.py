@@ -7,7 +7,7 @@ import argparse
 from ResNeSt.cards import Card, card, card_of_file, names
 from ResNeSt.checkpoint import fetch
 from ResNeSt.errors import ArgumentError, PipelineError, run
-from ResNeSt.export import export
+from ResNeSt.export import FORMS, export
 
 DEFAULT_MODEL = "resnest50"
 
@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
     parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
     parser.add_argument(
+        "--form", choices=list(FORMS), default="deploy", help="deploy: rewritten for speed [%(default)s]"
+    )
+    parser.add_argument(
         "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
     )
     options = parser.parse_args()
@@ -32,9 +35,9 @@ def main() -> None:
     found = _card(options.source, options.model)
     source = fetch(found) if options.source == "auto" else options.source
     size = options.size or found.size
-    difference = export(found, source, options.target, size, options.opset)
+    difference = export(found, source, options.target, size, options.opset, options.form)
     print(
-        f"{options.target}: {found.name}, input N,3,{size},{size}, opset {options.opset}, "
+        f"{options.target}: {found.name}, input N,3,{size},{size}, opset {options.opset}, {options.form} form, "
         f"{'UNTRAINED random weights' if source is None else source}; "
         f"differs from PyTorch by {difference:.1e} of the largest logit"
     )

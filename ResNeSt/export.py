@@ -22,15 +22,19 @@ from ResNeSt.rewrites import deploy
 INPUT, OUTPUT = "actual_input_1", "output1"
 SEED = 0
 OPSETS = range(9, 19)  # what ATC takes (contract: ATC, ONNX it accepts)
+FORMS = {"deploy": deploy, "reference": lambda model: model}
 CHECKED_BATCHES = (1, 3)
 # Largest difference between PyTorch and ONNX Runtime, relative to the largest logit: float32 rounding stays far below.
 TOLERANCE = 1e-4
 
 
-def export(card: Card, source: PathLike | None, target: PathLike, size: int, opset: int = 11) -> float:
+def export(
+    card: Card, source: PathLike | None, target: PathLike, size: int, opset: int = 11, form: str = "deploy"
+) -> float:
     """Writes the network of `card` with the weights of `source` to `target`; None takes seeded random weights.
 
-    Input `actual_input_1` is float32 (N, 3, size, size), output `output1` float32 (N, classes), N free. Returns the
+    Input `actual_input_1` is float32 (N, 3, size, size), output `output1` float32 (N, classes), N free. `form` is one
+    of FORMS: the textbook graph, or the same function in operators that compile well (ResNeSt.rewrites). Returns the
     largest relative difference between PyTorch and ONNX Runtime. Raises PipelineError where the checkpoint does not
     fit, or where the exported graph does not give PyTorch's answers, in which case nothing is left at `target`.
     """
@@ -38,8 +42,8 @@ def export(card: Card, source: PathLike | None, target: PathLike, size: int, ops
         raise ArgumentError(f"--opset {opset}: ATC takes {OPSETS[0]} to {OPSETS[-1]}; 11 fits every CANN release")
     model, weights = _loaded(card, source)
     with whole(target) as temporary:
-        _write_onnx(deploy(copy.deepcopy(model)), temporary, size, opset)
-        _write_metadata(temporary, describe(card, size, weights))
+        _write_onnx(FORMS[form](copy.deepcopy(model)), temporary, size, opset)
+        _write_metadata(temporary, {**describe(card, size, weights), "form": form})
         return _check(model, temporary, Path(target), size)
 
 

@@ -15,10 +15,9 @@ import torch
 from ResNeSt.cards import card
 from ResNeSt.checkpoint import load
 from ResNeSt.files import sha256
-from ResNeSt.models import SplitAttention, create_model
-from ResNeSt.rewrites import deploy
+from ResNeSt.models import create_model
 from tests.conftest import assert_refused, call
-from tests.test_models import relative, seeded
+from tests.test_models import relative
 
 SCRIPT = "resnest_pth2onnx.py"
 SIMPLIFY = {
@@ -110,31 +109,16 @@ def test_a_full_size_model_survives_the_original_commands(name, tmp_path):
 
 
 @pytest.mark.heavy
-def test_the_simplified_resnest50_has_no_shape_arithmetic_and_no_tensor_of_five_dimensions(tmp_path):
+def test_the_simplified_resnest50_is_convolutions_and_element_wise_operators_in_four_dimensions(tmp_path):
     call(SCRIPT, "--untrained", "--target=m.onnx", cwd=tmp_path)
     call("-m", "onnxsim", "--input-shape=1,3,224,224", "m.onnx", "m_sim.onnx", cwd=tmp_path)
     model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "m_sim.onnx"))
     ranks = {len(value.type.tensor_type.shape.dim) for value in model.graph.value_info}
     assert max(ranks) == 4
-    assert not {"Shape", "Gather", "Reshape", "Transpose", "Softmax"} & set(operators(model))
-
-
-@pytest.mark.parametrize("name", ["resnest50", "resnest50_fast_2s1x64d"])
-def test_the_deploy_form_is_the_textbook_form_to_float32_rounding(name):
-    model = seeded(create_model(name))
-    images = torch.from_numpy(random_images(2, 64))
-    with torch.inference_mode():
-        assert relative(deploy(copy.deepcopy(model))(images), model(images)) <= 2e-6
-
-
-def test_the_sigmoid_form_replaces_every_softmax_of_two():
-    model = deploy(create_model("resnest50").eval())
-    assert not [module for module in model.modules() if isinstance(module, SplitAttention)]
-
-
-def test_blocks_of_other_radix_or_cardinality_are_left_as_they_are():
-    model = deploy(create_model("resnest50_fast_2s2x40d").eval())
-    assert len([module for module in model.modules() if isinstance(module, SplitAttention)]) == 16
+    unwanted = {"Shape", "Gather", "Reshape", "Transpose", "Softmax", "Split", "Concat", "BatchNormalization"}
+    assert not unwanted & set(operators(model))
+    groups = [attribute.i for node in model.graph.node for attribute in node.attribute if attribute.name == "group"]
+    assert set(groups) == {1}
 
 
 def test_an_untrained_export_is_the_same_every_time_and_says_so(tmp_path):
@@ -144,6 +128,16 @@ def test_an_untrained_export_is_the_same_every_time_and_says_so(tmp_path):
     first, second = (onnx.load(tmp_path / name) for name in ("a.onnx", "b.onnx"))
     assert first == second
     assert "untrained, seed 0" in [entry.value for entry in first.metadata_props]
+
+
+def test_the_reference_form_is_the_textbook_graph_and_gives_the_same_logits(demo_checkpoint, demo_onnx, tmp_path):
+    target = tmp_path / "reference.onnx"
+    assert call(SCRIPT, f"--source={demo_checkpoint}", f"--target={target}", "--form=reference").returncode == 0
+    reference, images = onnx.load(target), random_images(3, card("resnest_demo").size)
+    assert operators(reference)["Softmax"] == 4
+    assert operators(onnx.load(demo_onnx))["Softmax"] == 0
+    expected = run(reference, images)
+    assert np.abs(run(onnx.load(demo_onnx), images) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_size_and_opset_are_options(tmp_path):

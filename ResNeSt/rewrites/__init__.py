@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ResNeSt.rewrites.dense_splits import dense_splits
+from ResNeSt.rewrites.fold_batch_norm import fold_batch_norm
 from ResNeSt.rewrites.sigmoid_attention import sigmoid_attention
 
 if TYPE_CHECKING:
     from ResNeSt.models import ResNeSt
 
-REWRITES = (sigmoid_attention,)
+# In this order: each works on what the ones before it left.
+REWRITES = (fold_batch_norm, sigmoid_attention, dense_splits)
 
 
 def deploy(model: ResNeSt) -> ResNeSt:
