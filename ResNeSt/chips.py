@@ -23,7 +23,7 @@ CHIPS = (
 _BY_LOWER_CASE = {chip.lower(): chip for chip in CHIPS}
 
 ASCEND_PRECISIONS = ("fp16", "fp32", "mixed")
-CPU_PRECISIONS = ("fp32", "bf16")
+CPU_PRECISIONS = ("fp32", "bf16", "int8")
 
 # The first row of a card: number and name | health. The second row has numbers below 100 in place of the name, or
 # nothing; the process table has a number in place of the health.

@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from ResNeSt import atc, chips, network, openvino_ir, simplify
+from ResNeSt import atc, chips, network, openvino_ir, quantize, simplify
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
 from ResNeSt.files import read_json, sha256, write_json
 from ResNeSt.tensors import LAYOUTS
@@ -48,6 +48,7 @@ class Job:
     dtype: str
     precision: str
     log: Optional[str]
+    gate: Optional[quantize.Gate] = None
 
     def target(self, batch: int) -> Path:
         """The compiled model for `batch`."""
@@ -77,6 +78,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     source = _simplified(args.onnx, simplified, args.dry_run)
     found = dataclasses.replace(network.read(source), path=simplified)
     job = Job(found, args.onnx.stem, args.output_dir, chip, args.dtype, precision, args.log)
+    if args.calibration or precision == "int8":
+        job = _gated(job, args)
     if args.dry_run:
         _print_plan(job, batches)
     else:
@@ -91,11 +94,32 @@ def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--onnx", type=Path, default=Path("resnest50.onnx"), metavar="FILE", help="[%(default)s]")
     parser.add_argument("--output-dir", type=Path, default=Path("."), metavar="DIR", help="[%(default)s]")
     parser.add_argument("--dtype", choices=list(LAYOUTS), default="float32", help="of the tensors [%(default)s]")
-    parser.add_argument("--precision", help="fp16, fp32 or mixed on Ascend [fp16]; fp32 or bf16 on cpu [fp32]")
+    parser.add_argument("--precision", help="fp16, fp32 or mixed on Ascend [fp16]; fp32, bf16 or int8 on cpu [fp32]")
+    parser.add_argument("--calibration", type=Path, metavar="DIR", help="float32 tensors, to quantize and to judge by")
+    parser.add_argument("--min-agreement", type=float, default=0.95, help="share with the top-1 of fp32 [%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")
     parser.add_argument("--force", action="store_true", help="compile even what is up to date")
     return parser.parse_args(argv)
+
+
+def _gated(job: Job, args: argparse.Namespace) -> Job:
+    """The job with a gate, and for int8 on the quantized file, which is made unless it is up to date."""
+    if job.chip != chips.CPU:
+        raise ArgumentError(f"--calibration is for cpu; on {job.chip} leave it out")
+    if not args.calibration:
+        raise ArgumentError("--precision int8 takes --calibration DIR, a folder of float32 tensors of stage 1")
+    tensors = quantize.choose(args.calibration, job.network)
+    job = dataclasses.replace(job, gate=quantize.Gate(job.network, tensors.held_out, args.min_agreement))
+    if job.precision != "int8":
+        return job
+    target = job.folder / f"{job.stem}_int8.onnx"
+    if args.dry_run:
+        print(f"# NNCF: {job.network.path} -> {target}, {len(tensors.calibration)} tensors of {args.calibration}")
+    elif args.force or not quantize.is_current(target, quantize.describe(job.network.path, tensors)):
+        quantize.quantize(job.network, target, tensors)
+        print(f"{target.name}: quantized from {job.network.path}, {len(tensors.calibration)} tensors")
+    return dataclasses.replace(job, network=dataclasses.replace(job.network, path=target))
 
 
 def _simplified(source: Path, target: Path, dry_run: bool) -> Path:
@@ -169,7 +193,12 @@ def _compiler(job: Job, batches: List[int], source: str) -> Callable[[int], str]
 
 def _compile_on_cpu(job: Job, source: str, batch: int) -> str:
     target = job.target(batch)
-    version = openvino_ir.compile_model(job.network, target, batch, job.dtype, job.precision, source)
+
+    def check(model: Path) -> None:
+        if job.gate is not None:
+            job.gate.check(model, job.network.path, target.name)
+
+    version = openvino_ir.compile_model(job.network, target, batch, job.dtype, job.precision, source, check)
     size = sum(_sizes(target).values())
     print(f"{target.name}: batch {batch}, {job.dtype} {LAYOUTS[job.dtype]}, {job.precision}, {size:,} bytes")
     return f"OpenVINO {version}"

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
 from ResNeSt.errors import MissingRuntimeError, PipelineError
 from ResNeSt.metadata import SECTION
@@ -22,12 +22,15 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def compile_model(network: Network, target: Path, batch: int, dtype: str, precision: str, source: str) -> str:
+def compile_model(
+    network: Network, target: Path, batch: int, dtype: str, precision: str, source: str, check: Callable[[Path], None]
+) -> str:
     """Compiles `network` for `batch` images to `target` (.xml, with .bin beside it); returns OpenVINO's version.
 
     The input is float32 NCHW, or for dtype "uint8" uint8 NHWC with the normalisation inside. rt_info's section says
     what the model is, its `precision` for the engine to compute in, and `source`, the SHA-256 of the ONNX file.
-    Raises PipelineError where OpenVINO fails or the result does not run; nothing is left at `target` then.
+    `check` gets the model before it has its name. Raises PipelineError where OpenVINO fails, where the result does not
+    run, and what `check` raises; nothing is left at `target` then.
     """
     openvino = import_openvino()
     with tempfile.TemporaryDirectory(prefix=".openvino.", dir=target.parent) as scratch:
@@ -40,6 +43,7 @@ def compile_model(network: Network, target: Path, batch: int, dtype: str, precis
             _try(openvino, temporary)
         except RuntimeError as error:
             raise PipelineError(f"{target}: OpenVINO cannot compile {network.path}: {error}") from error
+        check(temporary)
         _move(temporary, target)
     return str(openvino.get_version())
 

@@ -12,7 +12,8 @@ from ResNeSt.engines import TensorSpec
 from ResNeSt.errors import PipelineError
 from ResNeSt.metadata import SECTION
 
-PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+# int8 is in the graph; the hint is for what stays in floating point. Without bf16 in the CPU, OpenVINO takes f32.
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 
 
 class OpenVINOEngine:
