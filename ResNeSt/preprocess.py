@@ -48,11 +48,16 @@ def find_images(source: PathLike) -> List[Path]:
     source = Path(source)
     if not source.is_dir():
         raise PipelineError(f"{source}: no such folder; the first argument is the folder that holds the images")
-    found = [Path(entry.path) for entry in _entries(source) if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+    found = [Path(entry.path) for entry in _entries(source) if _is_image(entry.name)]
     if not found:
         raise PipelineError(f"{source}: no image files ({' '.join(IMAGE_SUFFIXES)}) here or one folder below")
     _refuse_same_names(found)
     return sorted(found, key=natural_key)
+
+
+def _is_image(name: str) -> bool:
+    """By its suffix; hidden files, such as the ._ files of macOS archives, are not."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def _entries(source: Path) -> Iterator[os.DirEntry[str]]:

@@ -256,6 +256,14 @@ def test_a_damaged_model_is_named(name, content, tmp_path):
     assert_refused(infer(tmp_path, name, *arch, code=1), name)
 
 
+def test_a_model_whose_input_is_of_another_type_is_named(tmp_path):
+    source = helper.make_tensor_value_info("x", TensorProto.INT64, ["N", 3])
+    sink = helper.make_tensor_value_info("y", TensorProto.INT64, ["N", 3])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [source], [sink])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), tmp_path / "m.onnx")
+    assert_refused(infer(tmp_path, "m.onnx", code=1), "m.onnx", "tensor(int64)", "expected tensor(float)")
+
+
 def test_onnx_runtime_itself_agrees_with_the_runner(demo_onnx, tmp_path):
     flags = ["--dymBatch=2", "--pure_data_type=random", "--output=./out", "--output_dirname=pure"]
     infer(tmp_path, demo_onnx, *flags)

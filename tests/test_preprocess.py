@@ -95,6 +95,12 @@ def test_images_come_in_natural_order(images):
     assert [path.stem for path in find_images(images)] == [f"val_{number}" for number in range(1, 13)]
 
 
+def test_hidden_files_and_files_of_other_kinds_are_left_alone(images):
+    (images / "._val_1.JPEG").write_bytes(b"not an image")
+    (images / "val_label.txt").write_text("val_1.JPEG 0")
+    assert len(find_images(images)) == 12
+
+
 def test_exif_orientation_is_ignored_as_the_official_recipe_does(tmp_path):
     image, exif = picture(300, 200), Image.Exif()
     exif[0x0112] = 6

@@ -36,4 +36,9 @@ def open_model(path: Path, batch: int, arch: Optional[str]) -> OnnxRuntimeEngine
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise PipelineError(f"{path}: ONNX Runtime cannot open it ({error}); export it again") from None
+    port = session.get_inputs()[0]
+    if port.type not in DTYPES or not port.shape:
+        raise PipelineError(
+            f"{path}: its input is {port.type} {port.shape}, expected {' or '.join(DTYPES)} with a batch axis"
+        )
     return OnnxRuntimeEngine(session, batch)

@@ -50,4 +50,7 @@ def open_model(path: Path, batch: int, arch: Optional[str]) -> OpenVINOEngine:
 
 def _precision(model: ov.Model) -> str:
     key = [SECTION, "precision"]
-    return str(model.get_rt_info(key).astype(str)) if model.has_rt_info(key) else "fp32"
+    precision = str(model.get_rt_info(key).astype(str)) if model.has_rt_info(key) else "fp32"
+    if precision not in PRECISION_HINTS:
+        raise RuntimeError(f"its precision is {precision!r}, expected one of {', '.join(PRECISION_HINTS)}")
+    return precision
