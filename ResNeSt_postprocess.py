@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Collection, Dict, List
 
 from ResNeSt.errors import run
 from ResNeSt.files import write_json
-from ResNeSt.scoring import KINDS, Problems, Result, score_summaries
-
-SHOWN = 5  # of each kind of problem; --json has them all
+from ResNeSt.reports import add_allow_flags, figures, problem_lines, score_lines
+from ResNeSt.scoring import KINDS, score_summaries
 
 
 def main() -> int:
@@ -17,10 +15,10 @@ def main() -> int:
     options = _parser().parse_args()
     result = score_summaries(options.result_path, options.gt_path)
     problems = {kind: found for kind, found in result.problems.items() if found}
-    print("\n".join(_score_lines(result) + _problem_lines(problems, options.allowed)))
+    print("\n".join(score_lines(result.score, result.labelled) + problem_lines(problems, KINDS, options.allowed)))
     if options.json:
-        sources = {"result_path": options.result_path, "gt_path": options.gt_path}
-        write_json(options.json, {**sources, **_figures(result, problems, options.allowed)})
+        sources = {"result_path": options.result_path, "gt_path": options.gt_path, "classes": result.classes}
+        write_json(options.json, {**sources, **figures(result.score, result.labelled, problems, options.allowed)})
     return 1 if set(problems) - set(options.allowed) else 0
 
 
@@ -35,54 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--gt_path", required=True, metavar="FILE", help="labels, a line 'NAME CLASS' for every image")
     parser.add_argument("--json", metavar="FILE", help="write the figures and all problems here as well")
-    for kind, meaning in KINDS.items():
-        parser.add_argument(
-            f"--allow-{kind}",
-            dest="allowed",
-            action="append_const",
-            const=kind,
-            default=[],
-            help=f"exit 0 although there are {meaning}",
-        )
+    add_allow_flags(parser, KINDS)
     return parser
-
-
-def _score_lines(result: Result) -> List[str]:
-    score = result.score
-    return [
-        f"top1_acc\t{score.top1_acc:.4f}",
-        f"top5_acc\t{score.top5_acc:.4f}",
-        # Three digits: one image of 50,000 is 0.002 points.
-        f"top1_correct={score.top1}, tot={score.total}, acc={100 * score.top1_acc:.3f}%",
-        f"top5_correct={score.top5}, tot={score.total}, acc={100 * score.top5_acc:.3f}%",
-        f"tot counts the labelled images whose result was read: {score.total} of {result.labelled}",
-    ]
-
-
-def _problem_lines(problems: Problems, allowed: Collection[str]) -> List[str]:
-    lines = []
-    for kind, found in problems.items():
-        verdict = f"accepted by --allow-{kind}" if kind in allowed else f"exit code 1; --allow-{kind} accepts them"
-        lines.append(f"{kind}: {len(found)} {KINDS[kind]} ({verdict})")
-        lines += [f"  {line}" for line in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(f"  and {len(found) - SHOWN} more")
-    return lines
-
-
-def _figures(result: Result, problems: Problems, allowed: Collection[str]) -> Dict[str, object]:
-    return {
-        "top1_acc": result.score.top1_acc,
-        "top5_acc": result.score.top5_acc,
-        "top1_correct": result.score.top1,
-        "top5_correct": result.score.top5,
-        "tot": result.score.total,
-        "labelled": result.labelled,
-        "classes": result.classes,
-        "problems": {
-            kind: {"count": len(found), "allowed": kind in allowed, "list": found} for kind, found in problems.items()
-        },
-    }
 
 
 if __name__ == "__main__":

@@ -170,7 +170,10 @@ def _compile_stale(job: Job, batches: List[int], source: str) -> None:
         _sidecar(target).unlink(missing_ok=True)
         target.unlink(missing_ok=True)
         tool = compile_one(batch)
-        write_json(_sidecar(target), {**_record(job, batch, source), "tool": tool, "files": _sizes(target)})
+        write_json(
+            _sidecar(target),
+            {**_record(job, batch, source), "tool": tool, "info": job.network.info, "files": _sizes(target)},
+        )
 
 
 def _compiler(job: Job, batches: List[int], source: str) -> Callable[[int], str]:

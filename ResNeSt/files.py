@@ -43,7 +43,7 @@ def sole_writer(folder: PathLike) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle, folder)
+        lock(handle, folder)
         for leftover in Path(folder).glob(".*.part"):
             leftover.unlink()
         yield
@@ -51,12 +51,12 @@ def sole_writer(folder: PathLike) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(handle: int, folder: PathLike) -> None:
+def lock(handle: int, path: PathLike) -> None:
+    """Holds the open file or folder `path` for this process; raises PipelineError where another one holds it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        message = f"{folder}: another process is writing here; wait for it or choose another folder"
-        raise PipelineError(message) from None
+        raise PipelineError(f"{path}: another process is writing here; wait for it or name another") from None
 
 
 def write_json(path: PathLike, value: Any) -> None:

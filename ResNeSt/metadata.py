@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Dict
+from typing import Dict, Mapping, Sequence
 
 from ResNeSt.cards import Card
+from ResNeSt.errors import PipelineError
+from ResNeSt.files import PathLike
+from ResNeSt.tensors import TensorFormat
 
 # In ONNX metadata_props the keys carry this prefix; in OpenVINO's rt_info they are a section of this name.
 SECTION = "resnest"
@@ -22,3 +25,27 @@ def describe(card: Card, size: int, weights: str) -> Dict[str, str]:
         "classes": str(card.classes),
         "weights": weights,
     }
+
+
+def of_onnx(properties: Mapping[str, str]) -> Dict[str, str]:
+    """The metadata among an ONNX file's metadata_props; empty for a file of another program."""
+    prefix = SECTION + "."
+    return {key[len(prefix) :]: value for key, value in properties.items() if key.startswith(prefix)}
+
+
+def tensor_format(info: Mapping[str, str], shape: Sequence[int], dtype: str, path: PathLike) -> TensorFormat:
+    """What the images for a model must be turned into; `shape` and `dtype` are its input's, with the batch axis.
+
+    Raises PipelineError where the metadata `info` of the file at `path` does not say it, or the input is no image.
+    """
+    try:
+        mean, std = (tuple(float(value) for value in json.loads(info[key])) for key in ("mean", "std"))
+        made = TensorFormat(info["recipe"], int(shape[2]), dtype, mean, std)
+        fits = tuple(shape[1:]) == made.shape
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise PipelineError(
+            f"{path}: does not say how its images are prepared ({error!r}); name its network with --arch"
+        ) from None
+    if not fits:
+        raise PipelineError(f"{path}: its input is {dtype} {list(shape)}, expected [N, {str(made.shape)[1:-1]}]")
+    return made

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from ResNeSt import onnx_header
+from ResNeSt import metadata, onnx_header
 from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike
-from ResNeSt.metadata import SECTION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +46,7 @@ def read(path: PathLike) -> Network:
             "export it with resnest_pth2onnx.py"
         )
     (images,) = header.inputs
-    prefix = SECTION + "."
-    info = {key[len(prefix) :]: value for key, value in header.metadata.items() if key.startswith(prefix)}
+    info = metadata.of_onnx(header.metadata)
     return Network(
         path=Path(path),
         input_name=images.name,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Deque, Iterable, Iterator, Tuple, TypeVar
+from typing import Callable, Deque, Iterable, Iterator, Optional, Tuple, TypeVar
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def in_parallel(work: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Tuple[Item, Made]]:
-    """Yields (item, work(item)) in the order of `items`; at most a few results a worker wait to be taken.
+def in_parallel(
+    work: Callable[[Item], Made], items: Iterable[Item], workers: int, ahead: Optional[int] = None
+) -> Iterator[Tuple[Item, Made]]:
+    """Yields (item, work(item)) in the order of `items`, at most `ahead` [4 a worker] begun before they are asked for.
 
     An exception in `work` is raised here, at its item's turn.
     """
@@ -20,7 +24,7 @@ def in_parallel(work: Callable[[Item], Made], items: Iterable[Item], workers: in
         try:
             for item in items:
                 pending.append((item, pool.submit(work, item)))
-                if len(pending) > 4 * workers:
+                if len(pending) > (4 * workers if ahead is None else ahead):
                     yield _taken(pending)
             while pending:
                 yield _taken(pending)
@@ -32,3 +36,24 @@ def in_parallel(work: Callable[[Item], Made], items: Iterable[Item], workers: in
 def _taken(pending: Deque[Tuple[Item, Future[Made]]]) -> Tuple[Item, Made]:
     item, future = pending.popleft()
     return item, future.result()
+
+
+class Stopwatch:
+    """Adds up the seconds that the threads of one stage spend in `timed` work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+
+    def timed(self, work: Callable[[Item], Made]) -> Callable[[Item], Made]:
+        """`work`, watched."""
+
+        def watched(item: Item) -> Made:
+            started = time.perf_counter()
+            try:
+                return work(item)
+            finally:
+                with self._lock:
+                    self.seconds += time.perf_counter() - started
+
+        return watched

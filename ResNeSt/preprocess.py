@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Optional
@@ -39,16 +40,15 @@ class Outcome:
     seconds: float
 
 
-def find_images(source: PathLike) -> List[Path]:
-    """Image files of a flat folder, or of one with a sub-folder per class, in natural order.
+def find_images(source: PathLike) -> List[str]:
+    """Paths of the image files of a flat folder, or of one with a sub-folder per class, in natural order.
 
     Raises PipelineError where there is none, or where two would get the same name up to the first dot, since ais_bench
     would let one overwrite the other's result.
     """
-    source = Path(source)
-    if not source.is_dir():
+    if not os.path.isdir(source):
         raise PipelineError(f"{source}: no such folder; the first argument is the folder that holds the images")
-    found = [Path(entry.path) for entry in _entries(source) if _is_image(entry.name)]
+    found = [entry.path for entry in _entries(source) if _is_image(entry.name)]
     if not found:
         raise PipelineError(f"{source}: no image files ({' '.join(IMAGE_SUFFIXES)}) here or one folder below")
     _refuse_same_names(found)
@@ -60,7 +60,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def _entries(source: Path) -> Iterator[os.DirEntry[str]]:
+def _entries(source: PathLike) -> Iterator[os.DirEntry[str]]:
     for entry in os.scandir(source):
         if entry.is_dir():
             yield from os.scandir(entry.path)
@@ -68,8 +68,8 @@ def _entries(source: Path) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def _refuse_same_names(images: Iterable[Path]) -> None:
-    seen: Dict[str, Path] = {}
+def _refuse_same_names(images: Iterable[str]) -> None:
+    seen: Dict[str, str] = {}
     for image in images:
         other = seen.setdefault(stem(image), image)
         if other is not image:
@@ -83,21 +83,25 @@ def decode(path: PathLike) -> Image.Image:
     """The image as RGB, EXIF orientation left alone, as the official recipe reads it; raises BrokenImageError."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except UnidentifiedImageError:
         raise BrokenImageError(f"{path}: not an image in a format that Pillow knows") from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         raise BrokenImageError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from None
 
 
-def tensor_maker(made: TensorFormat) -> Callable[[PathLike], np.ndarray]:
-    """A function from an image file to its tensor, without the batch axis, as `made` says."""
+def tensor_maker(made: TensorFormat) -> Callable[[PathLike, np.ndarray], None]:
+    """A function that fills an array of `made`'s shape and dtype with the tensor of an image file."""
     crop, size = RECIPES[made.recipe], made.size
     table = normalisation_table(made.mean, made.std)
 
-    def make(path: PathLike) -> np.ndarray:
+    def make(path: PathLike, out: np.ndarray) -> None:
         pixels = np.asarray(crop(decode(path), size))
-        return pixels if made.dtype == "uint8" else normalise(pixels, table)
+        if made.dtype == "uint8":
+            out[:] = pixels
+        else:
+            normalise(pixels, table, out)
 
     return make
 
@@ -128,7 +132,7 @@ def tensor_path(target: Path, image: PathLike) -> Path:
     return target / f"{stem(image)}.bin"
 
 
-def _refuse_foreign_tensors(target: Path, images: List[Path], made: TensorFormat) -> None:
+def _refuse_foreign_tensors(target: Path, images: List[str], made: TensorFormat) -> None:
     there = list_tensors(target)
     index = read_index(target)
     if there and (index is None or index.format != made):
@@ -143,29 +147,32 @@ def _refuse_foreign_tensors(target: Path, images: List[Path], made: TensorFormat
         )
 
 
-def _is_current(image: Path, target: Path, nbytes: int) -> bool:
+def _is_current(image: PathLike, target: Path, nbytes: int) -> bool:
     try:
         tensor = tensor_path(target, image).stat()
     except FileNotFoundError:
         return False
-    return tensor.st_size == nbytes and tensor.st_mtime_ns >= image.stat().st_mtime_ns
+    return tensor.st_size == nbytes and tensor.st_mtime_ns >= os.stat(image).st_mtime_ns
 
 
-def _write_all(images: List[Path], target: Path, made: TensorFormat, workers: int) -> Dict[str, str]:
+def _write_all(images: List[str], target: Path, made: TensorFormat, workers: int) -> Dict[str, str]:
     make = tensor_maker(made)
+    own = threading.local()  # a tensor per thread, since fresh memory costs more than filling it
 
-    def work(image: Path) -> Optional[str]:
+    def work(image: str) -> Optional[str]:
         path = tensor_path(target, image)
+        if not hasattr(own, "tensor"):
+            own.tensor = np.empty(made.shape, made.dtype)
         try:
-            tensor = make(image)
+            make(image, own.tensor)
         except BrokenImageError as error:
             path.unlink(missing_ok=True)
             return str(error)
         with whole(path) as temporary, open(temporary, "wb") as file:
-            file.write(tensor.data)
+            file.write(own.tensor.data)
         return None
 
     results = in_parallel(work, images, workers)
     # disable=None: a bar on a terminal, nothing in a log file.
     bar = tqdm(results, total=len(images), unit="img", desc="preprocess", disable=None)
-    return {image.name: reason for image, reason in bar if reason is not None}
+    return {os.path.basename(image): reason for image, reason in bar if reason is not None}

@@ -84,9 +84,7 @@ def normalisation_table(mean: Sequence[float], std: Sequence[float]) -> np.ndarr
     return np.asarray((levels[None, :] - shift) / scale, dtype=np.float32)
 
 
-def normalise(crop: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> float32 (3, H, W) by `table` of `normalisation_table`."""
-    tensor = np.empty((3, *crop.shape[:2]), dtype=np.float32)
+def normalise(crop: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in `out`, by `table` of `normalisation_table`."""
     for channel in range(3):
-        np.take(table[channel], crop[:, :, channel], out=tensor[channel], mode="clip")
-    return tensor
+        np.take(table[channel], crop[:, :, channel], out=out[channel], mode="clip")

@@ -107,16 +107,14 @@ def top_k_predictions(logits: np.ndarray, k: int = 5) -> np.ndarray:
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
 
 
-def score_logits(logits: np.ndarray, labels: Sequence[int]) -> Score:
-    """Score of float logits [N, C] against N class numbers; raises PipelineError where a label is not below C."""
-    if len(labels) and not 0 <= min(labels) <= max(labels) < logits.shape[1]:
-        raise PipelineError(f"labels go from {min(labels)} to {max(labels)}, the model has {logits.shape[1]} classes")
-    return _count(top_k_predictions(logits), labels)
-
-
-def _count(predicted: np.ndarray, labels: Sequence[int]) -> Score:
-    hits = predicted == np.asarray(labels, dtype=np.int64)[:, None]
-    return Score(int(hits[:, 0].sum()), int(hits.sum()), len(hits))
+def count(predictions: Iterable[Prediction]) -> Score:
+    """The score of predictions of up to five classes each."""
+    top1 = top5 = total = 0
+    for label, classes in predictions:
+        top1 += classes[0] == label
+        top5 += label in classes
+        total += 1
+    return Score(top1, top5, total)
 
 
 def score_summary(summary: PathLike, labels: PathLike) -> Result:
@@ -141,11 +139,9 @@ def score_summaries(summaries: Sequence[PathLike], labels: PathLike, workers: Op
         )
     outputs = _read_all(results, problems, workers)
     classes = _number_of_classes(outputs)
-    _check_labels(truth, classes, labels)
+    check_labels(truth, classes, labels)
     predictions = _predictions(outputs, classes, truth, problems)
-    predicted = np.array([prediction.classes for prediction in predictions.values()])
-    score = _count(predicted, [prediction.label for prediction in predictions.values()])
-    return Result(score, len(truth), classes, predictions, problems)
+    return Result(count(predictions.values()), len(truth), classes, predictions, problems)
 
 
 def list_outputs(path: PathLike) -> List[str]:
@@ -301,7 +297,8 @@ def _number_of_classes(outputs: Dict[str, _Output]) -> int:
     return Counter(output.size for output in outputs.values()).most_common(1)[0][0]
 
 
-def _check_labels(truth: Dict[str, int], classes: int, path: PathLike) -> None:
+def check_labels(truth: Dict[str, int], classes: int, path: PathLike) -> None:
+    """Raises PipelineError unless every label of the file at `path` is below `classes`."""
     image = max(truth, key=truth.__getitem__)
     if truth[image] >= classes:
         raise PipelineError(

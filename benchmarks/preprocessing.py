@@ -18,6 +18,7 @@ from PIL import Image
 from benchmarks.rounds import interleave, report
 from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
 from ResNeSt.errors import run
+from ResNeSt.files import stem
 from ResNeSt.preprocess import decode, find_images, preprocess
 from ResNeSt.tensors import TensorFormat
 
@@ -40,23 +41,23 @@ def main() -> None:
     report("preprocessing-224", "images/s", {f"{len(images)} photographs": interleave(contenders, options.rounds)})
 
 
-def _timed(images: list[Path], work: Callable[[Path], object]) -> float:
+def _timed(images: list[str], work: Callable[[Path], object]) -> float:
     with tempfile.TemporaryDirectory() as target:
         started = time.perf_counter()
         work(Path(target))
         return len(images) / (time.perf_counter() - started)
 
 
-def _sample(images: list[Path], target: Path) -> None:
+def _sample(images: list[str], target: Path) -> None:
     mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     for path in images:
         image = Image.open(path).convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
         crop = np.asarray(image.crop((16, 16, 16 + SIZE, 16 + SIZE)), dtype=np.float32)
         tensor = ((crop / 255 - mean) / std).transpose(2, 0, 1)
-        np.ascontiguousarray(tensor).tofile(target / f"{path.stem}.bin")
+        np.ascontiguousarray(tensor).tofile(target / f"{stem(path)}.bin")
 
 
-def _decode(images: list[Path]) -> None:
+def _decode(images: list[str]) -> None:
     for path in images:
         decode(path)
 

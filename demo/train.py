@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from ResNeSt.cards import Card, card
 from ResNeSt.errors import run
-from ResNeSt.files import sha256, whole, write_json
+from ResNeSt.files import sha256, stem, whole, write_json
 from ResNeSt.labels import read_labels
 from ResNeSt.models import ResNeSt, create_model
 from ResNeSt.preprocess import find_images, tensor_maker
@@ -49,12 +50,15 @@ def main() -> None:
 
 def _load(split: str, found: Card) -> tuple[list[str], Tensor, Tensor]:
     """File names, float32 tensors (N, 3, S, S) as stage 1 makes them, and classes of a split."""
-    make = tensor_maker(TensorFormat(found.recipe, found.size, "float32", found.mean, found.std))
+    made = TensorFormat(found.recipe, found.size, "float32", found.mean, found.std)
+    make = tensor_maker(made)
     labels = read_labels(DEMO / f"{split}_label.txt")
     paths = find_images(DEMO / split)
-    tensors = np.stack([make(path) for path in tqdm(paths, unit="img", desc=f"read {split}", disable=None)])
-    classes = torch.tensor([labels[path.stem] for path in paths])
-    return [path.name for path in paths], torch.from_numpy(tensors), classes
+    tensors = np.empty((len(paths), *made.shape), np.float32)
+    for tensor, path in zip(tensors, tqdm(paths, unit="img", desc=f"read {split}", disable=None), strict=True):
+        make(path, tensor)
+    classes = torch.tensor([labels[stem(path)] for path in paths])
+    return [os.path.basename(path) for path in paths], torch.from_numpy(tensors), classes
 
 
 def _train(model: ResNeSt, images: Tensor, classes: Tensor, epochs: int) -> None:

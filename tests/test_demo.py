@@ -80,8 +80,10 @@ def test_the_checkpoint_answers_as_training_measured_image_by_image(demo_checkpo
     expected = json.loads((DEMO / "expected.json").read_text())
     found = card("resnest_demo")
     table = normalisation_table(found.mean, found.std)
-    crops = (RECIPES[found.recipe](Image.open(path).convert("RGB"), found.size) for path in pictures("val"))
-    images = torch.from_numpy(np.stack([normalise(np.asarray(crop), table) for crop in crops]))
+    tensors = np.empty((len(pictures("val")), 3, found.size, found.size), np.float32)
+    for path, tensor in zip(pictures("val"), tensors, strict=True):
+        normalise(np.asarray(RECIPES[found.recipe](Image.open(path).convert("RGB"), found.size)), table, tensor)
+    images = torch.from_numpy(tensors)
     model = create_model("resnest_demo").eval()
     load(model, demo_checkpoint)
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from tests.conftest import PROJECT, call
 
 HEAVY_PACKAGES = {"torch", "torchvision", "onnx", "onnxsim", "onnxruntime", "openvino", "sklearn"}
 LIGHT_SCRIPTS = ["resnest_preprocess.py", "ResNeSt_postprocess.py"]
-LIGHT_MODULES = ["ResNeSt.convert", "ResNeSt.bench", "ResNeSt.infer"]
+LIGHT_MODULES = ["ResNeSt.convert", "ResNeSt.bench", "ResNeSt.infer", "ResNeSt.evaluate"]
 
 
 @pytest.mark.parametrize("module", [*(script[:-3] for script in LIGHT_SCRIPTS), *LIGHT_MODULES])
@@ -70,5 +70,8 @@ def test_the_ascend_host_s_steps_run_on_python_3_9_and_numpy_1(host, demo_onnx, 
     step("bash", PROJECT / "bench.sh", "4", "310P3", *flags)
     summary = "--result_path=out/result_bs4_summary.json"
     printed = step(host, PROJECT / "ResNeSt_postprocess.py", summary, f"--gt_path={labels}")
+    flags = ["--model=resnest_demo_bs4.om", f"--images={PROJECT / 'demo/val'}", f"--labels={labels}"]
+    evaluated = step(host, "-m", "ResNeSt.evaluate", *flags)
     expected = json.loads((PROJECT / "demo/expected.json").read_text())
     assert f"top1_acc\t{expected['top1']:.4f}" in printed
+    assert f"top1_acc\t{expected['top1']:.4f}" in evaluated

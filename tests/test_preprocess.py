@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_the_resize_recipes_give_torchvision_s_bits(recipe, interpolation, image
         ]
     )
     assert call(SCRIPT, images, tmp_path / "out", "--recipe", recipe).returncode == 0
-    for path in find_images(images):
+    for path in map(Path, find_images(images)):
         expected = reference(Image.open(path).convert("RGB")).numpy()
         found = np.fromfile(tmp_path / "out" / f"{path.stem}.bin", np.float32)
         assert np.array_equal(found.reshape(3, 224, 224), expected)
@@ -60,7 +61,7 @@ def test_the_resize_recipes_give_torchvision_s_bits(recipe, interpolation, image
 
 def test_uint8_tensors_are_the_crop_itself_in_nhwc(images, tmp_path):
     assert call(SCRIPT, images, tmp_path / "out", "--dtype", "uint8").returncode == 0
-    for path in find_images(images):
+    for path in map(Path, find_images(images)):
         crop = np.asarray(RECIPES["ecentercrop-bicubic"](decode(path), 224))
         assert (tmp_path / "out" / f"{path.stem}.bin").read_bytes() == crop.tobytes()
 
@@ -83,7 +84,7 @@ def test_the_json_beside_the_tensors_says_what_they_are(images, tmp_path):
 
 def test_a_folder_per_class_gives_the_same_tensors_as_a_flat_one(images, tmp_path):
     call(SCRIPT, images, tmp_path / "flat")
-    for number, path in enumerate(find_images(images)):
+    for number, path in enumerate(map(Path, find_images(images))):
         folder = images / f"n{number % 3:08d}"
         folder.mkdir(exist_ok=True)
         path.rename(folder / path.name)
@@ -92,7 +93,7 @@ def test_a_folder_per_class_gives_the_same_tensors_as_a_flat_one(images, tmp_pat
 
 
 def test_images_come_in_natural_order(images):
-    assert [path.stem for path in find_images(images)] == [f"val_{number}" for number in range(1, 13)]
+    assert [Path(path).stem for path in find_images(images)] == [f"val_{number}" for number in range(1, 13)]
 
 
 def test_hidden_files_and_files_of_other_kinds_are_left_alone(images):

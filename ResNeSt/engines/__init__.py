@@ -31,10 +31,15 @@ class TensorSpec:
 
 
 class Engine(Protocol):
-    """A loaded model. `title` names runtime and version; `input` says what `run` takes."""
+    """A loaded model.
+
+    `title` names runtime and version, `input` says what `run` takes, `info` is what the file says of itself
+    (ResNeSt.metadata; empty for a file of another program). `run` is called from the thread that opened the engine.
+    """
 
     title: str
     input: TensorSpec
+    info: Dict[str, str]
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes), of a batch of exactly `input`'s shape and dtype."""
@@ -44,23 +49,28 @@ class Engine(Protocol):
 class _Runtime(NamedTuple):
     module: str
     suffixes: Tuple[str, ...]
-    packages: str
+    package: str
+    requirements: str = "requirements.txt"
 
 
 RUNTIMES: Dict[str, _Runtime] = {
     "openvino": _Runtime("ResNeSt.engines.openvino", (".xml", ".onnx"), "openvino"),
     "onnxruntime": _Runtime("ResNeSt.engines.onnxruntime", (".onnx",), "onnxruntime"),
     "torch": _Runtime("ResNeSt.engines.torch", (".pth",), "torch"),
+    "ascend": _Runtime("ResNeSt.engines.ascend", (".om",), "ais_bench", "requirements-npu.txt"),
 }
-DEFAULT_RUNTIME = {".xml": "openvino", ".onnx": "onnxruntime", ".pth": "torch"}
+DEFAULT_RUNTIME = {".xml": "openvino", ".onnx": "onnxruntime", ".pth": "torch", ".om": "ascend"}
 NAMES = (*RUNTIMES, "null")
 
 
-def open_engine(path: PathLike, name: Optional[str] = None, batch: int = 1, arch: Optional[str] = None) -> Engine:
+def open_engine(
+    path: PathLike, name: Optional[str] = None, batch: int = 1, arch: Optional[str] = None, device: int = 0
+) -> Engine:
     """Opens a model file with the runtime `name`, by default the one its suffix calls for.
 
-    `batch` sets the batch size of files that leave it free and must agree with files that fix it; `arch` names the
-    network of a checkpoint whose file name does not. The engine `null` has the model's input and computes nothing.
+    `batch` sets the batch size of files that leave it free; the others keep theirs. `arch` names the network of a
+    checkpoint whose file name does not. `device` is an NPU's number. The engine `null` has the model's input and
+    computes nothing.
     Raises PipelineError for a file that cannot be opened, ArgumentError for a file of the wrong kind,
     MissingRuntimeError where the runtime is not installed.
     """
@@ -68,23 +78,23 @@ def open_engine(path: PathLike, name: Optional[str] = None, batch: int = 1, arch
     if not path.is_file():
         raise PipelineError(f"{path}: no such model file")
     if path.suffix not in DEFAULT_RUNTIME:
-        raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(DEFAULT_RUNTIME)} or .om")
+        raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(DEFAULT_RUNTIME)}")
     if name == "null":
         from ResNeSt.engines.null import NullEngine
 
-        return NullEngine(open_engine(path, None, batch, arch))
+        return NullEngine(open_engine(path, None, batch, arch, device))
     runtime = RUNTIMES[name or DEFAULT_RUNTIME[path.suffix]]
     if path.suffix not in runtime.suffixes:
         raise ArgumentError(f"{path}: the {name} engine opens {' and '.join(runtime.suffixes)} files")
-    return _opener(runtime)(path, batch, arch)
+    return _opener(runtime)(path, batch, arch, device)
 
 
-def _opener(runtime: _Runtime) -> Callable[[Path, int, Optional[str]], Engine]:
+def _opener(runtime: _Runtime) -> Callable[[Path, int, Optional[str], int], Engine]:
     try:
         module: Any = importlib.import_module(runtime.module)
     except ImportError as error:
         raise MissingRuntimeError(
-            f"{runtime.packages} is not installed here ({error}); run: pip install -r requirements.txt"
+            f"{runtime.package} is not installed here ({error}); {runtime.requirements} says how to install it"
         ) from None
-    opener: Callable[[Path, int, Optional[str]], Engine] = module.open_model
+    opener: Callable[[Path, int, Optional[str], int], Engine] = module.open_model
     return opener

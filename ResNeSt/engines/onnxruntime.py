@@ -10,6 +10,7 @@ import onnxruntime
 
 from ResNeSt.engines import TensorSpec
 from ResNeSt.errors import PipelineError
+from ResNeSt.metadata import of_onnx
 
 DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
@@ -21,6 +22,7 @@ class OnnxRuntimeEngine:
         self.title = f"ONNX Runtime {onnxruntime.__version__}"
         self._session = session
         port = session.get_inputs()[0]
+        self.info = of_onnx(session.get_modelmeta().custom_metadata_map)
         free, *rest = port.shape
         self.input = TensorSpec(port.name, (free if isinstance(free, int) else batch, *rest), DTYPES[port.type])
 
@@ -30,7 +32,7 @@ class OnnxRuntimeEngine:
         return logits
 
 
-def open_model(path: Path, batch: int, arch: Optional[str]) -> OnnxRuntimeEngine:
+def open_model(path: Path, batch: int, arch: Optional[str], device: int) -> OnnxRuntimeEngine:
     """Opens `path`; a free batch axis is set to `batch`."""
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

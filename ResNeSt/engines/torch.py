@@ -11,16 +11,18 @@ import torch
 from ResNeSt.cards import card, card_of_file
 from ResNeSt.checkpoint import load
 from ResNeSt.engines import TensorSpec
+from ResNeSt.metadata import describe
 from ResNeSt.models import create_model
 
 
 class TorchEngine:
     """A checkpoint in its network's textbook form."""
 
-    def __init__(self, path: Path, batch: int, arch: Optional[str]) -> None:
+    def __init__(self, path: Path, batch: int, arch: Optional[str], device: int) -> None:
         self.title = f"PyTorch {torch.__version__}"
         found = card(arch) if arch else card_of_file(path)
         self.input = TensorSpec("actual_input_1", (batch, 3, found.size, found.size), "float32")
+        self.info = describe(found, found.size, path.name)
         self._model = create_model(found.name)
         load(self._model, path)
         self._model.eval()

@@ -11,6 +11,8 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 import standin_om
 
+from ais_bench.infer.session import open_session
+
 
 def log(message: str) -> None:
     """The real client's log line."""
@@ -42,13 +44,10 @@ class InferSession:
     """A loaded `.om`. Times are in milliseconds and stay until `reset_summaryinfo`."""
 
     def __init__(self, device_id: int, model_path: str):
-        import onnxruntime
-
         log("acl init success")
         log(f"open device {device_id} success")
         self._description, graph = _load(model_path)
-        onnxruntime.set_default_logger_severity(4)
-        self._session: Optional[Any] = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        self._session: Optional[Any] = open_session(graph)
         log(f"load model {model_path} success")
         log("create model description success")
         self._loop = 1

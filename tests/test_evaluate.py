@@ -1,0 +1,255 @@
+"""Evaluation without files in between: the four stages' answers from any engine, resumable, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+import ResNeSt.evaluate as evaluate
+from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.engines import TensorSpec
+from ResNeSt.labels import read_labels
+from ResNeSt.parallel import Stopwatch
+from ResNeSt.scoring import score_summary
+from ResNeSt.tensors import TensorFormat
+from tests.conftest import PROJECT, assert_refused, call
+
+VAL = PROJECT / "demo/val"
+LABELS = PROJECT / "demo/val_label.txt"
+EXPECTED = json.loads((PROJECT / "demo/expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def work(demo_onnx: Path, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo as checkpoint, ONNX, and compiled for cpu in float32 (batch 8) and uint8 (batch 5)."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    shutil.copy(demo_onnx, folder / "m.onnx")
+    shutil.copy(demo_checkpoint, folder)
+    for batch, dtype in (("8", "float32"), ("5", "uint8")):
+        result = call("convert.sh", batch, "cpu", "--onnx=m.onnx", f"--dtype={dtype}", cwd=folder)
+        assert result.returncode == 0, result.stderr
+    return folder
+
+
+def run(work, model, *flags, images=VAL, labels=LABELS, env=None):
+    data = [f"--images={images}", f"--labels={labels}"]
+    return call("-m", "ResNeSt.evaluate", f"--model={model}", *data, *flags, cwd=work, env=env)
+
+
+def records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()[1:]]
+
+
+def few(tmp_path):
+    """A folder with a few of the demo's pictures, and their labels."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    pictures = sorted(VAL.iterdir())[:6]
+    truth = read_labels(LABELS)
+    for picture in pictures:
+        shutil.copy(picture, folder)
+    labels = tmp_path / "few.txt"
+    labels.write_text("".join(f"{picture.name} {truth[picture.stem]}\n" for picture in pictures))
+    return SimpleNamespace(images=folder, labels=labels, pictures=[folder / picture.name for picture in pictures])
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("m_bs8.xml", ()),
+        ("m_bs5.xml", ()),
+        ("m.onnx", ()),
+        ("m.onnx", ("--engine=openvino", "--batch=7")),
+        ("resnest_demo-*.pth", ("--workers=3",)),
+    ],
+)
+def test_every_engine_gives_the_answers_that_training_measured_image_by_image(work, tmp_path, model, flags):
+    (path,) = work.glob(model)
+    result = run(work, path, f"--predictions={tmp_path / 'p.jsonl'}", *flags)
+    assert result.returncode == 0, result.stderr
+    predicted = {record["image"]: record["classes"][0] for record in records(tmp_path / "p.jsonl")}
+    assert predicted == EXPECTED["predicted"]
+    assert f"top1_acc\t{EXPECTED['top1']:.4f}\n" in result.stdout
+
+
+def test_top_5_is_that_of_the_four_stages_image_by_image(work, tmp_path):
+    assert call("resnest_preprocess.py", VAL, tmp_path / "prep", "--model=resnest_demo").returncode == 0
+    flags = [f"--input={tmp_path / 'prep'}", f"--output={tmp_path / 'out'}", "--output_dirname=r"]
+    assert call("-m", "ResNeSt.infer", "--model=m_bs8.xml", *flags, cwd=work).returncode == 0
+    stages = score_summary(tmp_path / "out/r_summary.json", LABELS)
+    assert run(work, "m_bs8.xml", f"--predictions={tmp_path / 'p.jsonl'}").returncode == 0
+    found = {Path(record["image"]).stem: tuple(record["classes"]) for record in records(tmp_path / "p.jsonl")}
+    assert found == {name: prediction.classes for name, prediction in stages.predictions.items()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_an_om_runs_through_the_python_api_of_the_ascend_client(demo_onnx, tmp_path, standins, dtype):
+    assert call("-m", "onnxsim", demo_onnx, tmp_path / "resnest_demo_sim.onnx").returncode == 0
+    flags = [f"--onnx={demo_onnx}", f"--output-dir={tmp_path}", f"--dtype={dtype}"]
+    assert call("convert.sh", "4", "310P3", *flags, env=standins).returncode == 0
+    result = run(tmp_path, "resnest_demo_bs4.om", env=standins)
+    assert result.returncode == 0, result.stderr
+    assert f"top1_acc\t{EXPECTED['top1']:.4f}\n" in result.stdout
+
+
+def test_an_om_without_the_client_is_told_what_is_missing(tmp_path):
+    (tmp_path / "m.om").touch()
+    assert_refused(run(tmp_path, "m.om"), "ais_bench is not installed", "requirements-npu.txt", code=3)
+
+
+def test_it_says_where_the_time_went_and_how_fast_it_was(work):
+    printed = run(work, "m_bs8.xml").stdout
+    assert "396 images in" in printed
+    assert "img/s; waited: decoding" in printed
+    assert any(f"{stage}-bound" in printed for stage in evaluate.Watches._fields)
+
+
+def test_an_image_that_cannot_be_decoded_is_named_and_the_others_count(work, tmp_path):
+    data = few(tmp_path)
+    data.pictures[2].write_bytes(b"no image")
+    result = run(work, "m_bs8.xml", images=data.images, labels=data.labels)
+    assert result.returncode == 1
+    assert "tot=5" in result.stdout
+    assert f"broken: 1 {evaluate.KINDS['broken']} (exit code 1; --allow-broken accepts them)" in result.stdout
+    assert str(data.pictures[2]) in result.stdout
+    assert run(work, "m_bs8.xml", "--allow-broken", images=data.images, labels=data.labels).returncode == 0
+
+
+def test_images_without_label_and_labels_without_image_are_refused_before_anything_runs(work, tmp_path):
+    data = few(tmp_path)
+    lines = data.labels.read_text().splitlines(keepends=True)
+    data.labels.write_text("".join(lines[1:]) + "absent.JPEG 1\n")
+    result = run(work, "m_bs8.xml", images=data.images, labels=data.labels)
+    assert_refused(result, "1 labelled images without a file", "absent", "--allow-missing")
+    result = run(work, "m_bs8.xml", "--allow-missing", images=data.images, labels=data.labels)
+    assert_refused(result, "1 images without a label", data.pictures[0].name, "--allow-extra")
+    result = run(work, "m_bs8.xml", "--allow-missing", "--allow-extra", images=data.images, labels=data.labels)
+    assert result.returncode == 0
+    assert "5 of 6" in result.stdout
+
+
+def test_the_json_holds_the_figures_and_every_problem(work, tmp_path):
+    data = few(tmp_path)
+    data.pictures[0].write_bytes(b"")
+    flags = [f"--json={tmp_path / 's.json'}", "--allow-broken"]
+    assert run(work, "m_bs8.xml", *flags, images=data.images, labels=data.labels).returncode == 0
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert (found["tot"], found["labelled"], found["tensors"]) == (5, 6, "ecentercrop-bicubic 96, float32 NCHW")
+    assert found["problems"]["broken"]["count"] == 1
+    assert found["problems"]["broken"]["allowed"] is True
+
+
+def test_logits_that_are_not_finite_are_named_and_not_scored(work, tmp_path):
+    model = onnx.load(work / "m.onnx")
+    bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [10])
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[3] = np.nan
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(model, tmp_path / "nan.onnx")
+    data = few(tmp_path)
+    result = run(work, tmp_path / "nan.onnx", images=data.images, labels=data.labels)
+    assert result.returncode == 1
+    assert f"not-finite: 6 {evaluate.KINDS['not-finite']}" in result.stdout
+    assert "tot=0" in result.stdout
+
+
+def test_a_model_that_does_not_say_its_recipe_is_refused_until_it_is_named(work, tmp_path):
+    model = onnx.load(work / "m.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    assert_refused(run(work, tmp_path / "bare.onnx"), "how its images are prepared", "--arch")
+    result = run(work, tmp_path / "bare.onnx", "--arch=resnest_demo")
+    assert f"top1_acc\t{EXPECTED['top1']:.4f}\n" in result.stdout
+
+
+def test_a_batch_size_that_is_not_the_model_s_is_refused(work):
+    assert_refused(run(work, "m_bs8.xml", "--batch=4"), "its batch size is 8", code=2)
+
+
+def test_a_label_that_is_no_class_of_the_model_is_refused(work, tmp_path):
+    data = few(tmp_path)
+    data.labels.write_text(data.labels.read_text() + "absent.JPEG 10\n")
+    result = run(work, "m_bs8.xml", "--allow-missing", images=data.images, labels=data.labels)
+    assert_refused(result, "absent has class 10", "10 values")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(work) -> bytes:
+    assert run(work, "m_bs8.xml", "--predictions=undisturbed.jsonl").returncode == 0
+    return (work / "undisturbed.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5, 0.01, 0.0])
+def test_an_interrupted_run_goes_on_and_ends_byte_for_byte_as_an_undisturbed_one(work, tmp_path, undisturbed, keep):
+    unfinished = tmp_path / "p.jsonl.unfinished"
+    unfinished.write_bytes(undisturbed[: int(keep * len(undisturbed))])
+    result = run(work, "m_bs8.xml", f"--predictions={tmp_path / 'p.jsonl'}")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "p.jsonl").read_bytes() == undisturbed
+    assert not unfinished.exists()
+    assert f"top1_acc\t{EXPECTED['top1']:.4f}\n" in result.stdout
+    assert ("were done by an earlier run" in result.stdout) == (keep >= 0.5)
+
+
+def test_a_run_killed_at_random_moments_ends_byte_for_byte_as_an_undisturbed_one(work, tmp_path, undisturbed):
+    target = tmp_path / "p.jsonl"
+    command = [sys.executable, "-m", "ResNeSt.evaluate", "--model=m_bs8.xml", f"--images={VAL}", f"--labels={LABELS}"]
+    for _ in range(6):
+        process = subprocess.Popen(
+            [*command, f"--predictions={target}"],
+            cwd=work,
+            env={"PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(random.Random(process.pid).uniform(0.3, 1.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run(work, "m_bs8.xml", f"--predictions={target}").returncode == 0
+    assert target.read_bytes() == undisturbed
+
+
+def test_what_another_model_left_unfinished_is_not_taken_over(work, tmp_path, undisturbed):
+    (tmp_path / "p.jsonl.unfinished").write_bytes(undisturbed)
+    result = run(work, "m_bs5.xml", f"--predictions={tmp_path / 'p.jsonl'}")
+    assert "earlier run" not in result.stdout
+    assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])["batch"] == 5
+
+
+class CountingEngine:
+    """Notes how many images had been decoded whenever it was called."""
+
+    title, info = "counting", {}
+
+    def __init__(self, decoded):
+        self.input = TensorSpec("x", (4, 3, 8, 8), "float32")
+        self.decoded = decoded
+        self.seen = []
+
+    def run(self, batch):
+        time.sleep(0.02)
+        self.seen.append(len(self.decoded))
+        return np.zeros((4, 10), np.float32)
+
+
+def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch, tmp_path):
+    decoded = []
+    monkeypatch.setattr(evaluate, "tensor_maker", lambda made: lambda path, out: decoded.append(path))
+    engine = CountingEngine(decoded)
+    made = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
+    images = [f"{number}.JPEG" for number in range(80)]
+    watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
+    outcomes = [outcome for batch in evaluate.evaluate(engine, made, images, 2, watches) for outcome in batch]
+    assert [outcome.image for outcome in outcomes] == images
+    assert len(engine.seen) == 20
+    assert all(seen <= 4 * (run + 1) + 2 * 4 + 1 for run, seen in enumerate(engine.seen))
