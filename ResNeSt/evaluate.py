@@ -113,7 +113,8 @@ def _join(images: List[str], truth: Dict[str, int], options: argparse.Namespace)
     problems: Problems = {kind: [] for kind in KINDS}
     labelled = [image for image in images if stem(image) in truth]
     problems["extra"] = [image for image in images if stem(image) not in truth]
-    problems["missing"] = sorted(truth.keys() - {stem(image) for image in labelled})
+    if len(labelled) < len(truth):
+        problems["missing"] = sorted(truth.keys() - {stem(image) for image in labelled})
     for kind in ("missing", "extra"):
         if not labelled or (problems[kind] and kind not in options.allowed):
             raise PipelineError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.files import natural_key
 from ResNeSt.preprocess import decode, find_images
 from ResNeSt.recipes import RECIPES
 from ResNeSt.tensors import read_index
@@ -80,6 +84,16 @@ def test_the_json_beside_the_tensors_says_what_they_are(images, tmp_path):
     assert found["recipe"] == "ecentercrop-bicubic"
     assert (found["size"], found["dtype"], found["layout"]) == (224, "float32", "NCHW")
     assert (found["images"], found["count"], found["complete"], found["broken"]) == (12, 12, True, [])
+
+
+def parts(name):
+    """A name as texts and numbers in turn, which is what natural order compares."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
+
+
+@given(st.lists(st.text("ab019._- ", max_size=7)))
+def test_natural_order_compares_texts_as_texts_and_numbers_as_numbers(names):
+    assert sorted(names, key=natural_key) == sorted(names, key=parts)
 
 
 def test_a_folder_per_class_gives_the_same_tensors_as_a_flat_one(images, tmp_path):
