@@ -19,6 +19,7 @@ from ResNeSt.client import check_input, check_path, make_output_folder, read_sum
 from ResNeSt.convert import compiled_name, parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import PathLike, whole, write_json
+from ResNeSt.parallel import cores
 from ResNeSt.scoring import Result, score_summary
 from ResNeSt.tables import table
 
@@ -151,7 +152,7 @@ def environment(chip: str) -> Dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "host": platform.node(),
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "chip": chip,
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},

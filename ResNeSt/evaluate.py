@@ -23,7 +23,7 @@ from ResNeSt.files import sha256, stem, write_json
 from ResNeSt.journal import Journal
 from ResNeSt.labels import read_labels
 from ResNeSt.metadata import describe, tensor_format
-from ResNeSt.parallel import Stopwatch, in_parallel
+from ResNeSt.parallel import Stopwatch, cores, in_parallel
 from ResNeSt.preprocess import BrokenImageError, find_images, tensor_maker
 from ResNeSt.reports import add_allow_flags, figures, problem_lines, score_lines
 from ResNeSt.scoring import Prediction, Problems, Score, check_labels, count, top_k_predictions
@@ -133,7 +133,7 @@ def _run(
     options: argparse.Namespace,
 ) -> Score:
     """Evaluates what an earlier run has not; adds to `problems`, prints where the time went."""
-    workers = options.workers or len(os.sched_getaffinity(0))
+    workers = options.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
     score = Score()
     with _journal(options, made, images, engine.input.shape[0]) as journal:

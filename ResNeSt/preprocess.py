@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, natural_key, sole_writer, stem, whole
-from ResNeSt.parallel import in_parallel
+from ResNeSt.parallel import cores, in_parallel
 from ResNeSt.recipes import RECIPES, normalisation_table, normalise
 from ResNeSt.tensors import TensorFormat, TensorSet, list_tensors, read_index, write_index
 
@@ -121,7 +121,7 @@ def preprocess(source: PathLike, target: PathLike, made: TensorFormat, workers: 
         write_index(target, TensorSet(made, images=len(images), count=0, complete=False))
         missing = [image for image in images if not _is_current(image, target, made.nbytes)]
         kept = len(images) - len(missing)
-        broken = _write_all(missing, target, made, workers or len(os.sched_getaffinity(0)))
+        broken = _write_all(missing, target, made, workers or cores())
         count = len(images) - len(broken)
         write_index(target, TensorSet(made, len(images), count, complete=True, broken=tuple(broken)))
     return Outcome(len(missing) - len(broken), kept, broken, time.perf_counter() - started)

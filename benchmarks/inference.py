@@ -1,66 +1,51 @@
 """Images/s of ResNeSt-50 by batch size: this project's fp32, bf16 and int8 beside PyTorch, ONNX Runtime and OpenVINO.
 
 Peers get the textbook export (`--form reference`), simplified; OpenVINO runs it in fp32, in bf16, and quantized by NNCF
-at its defaults, with bf16 for the rest. Weights are random, since speed does not depend on them.
+at its defaults, with bf16 for the rest. Weights are random, since speed does not depend on them. A second table holds
+the best batch of each precision against the machine's matrix product.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.rounds import interleave, report
-from ResNeSt import convert, quantize, simplify
-from ResNeSt.cards import card
+from benchmarks import matrix_product
+from benchmarks.models import MODEL, compile_model, make_onnx, make_tensors
+from benchmarks.rounds import interleave, repeated, report
+from ResNeSt import quantize
 from ResNeSt.engines import Engine, open_engine
-from ResNeSt.errors import run
-from ResNeSt.export import FORMS, export
+from ResNeSt.export import FORMS
 from ResNeSt.metadata import SECTION
 from ResNeSt.models import create_model
 from ResNeSt.tensors import list_tensors
 
-MODEL = card("resnest50")
 PRECISIONS = ("fp32", "bf16", "int8")
-SECONDS = 1.0  # of one round of one contender, at least
+BATCHES = (1, 4, 8, 16)
 
 
-def main() -> None:
-    """Builds every contender, measures them in turn, prints and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tensors", type=Path, required=True, metavar="DIR", help="float32 tensors of stage 1, 224")
-    parser.add_argument("--batches", default="1,4,8,16", help="[%(default)s]")
-    parser.add_argument("--rounds", type=int, default=5, help="[%(default)s]")
-    options = parser.parse_args()
-    batches = convert.parse_batches(options.batches)
+def measure(images: Path, rounds: int) -> None:
+    """Builds every contender, measures them in turn, prints and writes the tables."""
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {form: _compile(form, Path(scratch), options.tensors, batches) for form in FORMS}
-        _quantize_by_nncf(folders["reference"], options.tensors, batches)
-        medians = {f"batch {batch}": interleave(_contenders(folders, batch), options.rounds) for batch in batches}
-    report("inference-resnest50", "images/s", medians)
+        tensors = make_tensors(images, Path(scratch, "tensors"))
+        onnx = {form: make_onnx(Path(scratch, form), form) for form in FORMS}
+        compiled = {
+            form: {precision: compile_model(onnx[form], BATCHES, precision, tensors) for precision in PRECISIONS}
+            for form in FORMS
+        }
+        _quantize_by_nncf(onnx["reference"].parent, tensors)
+        rates = {batch: interleave(_contenders(onnx["reference"].parent, compiled, batch), rounds) for batch in BATCHES}
+        who = list(rates[BATCHES[0]])
+        rows = [[name, *(f"{rates[batch][name]:.1f}" for batch in BATCHES)] for name in who]
+        report("inference-resnest50", ["images/s", *(f"batch {batch}" for batch in BATCHES)], rows)
+        _report_peaks(compiled["deploy"], rounds)
 
 
-def _compile(form: str, scratch: Path, tensors: Path, batches: list[int]) -> Path:
-    """A folder of this form's models: fp32, bf16 and int8 in sub-folders, a file per batch size."""
-    folder = scratch / form
-    folder.mkdir()
-    export(MODEL, None, folder / "m.onnx", MODEL.size, form=form)
-    simplify.simplify(folder / "m.onnx", folder / "m_sim.onnx")
-    sizes = ",".join(map(str, batches))
-    for precision in PRECISIONS:
-        # Random weights make logits nearly equal, so agreement is not what is judged here.
-        flags = [f"--calibration={tensors}", "--min-agreement=0"] if precision == "int8" else []
-        target = f"--output-dir={folder / precision}"
-        convert.main([sizes, "cpu", f"--onnx={folder / 'm.onnx'}", target, f"--precision={precision}", *flags])
-    return folder
-
-
-def _quantize_by_nncf(folder: Path, tensors: Path, batches: list[int]) -> None:
+def _quantize_by_nncf(folder: Path, tensors: Path) -> None:
     """NNCF on the OpenVINO model, at its defaults."""
     import nncf
     import openvino
@@ -71,57 +56,67 @@ def _quantize_by_nncf(folder: Path, tensors: Path, batches: list[int]) -> None:
     images = nncf.Dataset(files, lambda path: np.fromfile(path, np.float32).reshape(1, 3, MODEL.size, MODEL.size))
     quantized = nncf.quantize(model, images)
     quantized.set_rt_info("int8", [SECTION, "precision"])
-    for batch in batches:
+    for batch in BATCHES:
         quantized.reshape([batch, 3, MODEL.size, MODEL.size])
         openvino.save_model(quantized, folder / f"nncf_bs{batch}.xml", compress_to_fp16=False)
 
 
-def _contenders(folders: dict[str, Path], batch: int) -> dict[str, Callable[[], float]]:
-    textbook, deploy = folders["reference"], folders["deploy"]
-
-    def compiled(folder: Path, precision: str) -> Callable[[], float]:
-        return _rate(open_engine(folder / precision / f"m_bs{batch}.xml"))
+def _contenders(
+    textbook: Path, compiled: dict[str, dict[str, dict[int, Path]]], batch: int
+) -> dict[str, Callable[[], float]]:
+    def rate(form: str, precision: str) -> Callable[[], float]:
+        return _rate(open_engine(compiled[form][precision][batch]))
 
     return {
         "PyTorch eager, fp32": _torch(batch),
         "ONNX Runtime, fp32": _rate(open_engine(textbook / "m_sim.onnx", "onnxruntime", batch)),
-        "OpenVINO, fp32": compiled(textbook, "fp32"),
-        "OpenVINO, bf16": compiled(textbook, "bf16"),
+        "OpenVINO, fp32": rate("reference", "fp32"),
+        "OpenVINO, bf16": rate("reference", "bf16"),
         "OpenVINO + NNCF, int8": _rate(open_engine(textbook / f"nncf_bs{batch}.xml")),
-        "this project's int8 on the textbook form": compiled(textbook, "int8"),
-        "this project, fp32": compiled(deploy, "fp32"),
-        "this project, bf16": compiled(deploy, "bf16"),
-        "this project, int8": compiled(deploy, "int8"),
+        "this project's int8 on the textbook form": rate("reference", "int8"),
+        "this project, fp32": rate("deploy", "fp32"),
+        "this project, bf16": rate("deploy", "bf16"),
+        "this project, int8": rate("deploy", "int8"),
     }
 
 
 def _rate(engine: Engine) -> Callable[[], float]:
     images = np.random.default_rng(0).standard_normal(engine.input.shape).astype(np.float32)
-
-    def measure() -> float:
-        started, runs = time.perf_counter(), 0
-        while time.perf_counter() - started < SECONDS:
-            engine.run(images)
-            runs += 1
-        return runs * len(images) / (time.perf_counter() - started)
-
-    return measure
+    return repeated(lambda: engine.run(images), len(images))
 
 
 def _torch(batch: int) -> Callable[[], float]:
     model = create_model(MODEL.name).eval()
     images = torch.zeros(batch, 3, MODEL.size, MODEL.size)
-
-    def measure() -> float:
-        started, runs = time.perf_counter(), 0
-        with torch.inference_mode():
-            while time.perf_counter() - started < SECONDS:
-                model(images)
-                runs += 1
-        return runs * batch / (time.perf_counter() - started)
-
-    return measure
+    return repeated(torch.inference_mode()(lambda: model(images)), batch)
 
 
-if __name__ == "__main__":
-    run(main)
+def _report_peaks(compiled: dict[str, dict[int, Path]], rounds: int) -> None:
+    """Multiply-adds/s of the largest batch beside those of the best matrix product, in turns."""
+    cost = multiply_adds() / 1e9
+    rows, found = [], {}
+    for precision, products in matrix_product.contenders().items():
+        engine = open_engine(compiled[precision][BATCHES[-1]])
+        found = interleave({**products, "network": _rate(engine)}, rounds)
+        reached, peak = cost * found.pop("network"), max(found.values())
+        rows.append([precision, *(f"{rate:.0f}" for rate in (*found.values(), reached)), f"{reached / peak:.2f}"])
+    products_head = [f"matrix product, {library}" for library in found]
+    head = ["G multiply-adds/s", *products_head, f"this project, batch {BATCHES[-1]}", "of the best product"]
+    report("matrix-product", head, rows)
+
+
+def multiply_adds() -> int:
+    """Of all convolutions and the classifier, for one image, counted while the textbook network runs."""
+    model = create_model(MODEL.name).eval()
+    total = 0
+
+    def count(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        total += output[0].numel() * layer.weight[0].numel()  # type: ignore[index]
+
+    for layer in model.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, MODEL.size, MODEL.size))
+    return total

@@ -1,71 +1,151 @@
-"""Images/s of stage 1 beside the original sample's way and beside decoding alone.
+"""Images/s of stage 1 beside other ways to the same kind of tensor, and beside decoding alone.
 
-The sample's way, written anew after its description: one process, bilinear resize to 256x256, centre crop, float32,
-normalised with NumPy, a file per image. Every contender makes all tensors of --images in a fresh folder.
+Ways that write files do so into a fresh folder each round, whose pages the kernel then has to find: a data set is
+written once. Ways that end in memory are told apart in their names.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from benchmarks import sample
+from benchmarks.peers import available, operators_of_torchvision, transforms
 from benchmarks.rounds import interleave, report
 from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
-from ResNeSt.errors import run
 from ResNeSt.files import stem
-from ResNeSt.preprocess import decode, find_images, preprocess
+from ResNeSt.parallel import cores, in_parallel
+from ResNeSt.preprocess import decode, find_images, preprocess, tensor_maker
 from ResNeSt.tensors import TensorFormat
 
-SIZE = 224
+SIZE, RESIZED = 224, 256
+BATCH = 16
 
 
-def main() -> None:
+def measure(images: Path, rounds: int) -> None:
     """Measures every contender in turn, prints and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of photographs")
-    parser.add_argument("--rounds", type=int, default=5, help="[%(default)s]")
-    options = parser.parse_args()
-    images = find_images(options.images)
-    contenders = {
-        "the sample's way, float32": lambda: _timed(images, lambda target: _sample(images, target)),
-        "decoding alone, one thread": lambda: _timed(images, lambda target: _decode(images)),
-        "this project, float32": lambda: _timed(images, _ours(options.images, "float32")),
-        "this project, uint8": lambda: _timed(images, _ours(options.images, "uint8")),
+    paths = find_images(images)
+    contenders: dict[str, Callable[[Path], object]] = {
+        "the sample's script, float32 files": lambda target: sample.preprocess(str(images), str(target)),
+        **_torchvision(paths),
+        **_opencv(paths),
+        **_dali(paths),
+        "decoding alone, one core": lambda _: [decode(path) for path in paths],
+        "decoding alone, all cores": lambda _: _drain(in_parallel(decode, paths, cores())),
+        "this project, uint8 in memory": lambda _: _in_memory(paths),
+        "this project, float32 files": lambda target: preprocess(images, target, _format("float32")),
+        "this project, uint8 files": lambda target: preprocess(images, target, _format("uint8")),
     }
-    report("preprocessing-224", "images/s", {f"{len(images)} photographs": interleave(contenders, options.rounds)})
+    rates = interleave({name: _timed(work, len(paths)) for name, work in contenders.items()}, rounds)
+    report("preprocessing-224", ["way", "images/s"], [[name, f"{rate:.0f}"] for name, rate in rates.items()])
 
 
-def _timed(images: list[str], work: Callable[[Path], object]) -> float:
-    with tempfile.TemporaryDirectory() as target:
-        started = time.perf_counter()
-        work(Path(target))
-        return len(images) / (time.perf_counter() - started)
+def _timed(work: Callable[[Path], object], images: int) -> Callable[[], float]:
+    def measure() -> float:
+        with tempfile.TemporaryDirectory() as target:
+            started = time.perf_counter()
+            work(Path(target))
+            return images / (time.perf_counter() - started)
+
+    return measure
 
 
-def _sample(images: list[str], target: Path) -> None:
-    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-    for path in images:
-        image = Image.open(path).convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
-        crop = np.asarray(image.crop((16, 16, 16 + SIZE, 16 + SIZE)), dtype=np.float32)
-        tensor = ((crop / 255 - mean) / std).transpose(2, 0, 1)
-        np.ascontiguousarray(tensor).tofile(target / f"{stem(path)}.bin")
+def _drain(items: Any) -> None:
+    for _ in items:
+        pass
 
 
-def _decode(images: list[str]) -> None:
-    for path in images:
-        decode(path)
+def _format(dtype: str) -> TensorFormat:
+    return TensorFormat("ecentercrop-bicubic", SIZE, dtype, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _ours(images: Path, dtype: str) -> Callable[[Path], object]:
-    made = TensorFormat("ecentercrop-bicubic", SIZE, dtype, IMAGENET_MEAN, IMAGENET_STD)
-    return lambda target: preprocess(images, target, made)
+def _in_memory(paths: list[str]) -> None:
+    make = tensor_maker(_format("uint8"))
+    _drain(in_parallel(lambda path: make(path, np.empty((SIZE, SIZE, 3), np.uint8)), paths, cores()))
 
 
-if __name__ == "__main__":
-    run(main)
+def _torchvision(paths: list[str]) -> dict[str, Callable[[Path], object]]:
+    """Resize, CenterCrop, ToTensor and Normalize: in one process with a file each, and in a DataLoader."""
+    operators_of_torchvision()
+    if not available("torchvision", "torchvision"):
+        return {}
+    import torch
+    from PIL import Image
+
+    steps = transforms()
+    recipe = steps.Compose(
+        [
+            steps.Resize(RESIZED, steps.InterpolationMode.BICUBIC),
+            steps.CenterCrop(SIZE),
+            steps.ToTensor(),
+            steps.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+    class Images(torch.utils.data.Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return recipe(Image.open(paths[index]).convert("RGB"))
+
+    loader = torch.utils.data.DataLoader(Images(), BATCH, num_workers=cores(), persistent_workers=True)
+
+    def write(target: Path) -> None:
+        for index, path in enumerate(paths):
+            Images()[index].numpy().tofile(target / f"{stem(path)}.bin")
+
+    return {
+        "torchvision, one process, float32 files": write,
+        "torchvision in a DataLoader, all cores, float32 in memory": lambda _: _drain(loader),
+    }
+
+
+def _opencv(paths: list[str]) -> dict[str, Callable[[Path], object]]:
+    """Short side to 256, bicubic, centre crop, on a thread per core."""
+    if not available("OpenCV", "cv2"):
+        return {}
+    import cv2
+
+    cv2.setNumThreads(1)
+
+    def one(path: str) -> np.ndarray:
+        pixels = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+        height, width = pixels.shape[:2]
+        scale = RESIZED / min(height, width)
+        size = round(width * scale), round(height * scale)
+        resized = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+        top, left = (size[1] - SIZE) // 2, (size[0] - SIZE) // 2
+        return np.ascontiguousarray(resized[top : top + SIZE, left : left + SIZE])
+
+    return {
+        "OpenCV, all cores, uint8 in memory (without antialiasing)": lambda _: _drain(in_parallel(one, paths, cores()))
+    }
+
+
+def _dali(paths: list[str]) -> dict[str, Callable[[Path], object]]:
+    """Short side to 256, bicubic with antialiasing, centre crop, on the CPU."""
+    if not available("NVIDIA DALI", "nvidia.dali"):
+        return {}
+    from nvidia.dali import fn, pipeline_def, types
+
+    @pipeline_def(batch_size=BATCH, num_threads=cores(), device_id=None)
+    def build() -> Any:
+        encoded, _ = fn.readers.file(files=paths)
+        pixels = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
+        resized = fn.resize(pixels, resize_shorter=RESIZED, interp_type=types.INTERP_CUBIC, antialias=True)
+        return fn.crop(resized, crop=(SIZE, SIZE))
+
+    pipeline = build()
+    pipeline.build()
+
+    def work(_: Path) -> None:
+        for _start in range(0, len(paths), BATCH):
+            pipeline.run()
+
+    return {"NVIDIA DALI, all cores, uint8 in memory": work}

@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import statistics
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ResNeSt.files import whole
+from ResNeSt.parallel import cores
 from ResNeSt.tables import table
 
 RESULTS = Path(__file__).parent / "results"
+SECONDS = 1.0  # of one round of a contender that can be repeated at will
 
 
 def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median images/s of each contender; each call of one is a round of it. One uncounted round comes first."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    """Median of what each contender returns; each call of one is a round of it. One uncounted round comes first."""
+    figures: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, measure in contenders.items():
-            rate = measure()
+            figure = measure()
             if number:
-                rates[name].append(rate)
-    return {name: statistics.median(found) for name, found in rates.items()}
+                figures[name].append(figure)
+    return {name: statistics.median(found) for name, found in figures.items()}
 
 
-def report(name: str, what: str, medians: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints a row per contender and a column per setting, and commits them to a CSV named after the machine."""
-    settings = list(medians)
-    rows = [[who, *(f"{medians[setting][who]:.1f}" for setting in settings)] for who in medians[settings[0]]]
-    print(table([what, *settings], rows))
+def repeated(work: Callable[[], object], items: float) -> Callable[[], float]:
+    """A contender: `work` again and again for a second; items/s where one call does `items`."""
+
+    def measure() -> float:
+        started, runs = time.perf_counter(), 0
+        while time.perf_counter() - started < SECONDS:
+            work()
+            runs += 1
+        return runs * items / (time.perf_counter() - started)
+
+    return measure
+
+
+def report(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints the table and writes it to a CSV file named after the machine."""
+    print(table(head, rows))
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}-{_machine()}.csv"
+    path = RESULTS / f"{name}-{machine()}.csv"
     with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([[what, *settings], *rows])
-    print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+        csv.writer(file).writerows([head, *rows])
+    print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", flush=True)
 
 
-def _machine() -> str:
+def machine() -> str:
     """Processor and cores, as part of a file name."""
     fields = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     processor = re.sub(r"[^A-Za-z0-9]+", "-", fields[0] if fields else "unknown").strip("-")
-    return f"{processor}-{len(os.sched_getaffinity(0))}-cores"
+    return f"{processor}-{cores()}-cores"

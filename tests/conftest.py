@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.peers import operators_of_torchvision
+
 PROJECT = Path(__file__).resolve().parent.parent
 STANDINS = PROJECT / "tests" / "standins"
 
@@ -27,10 +29,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def torchvision():
     """torchvision's Python part; its compiled operators do not load beside a CPU build of torch, and are not needed."""
-    torch = pytest.importorskip("torch")
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    pytest.importorskip("torch")
+    operators_of_torchvision()
     return pytest.importorskip("torchvision")
 
 

@@ -1,0 +1,65 @@
+"""The benchmark's own yardsticks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import inference, sample
+from benchmarks.processes import spend
+from benchmarks.rounds import interleave
+from ResNeSt.errors import PipelineError
+from ResNeSt.scoring import score_summary
+from tests.conftest import assert_refused, call
+
+
+def test_multiply_adds_of_resnest50_are_those_published():
+    assert inference.multiply_adds() / 1e9 == pytest.approx(5.37, abs=0.005)
+
+
+def test_contenders_take_turns_and_the_first_round_is_not_counted():
+    figures = {"a": iter([100, 1, 2, 9]), "b": iter([200, 5, 6, 7])}
+    order = []
+
+    def contender(name):
+        def measure():
+            order.append(name)
+            return next(figures[name])
+
+        return measure
+
+    assert interleave({name: contender(name) for name in figures}, 3) == {"a": 2, "b": 6}
+    assert order == ["a", "b"] * 4
+
+
+def test_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_measures_it():
+    ballast = np.ones(400_000_000, np.uint8)
+    small, large = (spend("-c", f"b = b'1' * {size}").megabytes for size in (1, 300_000_000))
+    assert small < 50
+    assert 300 < large < 350
+    assert ballast.all()
+
+
+def test_a_process_that_fails_has_no_figure():
+    with pytest.raises(PipelineError, match="ended with 7"):
+        spend("-c", "raise SystemExit(7)")
+
+
+def test_the_samples_scripts_as_timed_give_the_same_score_on_complete_results(
+    images, tmp_path, demo_onnx, capsys, monkeypatch
+):
+    names = sorted(path.stem for path in images.iterdir())
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"{name}.JPEG {number % 10}\n" for number, name in enumerate(names)))
+    monkeypatch.setattr(sample, "SIZE", 96)
+    monkeypatch.setattr(sample, "RESIZED", 110)
+    sample.preprocess(str(images), str(tmp_path / "tensors"))
+    sample.infer(str(demo_onnx), str(tmp_path / "tensors"), str(tmp_path / "results"))
+    summary = tmp_path / "results" / "summary.json"
+    sample.score(str(summary), str(labels))
+    ours = score_summary(summary, labels).score
+    assert f"top1_acc\t{ours.top1_acc:.4f}\ntop5_acc\t{ours.top5_acc:.4f}\n" in capsys.readouterr().out
+
+
+def test_a_part_that_is_none_is_refused(images):
+    assert_refused(call("-m", "benchmarks", f"--images={images}", "speed"), "'speed'", "preprocessing", code=2)
