@@ -1,46 +1,156 @@
-"""How far two stages agree on the same images."""
+"""How far two stages agree on the same images: the one arithmetic behind compare, run.sh and the gate of convert.sh."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from typing import Dict
+import math
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ResNeSt.errors import PipelineError
-from ResNeSt.files import PathLike
-from ResNeSt.scoring import list_outputs, read_output
+from ResNeSt.scoring import top_k_predictions
+
+
+class Flip(NamedTuple):
+    """An image with two answers, and by how much each side prefers its own class to the other's, in logits."""
+
+    image: str
+    expected: int
+    found: int
+    expected_margin: float
+    found_margin: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Images compared, those with the same top-1 class, and the largest difference relative to the largest logit."""
+    """Sums over images of what is found against what is expected; those of parts of a data set add up.
 
-    images: int
-    same_top1: int
-    difference: float
-
-
-def agreement(summary: PathLike, reference: PathLike) -> Agreement:
-    """Compares the outputs that two summary JSONs list, image by image.
-
-    Raises PipelineError where they do not list the same images.
+    `same_top5` counts images with the same five classes in whatever order; `cosines` is a sum, the squares are of
+    Euclidean lengths, the largest are absolute values.
     """
-    found, expected = _outputs(summary), _outputs(reference)
-    if found.keys() != expected.keys():
-        odd = sorted(found.keys() ^ expected.keys())
-        raise PipelineError(f"{summary} and {reference} list different images, such as {odd[0]}; run both stages again")
-    same, difference, largest = 0, 0.0, 0.0
-    for name, path in found.items():
-        ours, theirs = read_output(path), read_output(expected[name])
-        if ours.shape != theirs.shape:
-            raise PipelineError(f"{path}: {ours.size} values, {expected[name]} has {theirs.size}")
-        same += int(ours.argmax() == theirs.argmax())
-        difference = max(difference, float(np.abs(ours - theirs).max()))
-        largest = max(largest, float(np.abs(theirs).max()))
-    return Agreement(len(found), same, difference / largest if largest else difference)
+
+    images: int = 0
+    same_top1: int = 0
+    same_top5: int = 0
+    cosines: float = 0.0
+    squared_difference: float = 0.0
+    squared_expected: float = 0.0
+    largest_difference: float = 0.0
+    largest_expected: float = 0.0
+    flips: Tuple[Flip, ...] = ()
+
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(
+            images=self.images + other.images,
+            same_top1=self.same_top1 + other.same_top1,
+            same_top5=self.same_top5 + other.same_top5,
+            cosines=self.cosines + other.cosines,
+            squared_difference=self.squared_difference + other.squared_difference,
+            squared_expected=self.squared_expected + other.squared_expected,
+            largest_difference=max(self.largest_difference, other.largest_difference),
+            largest_expected=max(self.largest_expected, other.largest_expected),
+            flips=self.flips + other.flips,
+        )
+
+    @property
+    def top1(self) -> float:
+        """Share of images with the same top-1 class."""
+        return self.same_top1 / self.images
+
+    @property
+    def top5(self) -> float:
+        """Share of images with the same five classes on top."""
+        return self.same_top5 / self.images
+
+    @property
+    def cosine(self) -> float:
+        """Mean cosine between the logits of an image."""
+        return self.cosines / self.images
+
+    @property
+    def distance(self) -> float:
+        """Euclidean distance of all logits, relative to the expected ones' length."""
+        return ratio(math.sqrt(self.squared_difference), math.sqrt(self.squared_expected))
+
+    @property
+    def difference(self) -> float:
+        """Largest difference of a logit, relative to the largest expected one."""
+        return ratio(self.largest_difference, self.largest_expected)
+
+    def figures(self) -> Dict[str, Any]:
+        """The figures for a JSON file; the flips are left out."""
+        return {
+            "images": self.images,
+            "same_top1": self.same_top1,
+            "same_top5": self.same_top5,
+            "cosine": self.cosine,
+            "distance": self.distance,
+            "largest_difference": self.largest_difference,
+            "difference": self.difference,
+        }
 
 
-def _outputs(summary: PathLike) -> Dict[str, str]:
-    return {os.path.splitext(os.path.basename(path))[0]: path for path in list_outputs(summary)}
+class Tolerance(NamedTuple):
+    """Share of images that must have the same top-1, and the largest relative difference allowed (None: any)."""
+
+    agreement: float
+    difference: Optional[float] = None
+
+    def flags(self) -> List[str]:
+        """The same as flags of ResNeSt.compare."""
+        difference = [] if self.difference is None else [f"--max-difference={self.difference}"]
+        return [f"--min-agreement={self.agreement}", *difference]
+
+    def complaint(self, found: Agreement) -> Optional[str]:
+        """What is out of tolerance in `found`, or None; NaN is."""
+        if not found.top1 >= self.agreement:
+            return (
+                f"the same top-1 for {100 * found.top1:.2f} % of {found.images} images, "
+                f"at least {100 * self.agreement:g} % are expected"
+            )
+        if self.difference is not None and not found.difference <= self.difference:
+            return f"differs by {found.difference:.1e} of the largest logit, at most {self.difference:.1e} is expected"
+        return None
+
+
+def agreement(names: Sequence[str], found: np.ndarray, expected: np.ndarray) -> Agreement:
+    """Of logits (N, classes) of the images `names` to the expected ones; raises NotFiniteError where one is no number.
+
+    Of equal logits the lower class ranks higher.
+    """
+    ours, theirs = top_k_predictions(found), top_k_predictions(expected)
+    difference = np.abs(found.astype(np.float64) - expected)
+    return Agreement(
+        images=len(names),
+        same_top1=int((ours[:, 0] == theirs[:, 0]).sum()),
+        same_top5=int((np.sort(ours) == np.sort(theirs)).all(axis=1).sum()),
+        cosines=float(_cosines(found.astype(np.float64), expected.astype(np.float64)).sum()),
+        squared_difference=float(np.square(difference).sum()),
+        squared_expected=float(np.square(expected, dtype=np.float64).sum()),
+        largest_difference=float(difference.max()),
+        largest_expected=float(np.abs(expected).max()),
+        flips=tuple(
+            Flip(
+                image=names[index],
+                expected=int(theirs[index, 0]),
+                found=int(ours[index, 0]),
+                expected_margin=_margin(expected[index], theirs[index, 0], ours[index, 0]),
+                found_margin=_margin(found[index], ours[index, 0], theirs[index, 0]),
+            )
+            for index in np.flatnonzero(ours[:, 0] != theirs[:, 0]).tolist()
+        ),
+    )
+
+
+def _cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return (found * expected).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+
+
+def _margin(logits: np.ndarray, best: int, other: int) -> float:
+    return float(logits[best]) - float(logits[other])
+
+
+def ratio(difference: float, size: float) -> float:
+    """`difference` relative to `size`; as it is where there is nothing to relate it to."""
+    return difference / size if size else difference

@@ -21,7 +21,7 @@ from ResNeSt.engines import NAMES, Engine, TensorSpec, open_engine
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
 from ResNeSt.files import stem, whole, write_json
 from ResNeSt.parallel import in_parallel
-from ResNeSt.tensors import check_tensors, list_tensors
+from ResNeSt.tensors import check_tensors, read_bytes, tensor_files
 
 READERS = 2
 PURE_NAME = "pure_infer_data"
@@ -154,8 +154,9 @@ def _pure_batch(spec: TensorSpec, kind: str) -> Batches:
 
 
 def _file_batches(spec: TensorSpec, source: str) -> Batches:
-    files = _tensor_files(spec, source)
-    first = len(_read(files[0]))
+    files = tensor_files(source)
+    check_tensors(source, spec.shape, spec.dtype)
+    first = len(read_bytes(files[0]))
     if first == 0 or spec.nbytes % first:
         raise PipelineError(f"[ERROR] arg0 tensorsize: {spec.nbytes} filesize: {first} not match ({files[0]})")
     size = spec.nbytes // first
@@ -170,30 +171,8 @@ def _file_batches(spec: TensorSpec, source: str) -> Batches:
     return Batches(len(groups), (Batch(group, tensor) for group, tensor in in_parallel(load, groups, READERS)))
 
 
-def _tensor_files(spec: TensorSpec, source: str) -> List[str]:
-    if os.path.isfile(source):
-        return [source]
-    if not os.path.isdir(source):
-        raise PipelineError(f"{source}: no such folder; resnest_preprocess.py makes it")
-    names = list_tensors(source)
-    if not names:
-        raise PipelineError(f"{source}: holds no .bin or .npy files; resnest_preprocess.py makes them")
-    if len({stem(name) for name in names}) < len(names):
-        raise PipelineError(
-            f"{source}: two files share a name up to the first dot, their results would too; rename one"
-        )
-    check_tensors(source, spec.shape, spec.dtype)
-    return [os.path.join(source, name) for name in names]
-
-
-def _read(path: str) -> bytes:
-    if path.lower().endswith(".npy"):
-        return np.load(path, allow_pickle=False).tobytes()
-    return Path(path).read_bytes()
-
-
 def _read_sized(path: str, nbytes: int) -> bytes:
-    content = _read(path)
+    content = read_bytes(path)
     if len(content) != nbytes:
         raise PipelineError(f"{path}: {len(content)} bytes, the first file has {nbytes}; make the tensor again")
     return content

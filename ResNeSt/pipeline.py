@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ResNeSt import chips, onnx_header
-from ResNeSt.agreement import Agreement, agreement
+from ResNeSt.agreement import Agreement, Tolerance
 from ResNeSt.bench import environment
 from ResNeSt.cards import Card, card
 from ResNeSt.checkpoint import fetch
 from ResNeSt.client import read_summary, run_client
+from ResNeSt.compare import compare
 from ResNeSt.convert import parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import read_json, sha256, write_json
@@ -27,6 +28,10 @@ from ResNeSt.tables import table
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEMO = PROJECT / "demo"
+
+# float32 differs by rounding, about 1e-6; the other precisions may flip images that were close.
+FP32 = Tolerance(agreement=0.999, difference=1e-3)
+REDUCED = Tolerance(agreement=0.95)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +69,29 @@ class Job:
 
 
 class Stage(NamedTuple):
-    """One row of the table; `images_per_second` is of the stage's own compute time, file work left out."""
+    """One row of the table; `images_per_second` is of the stage's own compute time, file work left out.
+
+    `agreement` is with PyTorch and has to be within `tolerance`; `closer` is the command that looks into it.
+    """
 
     name: str
     batch: int
     score: Score
     agreement: Agreement
     images_per_second: float
+    tolerance: Tolerance
+    closer: list[str]
+
+    @property
+    def complaint(self) -> str | None:
+        """Why the run must not go on, or None."""
+        found = self.tolerance.complaint(self.agreement)
+        if found is None:
+            return None
+        return (
+            f"{self.name}, batch {self.batch}, compared with PyTorch: {found}; to dig further run: "
+            f"{shlex.join(['python', '-m', 'ResNeSt.compare', *self.closer])}"
+        )
 
 
 def main() -> None:
@@ -80,13 +101,16 @@ def main() -> None:
     _preprocess(job)
     _export(job)
     _convert(job)
-    reference, uncompiled = _run_uncompiled(job)
-    stages = [*uncompiled, *_run_compiled(job, reference)]
+    stages = _run_uncompiled(job)
+    if not any(stage.complaint for stage in stages):
+        stages += _run_compiled(job)
     _write(job, stages)
     print(f"\n{_table(stages)}\n")
     print(
         f"{job.card.name} on {stages[0].agreement.images} images, chip {job.chip}; written to {job.folder}/summary.json"
     )
+    for complaint in filter(None, (stage.complaint for stage in stages)):
+        raise PipelineError(complaint)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -153,37 +177,43 @@ def _convert(job: Job) -> None:
     _command("convert.sh", batches, job.chip, f"--onnx={job.onnx}", f"--output-dir={job.folder}")
 
 
-def _run_uncompiled(job: Job) -> tuple[Path, list[Stage]]:
-    """Runs checkpoint and ONNX files; returns the first one's summary, the reference for the others, and their rows."""
+def _run_uncompiled(job: Job) -> list[Stage]:
+    """Runs checkpoint and ONNX files, each judged by PyTorch's outputs; a closer look is at it and the one before."""
     batch = max(job.batches)
     models = {"PyTorch": job.weights, "ONNX": job.onnx, "simplified ONNX": job.simplified}
-    summaries = {}
+    rows = []
+    before = job.weights
     for number, (name, model) in enumerate(models.items()):
         print(f"running {model} on {job.tensors}", flush=True)
         flags = [f"--input={job.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
         architecture = [f"--arch={job.card.name}"] if model.suffix == ".pth" else []
-        summaries[name] = run_client(model, job.results, f"stage{number}", *flags, *architecture)
-    reference = summaries["PyTorch"]
-    rows = [_stage(name, batch, summary, job, reference) for name, summary in summaries.items()]
-    return reference, rows
+        summary = run_client(model, job.results, f"stage{number}", *flags, *architecture)
+        look = ["--layers", str(before), str(model), f"--input={job.tensors}", f"--arch={job.card.name}"]
+        rows.append(_stage(name, batch, summary, job, FP32, look))
+        before = model
+    return rows
 
 
-def _run_compiled(job: Job, reference: Path) -> list[Stage]:
+def _run_compiled(job: Job) -> list[Stage]:
+    """bench.sh, its outputs judged by PyTorch's; a closer look is at them and those of what was compiled."""
     batches = ",".join(map(str, job.batches))
     flags = [f"--input={job.tensors}", f"--labels={job.labels}", f"--loop={job.loop}", f"--output-dir={job.results}"]
     _command("bench.sh", batches, job.chip, f"--model={job.folder / job.card.name}", *flags)
     speeds = {row["batch"]: row["images_per_second"] for row in read_json(job.results / "bench.json")["rows"]}
-    stages = [
-        _stage("compiled", batch, job.results / f"result_bs{batch}_summary.json", job, reference)
-        for batch in job.batches
-    ]
+    tolerance = FP32 if chips.precision(None, job.chip) == "fp32" else REDUCED
+    stages = []
+    for batch in job.batches:
+        summary = job.results / f"result_bs{batch}_summary.json"
+        look = [str(job.results / "stage2_summary.json"), str(summary), *tolerance.flags()]
+        stages.append(_stage("compiled", batch, summary, job, tolerance, look))
     return [stage._replace(images_per_second=speeds[stage.batch]) for stage in stages]
 
 
-def _stage(name: str, batch: int, summary: Path, job: Job, reference: Path) -> Stage:
+def _stage(name: str, batch: int, summary: Path, job: Job, tolerance: Tolerance, closer: list[str]) -> Stage:
     score = score_summary(summary, job.labels).score
     throughput = read_summary(summary)["throughput"]
-    return Stage(name, batch, score, agreement(summary, reference), throughput)
+    found = compare(job.results / "stage0_summary.json", summary)
+    return Stage(name, batch, score, found, throughput, tolerance, closer)
 
 
 def _command(*arguments: str | Path) -> None:
@@ -219,7 +249,7 @@ def _write(job: Job, stages: list[Stage]) -> None:
             "stage": stage.name,
             "batch": stage.batch,
             **dataclasses.asdict(stage.score),
-            **dataclasses.asdict(stage.agreement),
+            **stage.agreement.figures(),
             "images_per_second": stage.images_per_second,
         }
         for stage in stages

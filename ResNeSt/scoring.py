@@ -38,7 +38,7 @@ Problems = Dict[str, List[str]]
 
 # Below this many files a process costs more time to start than it saves.
 _FILES_PER_PROCESS = 2000
-_OUTPUT_NAME = re.compile(r"(.+)_[0-9]+\.\w+")  # contract: ais_bench, output file
+OUTPUT_NAME = re.compile(r"(.+)_[0-9]+\.\w+")  # contract: ais_bench, output file
 _OLD_SUMMARY = "sumary.json"  # until November 2022 it lay among the outputs, spelled like this
 
 
@@ -194,7 +194,7 @@ def _join(listed: Iterable[str], truth: Dict[str, int], problems: Problems) -> D
     """The output file of every labelled image that has one."""
     results: Dict[str, str] = {}
     for path in listed:
-        match = _OUTPUT_NAME.fullmatch(os.path.basename(path))
+        match = OUTPUT_NAME.fullmatch(os.path.basename(path))
         if match is None:
             problems["unreadable"].append(f"{path}: the name is not <image>_<output number>.bin, .npy or .txt")
         elif match[1] not in truth:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple, TypeVar
+
+import numpy as np
 
 from ResNeSt.errors import PipelineError
-from ResNeSt.files import PathLike, natural_key, read_json, write_json
+from ResNeSt.files import PathLike, natural_key, read_json, stem, write_json
+
+Item = TypeVar("Item")
 
 LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
 SUFFIXES = (".bin", ".npy")  # what ais_bench reads from a folder, in any case; everything else it ignores
@@ -107,6 +111,49 @@ def list_tensors(folder: PathLike) -> List[str]:
     """Names of the tensor files of `folder`, in ais_bench's order."""
     found = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES)]
     return sorted(found, key=natural_key)
+
+
+def tensor_files(source: PathLike) -> List[str]:
+    """Paths of the tensor files of a folder in ais_bench's order, or the one file that `source` is.
+
+    Raises PipelineError where there are none, or where two would give results of one name.
+    """
+    if os.path.isfile(source):
+        return [os.fspath(source)]
+    if not os.path.isdir(source):
+        raise PipelineError(f"{source}: no such folder; resnest_preprocess.py makes it")
+    names = list_tensors(source)
+    if not names:
+        raise PipelineError(f"{source}: holds no .bin or .npy files; resnest_preprocess.py makes them")
+    if len({stem(name) for name in names}) < len(names):
+        raise PipelineError(
+            f"{source}: two files share a name up to the first dot, their results would too; rename one"
+        )
+    return [os.path.join(source, name) for name in names]
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The values of a tensor file, without the header that a `.npy` has."""
+    if os.fspath(path).lower().endswith(".npy"):
+        return np.load(path, allow_pickle=False).tobytes()
+    return Path(path).read_bytes()
+
+
+def read_tensor(path: PathLike, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """A tensor file as an array of `shape`, without the batch axis; raises PipelineError where its size is another."""
+    content = read_bytes(path)
+    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if len(content) != expected:
+        raise PipelineError(
+            f"{path}: {len(content)} bytes, {dtype} {list(shape)} takes {expected}; make the tensor again"
+        )
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def spread(items: Sequence[Item], count: int) -> List[Item]:
+    """`count` of `items` at even distances, first and last among them; all where there are no more."""
+    places = np.linspace(0, len(items) - 1, min(len(items), count)).astype(int)
+    return [items[place] for place in places]
 
 
 def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str) -> None:

@@ -16,7 +16,7 @@ from tests.conftest import PROJECT, call
 
 HEAVY_PACKAGES = {"torch", "torchvision", "onnx", "onnxsim", "onnxruntime", "openvino", "sklearn"}
 LIGHT_SCRIPTS = ["resnest_preprocess.py", "ResNeSt_postprocess.py"]
-LIGHT_MODULES = ["ResNeSt.convert", "ResNeSt.bench", "ResNeSt.infer", "ResNeSt.evaluate"]
+LIGHT_MODULES = ["ResNeSt.convert", "ResNeSt.bench", "ResNeSt.infer", "ResNeSt.evaluate", "ResNeSt.compare"]
 
 
 @pytest.mark.parametrize("module", [*(script[:-3] for script in LIGHT_SCRIPTS), *LIGHT_MODULES])
@@ -75,3 +75,7 @@ def test_the_ascend_host_s_steps_run_on_python_3_9_and_numpy_1(host, demo_onnx, 
     expected = json.loads((PROJECT / "demo/expected.json").read_text())
     assert f"top1_acc\t{expected['top1']:.4f}" in printed
     assert f"top1_acc\t{expected['top1']:.4f}" in evaluated
+    compared = step(
+        host, "-m", "ResNeSt.compare", "out/result_bs4_summary.json", "resnest_demo_bs4.om", "--input=prep_dataset"
+    )
+    assert compared.splitlines()[-1].split()[1:4] == ["396", "100.00", "%"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import pytest
 
-from tests.conftest import PROJECT, assert_refused, call
+from tests.conftest import PROJECT, assert_refused, call, corrupt
 
 DEMO = PROJECT / "demo"
 STAGES = ["PyTorch", "ONNX", "simplified ONNX", "compiled", "compiled"]
@@ -96,6 +97,40 @@ def test_a_stage_that_fails_ends_the_run_and_is_named(tmp_path):
     result = pipeline(tmp_path, "--weights=bad.pth")
     assert_refused(result, "resnest_pth2onnx.py ended with exit code 1")
     assert "bad.pth: not a readable checkpoint" in result.stderr
+
+
+@pytest.fixture
+def again(demo_run, tmp_path):
+    """A copy of the finished run's folder, to be spoilt."""
+    shutil.copytree(demo_run[0] / "work", tmp_path / "work")
+    return tmp_path
+
+
+def closer(result, folder):
+    """Runs the command that the last line names."""
+    command = shlex.split(result.stderr.strip().splitlines()[-1].split("to dig further run: ")[1])
+    return call(*command[1:], cwd=folder)
+
+
+def test_a_graph_that_parts_from_pytorch_stops_the_run_and_the_command_to_dig_names_the_node(again):
+    simplified = again / "work/resnest_demo/resnest_demo_sim.onnx"
+    corrupt(simplified, simplified, "/layer2/layer2.0/conv3/Conv")
+    result = pipeline(again)
+    assert_refused(result, "simplified ONNX, batch 8, compared with PyTorch:", "to dig further run: python -m")
+    assert [stage["stage"] for stage in read(again)["stages"]] == STAGES[:3]
+    assert any(line.startswith("simplified ONNX ") for line in result.stdout.splitlines())
+    assert_refused(closer(result, again), "at /layer2/layer2.0/conv3/Conv:")
+
+
+def test_a_compiled_model_that_parts_ends_the_run_and_the_command_to_dig_compares_it_with_its_source(again):
+    made = again / "work/resnest_demo"
+    corrupt(made / "resnest_demo.onnx", again / "resnest_demo.onnx", "/layer4/layer4.0/conv3/Conv")
+    assert call("convert.sh", "8", "cpu", "--onnx=resnest_demo.onnx", cwd=again).returncode == 0
+    shutil.copy(again / "resnest_demo_bs8.bin", made)  # of the same size, so it looks up to date
+    result = pipeline(again)
+    assert_refused(result, "compiled, batch 8, compared with PyTorch:")
+    assert [stage["stage"] for stage in read(again)["stages"]] == STAGES
+    assert_refused(closer(result, again), "result_bs8_summary.json, compared with", "stage2_summary.json: differs by")
 
 
 @pytest.mark.parametrize(

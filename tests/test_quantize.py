@@ -141,7 +141,8 @@ def test_tensors_of_another_size_or_too_few_are_refused(work, images, tmp_path):
         quantize.choose(tmp_path / "few", found)
 
 
-def test_closeness_is_one_for_equal_logits_and_counts_flips():
-    logits = np.array([[3.0, 1.0], [0.0, 2.0]])
-    assert quantize.closeness(logits, logits) == quantize.Closeness(1.0, pytest.approx(1.0), 0.0)
-    assert quantize.closeness(np.array([[3.0, 1.0], [2.0, 0.0]]), logits).top1 == 0.5
+def test_layers_names_the_ten_worst_of_the_int8_graph_which_does_not_part_from_fp32(work):
+    result = call("-m", "ResNeSt.compare", "--layers", "m_sim.onnx", "m_int8.onnx", "--input=prep", cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert sum(line.startswith("/") for line in result.stdout.splitlines()) == 10
+    assert "the graphs do not part" in result.stdout

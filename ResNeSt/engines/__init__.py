@@ -98,3 +98,16 @@ def _opener(runtime: _Runtime) -> Callable[[Path, int, Optional[str], int], Engi
         ) from None
     opener: Callable[[Path, int, Optional[str], int], Engine] = module.open_model
     return opener
+
+
+def run_images(engine: Engine, images: np.ndarray) -> np.ndarray:
+    """Logits, float32 (N, classes), of any number of images, in batches of the engine's; the last is filled up."""
+    size = engine.input.shape[0]
+    batches = [fill(images[start : start + size], size) for start in range(0, len(images), size)]
+    return np.concatenate([engine.run(batch) for batch in batches])[: len(images)]
+
+
+def fill(images: np.ndarray, size: int) -> np.ndarray:
+    """(N, ...) -> (size, ...) by repeating the last image."""
+    missing = size - len(images)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images

@@ -1,0 +1,194 @@
+"""The two sides of a comparison: models that run on the same tensors, or outputs that a client saved.
+
+Both give logits by image name, a few images at a time, so that memory does not grow with the data set.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ResNeSt.engines import Engine, TensorSpec, open_engine, run_images
+from ResNeSt.errors import ArgumentError, PipelineError
+from ResNeSt.files import PathLike, natural_key, stem
+from ResNeSt.parallel import in_parallel
+from ResNeSt.recipes import normalisation_table, normalise
+from ResNeSt.scoring import OUTPUT_NAME, list_outputs, read_output
+from ResNeSt.tensors import check_tensors, read_index, read_tensor, spread, tensor_files
+
+BATCH = 8  # of models that leave it free on both sides
+READERS = 2
+
+
+class Chunk(NamedTuple):
+    """A few images: their names and, where a model is to run, their tensors (N, ...) as the folder holds them."""
+
+    names: Sequence[str]
+    tensors: np.ndarray
+
+
+Side = Callable[[Chunk], np.ndarray]
+
+
+class Pair(NamedTuple):
+    """Both sides, each from a chunk to logits (N, classes), and the chunks of all images that are compared."""
+
+    reference: Side
+    judged: Side
+    chunks: Iterable[Chunk]
+
+
+class TensorFolder:
+    """The tensors of stage 1 in `folder`, by image name; one without `tensors.json` holds what a model like it takes.
+
+    Raises PipelineError where there are none, or not all.
+    """
+
+    def __init__(self, folder: PathLike, like: TensorSpec) -> None:
+        self.folder = folder
+        self.files = {stem(path): path for path in tensor_files(folder)}
+        index = read_index(folder)
+        self.shape = index.format.shape if index else like.shape[1:]
+        self.dtype = index.format.dtype if index else like.dtype
+        self._table = normalisation_table(index.format.mean, index.format.std) if index else None
+        check_tensors(folder, (1, *self.shape), self.dtype)
+
+    def load(self, names: Sequence[str]) -> np.ndarray:
+        """(N, ...): the tensors as they are."""
+        return np.stack([read_tensor(self.files[name], self.shape, self.dtype) for name in names])
+
+    def adapter(self, model: PathLike, takes: TensorSpec) -> Callable[[np.ndarray], np.ndarray]:
+        """From tensors of `load` to what `model` takes; uint8 ones are normalised for a model of float32.
+
+        Raises PipelineError where neither fits.
+        """
+        wanted = (takes.shape[1:], takes.dtype)
+        if (self.shape, self.dtype) == wanted:
+            return lambda images: images
+        if self.dtype == "uint8" and self._table is not None and wanted == ((3, *self.shape[:2]), "float32"):
+            table = self._table
+            return lambda images: _normalised(images, table)
+        raise PipelineError(
+            f"{self.folder}: holds {self.dtype} tensors of shape {list(self.shape)}, {model} takes {takes.dtype} "
+            f"{list(takes.shape[1:])}; give tensors of its size (resnest_preprocess.py), of --dtype uint8 where one of "
+            "the models takes uint8: for the other they are normalised"
+        )
+
+
+def _normalised(images: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W)."""
+    out = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+    for image, tensor in zip(images, out):
+        normalise(image, table, tensor)
+    return out
+
+
+def open_pair(reference: Path, judged: Path, source: Optional[Path], count: Optional[int], arch: Optional[str]) -> Pair:
+    """Opens two of .pth, .onnx, .xml, .om, a folder of outputs or a client's summary.
+
+    Models run on the tensors of `source`. `count` images at even distances are compared [all]. Raises ArgumentError
+    where tensors are wanting, PipelineError where the sides do not list the same images or a model cannot take the
+    tensors, MissingRuntimeError where a model's runtime is not here.
+    """
+    paths = (reference, judged)
+    _check_source(paths, source)
+    engines = _open_engines([path for path in paths if _is_model(path)], arch)
+    saved = {path: _saved_outputs(path) for path in paths if path not in engines}
+    folder = TensorFolder(source, next(iter(engines.values())).input) if source and engines else None
+    names = _common_names([*saved.items(), *([(folder.folder, folder.files)] if folder else [])])
+    size = max((engine.input.shape[0] for engine in engines.values()), default=BATCH)
+    sides = [
+        _running(path, engines[path], folder) if folder and path in engines else _reading(saved[path]) for path in paths
+    ]
+    return Pair(sides[0], sides[1], _chunks(spread(names, count or len(names)), size, folder))
+
+
+def _check_source(paths: Sequence[Path], source: Optional[Path]) -> None:
+    models = [path for path in paths if _is_model(path)]
+    if models and source is None:
+        raise ArgumentError(f"{models[0]}: is a model and runs on tensors; name their folder with --input")
+    if source is not None and not models:
+        raise ArgumentError(f"--input {source}: {paths[0]} and {paths[1]} are outputs already; leave --input out")
+
+
+def _is_model(path: Path) -> bool:
+    return not path.is_dir() and path.suffix != ".json"
+
+
+def _open_engines(paths: Sequence[Path], arch: Optional[str]) -> Dict[Path, Engine]:
+    """Engines of up to two models; one that leaves its batch free takes the other's."""
+    engines: Dict[Path, Engine] = {}
+    batch = BATCH
+    # The first one again at the end, now that the second one's batch is known.
+    for path in [*paths, *paths[:1]]:
+        if path not in engines or engines[path].input.shape[0] != batch:
+            engines[path] = open_engine(path, batch=batch, arch=arch)
+        batch = engines[path].input.shape[0]
+    return engines
+
+
+def _saved_outputs(path: Path) -> Dict[str, str]:
+    """The output file of every image."""
+    if path.is_dir():
+        return _by_image(path, [entry.path for entry in os.scandir(path) if OUTPUT_NAME.fullmatch(entry.name)])
+    return _by_image(path, list_outputs(path))
+
+
+def _by_image(path: Path, listed: Iterable[str]) -> Dict[str, str]:
+    outputs: Dict[str, str] = {}
+    for file in listed:
+        match = OUTPUT_NAME.fullmatch(os.path.basename(file))
+        if match is None or match[1] in outputs:
+            reason = "a second output of its image" if match else "not named <image>_<output number>.bin, .npy or .txt"
+            raise PipelineError(f"{path}: {file} is {reason}; give the outputs of one run of a classifier")
+        outputs[match[1]] = file
+    if not outputs:
+        raise PipelineError(f"{path}: holds no outputs, files like <image>_0.bin, .npy or .txt")
+    return outputs
+
+
+def _common_names(lists: Sequence[Tuple[PathLike, Mapping[str, str]]]) -> List[str]:
+    """The images of every list, which must be the same, in natural order."""
+    (first, expected), *others = lists
+    for path, found in others:
+        if found.keys() != expected.keys():
+            odd = sorted(found.keys() ^ expected.keys())
+            raise PipelineError(
+                f"{path} and {first} do not list the same images: {len(odd)} are in one alone, such as {odd[0]}; "
+                "run both stages on the same tensors"
+            )
+    return sorted(expected, key=natural_key)
+
+
+def _chunks(names: Sequence[str], size: int, folder: Optional[TensorFolder]) -> Iterator[Chunk]:
+    groups = [names[start : start + size] for start in range(0, len(names), size)]
+    if folder is None:
+        return (Chunk(group, np.empty(0)) for group in groups)
+    return (Chunk(group, tensors) for group, tensors in in_parallel(folder.load, groups, READERS))
+
+
+def _reading(outputs: Mapping[str, str]) -> Side:
+    def logits(chunk: Chunk) -> np.ndarray:
+        rows = [read_output(outputs[name]) for name in chunk.names]
+        for name, row in zip(chunk.names, rows):
+            if row.size != rows[0].size:
+                raise PipelineError(f"{outputs[name]}: {row.size} values, {outputs[chunk.names[0]]} has {rows[0].size}")
+        return np.stack(rows)
+
+    return logits
+
+
+def _running(path: Path, engine: Engine, folder: TensorFolder) -> Side:
+    adapt = folder.adapter(path, engine.input)
+
+    def logits(chunk: Chunk) -> np.ndarray:
+        found = run_images(engine, adapt(chunk.tensors))
+        for name, row in zip(chunk.names, found):
+            if not np.isfinite(row).all():
+                raise PipelineError(f"{path}: NaN or infinity in the logits of {name}; --layers finds where they begin")
+        return found
+
+    return logits

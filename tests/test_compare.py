@@ -1,0 +1,259 @@
+"""Agreement between any two stages, and the first node at which two graphs part."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ResNeSt.agreement import Agreement, agreement
+from ResNeSt.layers import Layers, find_first
+from ResNeSt.sides import TensorFolder
+from tests.conftest import PROJECT, assert_refused, call, corrupt
+
+IMAGES = 396
+
+
+@pytest.fixture(scope="module")
+def work(demo_onnx, demo_checkpoint, tmp_path_factory) -> Path:
+    """The demo as .pth, .onnx in both forms and .xml, its tensors in both types, and m.onnx's saved outputs."""
+    folder = tmp_path_factory.mktemp("compare")
+    shutil.copy(demo_onnx, folder / "m.onnx")
+    shutil.copy(demo_onnx, folder / "u.onnx")
+    shutil.copy(demo_checkpoint, folder)
+    commands = [
+        ["resnest_preprocess.py", PROJECT / "demo/val", "prep", "--model=resnest_demo"],
+        ["resnest_preprocess.py", PROJECT / "demo/val", "prep8", "--model=resnest_demo", "--dtype=uint8"],
+        ["resnest_pth2onnx.py", f"--source={demo_checkpoint}", "--target=reference.onnx", "--form=reference"],
+        ["convert.sh", "3,4", "cpu", "--onnx=m.onnx"],
+        ["convert.sh", "4", "cpu", "--onnx=u.onnx", "--dtype=uint8"],
+        ["-m", "ResNeSt.infer", "--model=m.onnx", "--input=prep", "--output=out", "--output_dirname=saved"],
+    ]
+    for command in commands:
+        result = call(*command, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    return folder
+
+
+def compare(folder: Path, *arguments: object, env: dict[str, str] | None = None):
+    return call("-m", "ResNeSt.compare", *arguments, cwd=folder, env=env)
+
+
+def figures(folder: Path, *arguments: object, env: dict[str, str] | None = None) -> dict:
+    result = compare(folder, *arguments, "--json=compared.json", env=env)
+    assert result.returncode == 0, result.stderr
+    return json.loads((folder / "compared.json").read_text())
+
+
+def checkpoint(folder: Path) -> str:
+    return next(folder.glob("*.pth")).name
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [
+        ["m.onnx", "m_bs4.xml"],
+        ["m_bs4.xml", "m_bs3.xml"],
+        ["reference.onnx", "m_sim.onnx"],
+        ["*.pth", "m.onnx"],
+        ["out/saved", "m_bs4.xml"],
+        ["m.onnx", "out/saved_summary.json"],
+    ],
+    ids=" ".join,
+)
+def test_models_and_saved_outputs_in_any_pair_agree_on_every_image(sides, work):
+    sides = [checkpoint(work) if side == "*.pth" else side for side in sides]
+    found = figures(work, *sides, "--input=prep")
+    assert found["same_top1"] == found["images"] == IMAGES
+    assert found["difference"] < 1e-4
+    assert found["cosine"] == pytest.approx(1)
+    assert found["flips"] == []
+
+
+def test_a_summary_and_a_folder_need_no_tensors(work):
+    found = figures(work, "out/saved", "out/saved_summary.json")
+    assert (found["same_top5"], found["largest_difference"]) == (IMAGES, 0)
+
+
+def test_uint8_tensors_are_normalised_for_a_model_of_float32(work):
+    found = figures(work, "m.onnx", "u_bs4.xml", "--input=prep8")
+    assert found["same_top1"] == IMAGES
+    assert found["difference"] < 1e-4
+
+
+def test_float32_tensors_are_refused_for_a_model_of_uint8(work):
+    result = compare(work, "m.onnx", "u_bs4.xml", "--input=prep")
+    assert_refused(result, "prep: holds float32 tensors", "u_bs4.xml takes uint8 [96, 96, 3]")
+
+
+def test_count_takes_images_at_even_distances(work):
+    assert figures(work, "m_bs4.xml", "m_bs3.xml", "--input=prep", "--count=10")["images"] == 10
+
+
+def test_an_om_runs_through_ais_bench_s_python_interface(work, tmp_path, standins):
+    for name in ("m.onnx", "m_sim.onnx"):
+        shutil.copy(work / name, tmp_path / name)
+    shutil.copytree(work / "prep", tmp_path / "prep")
+    assert call("convert.sh", "4", "310P3", "--onnx=m.onnx", cwd=tmp_path, env=standins).returncode == 0
+    found = figures(tmp_path, "m.onnx", "m_bs4.om", "--input=prep", env=standins)
+    assert found["same_top1"] == IMAGES
+
+
+def test_an_om_without_ais_bench_ends_with_3(work, tmp_path):
+    (tmp_path / "m.om").write_bytes(b"")
+    result = compare(tmp_path, work / "m.onnx", "m.om", f"--input={work / 'prep'}")
+    assert_refused(result, "ais_bench is not installed", code=3)
+
+
+@pytest.fixture
+def flipped(work, tmp_path) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A copy of the saved outputs in which one image has its two best logits swapped; its logits before and after."""
+    shutil.copytree(work / "out/saved", tmp_path / "saved")
+    path = tmp_path / "saved/digits_val_00000007_0.bin"
+    before = np.fromfile(path, np.float32)
+    after = before.copy()
+    second, first = np.argsort(before)[-2:]
+    after[[first, second]] = 0.5 * before[[second, first]]
+    after.tofile(path)
+    return tmp_path / "saved", before, after
+
+
+def test_a_flipped_image_is_listed_with_both_answers_and_their_margins(work, flipped):
+    folder, before, after = flipped
+    found = figures(work, "out/saved_summary.json", folder)
+    assert found["same_top1"] == IMAGES - 1
+    (flip,) = found["flips"]
+    expected, other = int(before.argmax()), int(after.argmax())
+    assert expected != other
+    assert flip == {
+        "image": "digits_val_00000007",
+        "expected": expected,
+        "found": other,
+        "expected_margin": pytest.approx(float(before[expected] - before[other])),
+        "found_margin": pytest.approx(float(after[other] - after[expected])),
+    }
+
+
+def test_agreement_below_what_is_asked_for_ends_with_1(work, flipped):
+    result = compare(work, "out/saved", flipped[0], "--min-agreement=0.999")
+    assert_refused(result, "the same top-1 for 99.75 % of 396 images, at least 99.9 % are expected")
+    assert "digits_val_00000007" in result.stdout
+
+
+def test_a_difference_beyond_what_is_allowed_ends_with_1(work, flipped):
+    assert_refused(compare(work, "out/saved", flipped[0], "--max-difference=0.001"), "of the largest logit, at most")
+
+
+def test_sides_that_list_other_images_are_refused(work, flipped):
+    (flipped[0] / "digits_val_00000007_0.bin").unlink()
+    assert_refused(compare(work, "out/saved", flipped[0]), "1 are in one alone, such as digits_val_00000007")
+
+
+def test_logits_that_are_no_numbers_are_refused_with_the_image(work, tmp_path):
+    shutil.copytree(work / "prep", tmp_path / "prep")
+    path = tmp_path / "prep/digits_val_00000009.bin"
+    np.full_like(np.fromfile(path, np.float32), np.nan).tofile(path)
+    result = compare(work, "m.onnx", "m_bs4.xml", f"--input={tmp_path / 'prep'}")
+    assert_refused(result, "m.onnx: NaN or infinity in the logits of digits_val_00000009")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["m.onnx", "m_bs4.xml"],
+        ["out/saved", "out/saved", "--input=prep"],
+        ["m.onnx", "m_bs4.xml", "--input=prep", "--count=0"],
+        ["--layers", "m.onnx", "m_sim.onnx"],
+        ["--layers", "m.onnx", "m_bs4.xml", "--input=prep"],
+        ["--layers", "m.onnx", "m_sim.onnx", "--input=prep", "--min-agreement=1"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_that_makes_no_sense_ends_with_2(arguments, work):
+    result = compare(work, *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_agreements_of_parts_add_up_to_that_of_the_whole():
+    random = np.random.default_rng(0)
+    expected = random.standard_normal((20, 7)).astype(np.float32)
+    found = expected + 0.5 * random.standard_normal((20, 7)).astype(np.float32)
+    names = [f"img_{number}" for number in range(20)]
+    parts = [
+        agreement(names[start : start + 6], found[start : start + 6], expected[start : start + 6])
+        for start in range(0, 20, 6)
+    ]
+    whole, total = agreement(names, found, expected), sum(parts, Agreement())
+    assert 0 < len(whole.flips) == 20 - whole.same_top1
+    assert total.flips == whole.flips
+    assert total.figures() == pytest.approx(whole.figures())
+    assert whole.distance == pytest.approx(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def test_equal_logits_agree_and_of_equal_classes_the_lower_ranks_higher():
+    logits = np.array([[3.0, 3.0, 1.0], [0.0, 2.0, 1.0]], np.float32)
+    same = agreement(["a", "b"], logits, logits)
+    assert (same.top1, same.top5, same.cosine, same.difference) == (1, 1, pytest.approx(1), 0)
+    assert agreement(["a"], np.array([[2.0, 3.0, 1.0]]), logits[:1]).flips[0].expected_margin == 0
+
+
+@pytest.mark.parametrize(
+    ("reference", "node"),
+    [
+        ("m.onnx", "/layer2/layer2.0/weigh/fc1/Conv"),
+        ("m.onnx", "/layer3/layer3.0/wide.1/Conv"),
+        ("m.onnx", "/fc/Gemm"),
+        ("reference.onnx", "/layer2/layer2.0/downsample/downsample.1/Conv"),
+        ("*.pth", "/conv1/conv1.3/Conv"),
+        ("*.pth", "/layer4/layer4.0/conv3/Conv"),
+    ],
+)
+def test_layers_names_the_node_whose_weight_was_changed(reference, node, work, tmp_path):
+    corrupt(work / "m_sim.onnx", tmp_path / "bad.onnx", node)
+    reference = checkpoint(work) if reference == "*.pth" else reference
+    result = compare(work, "--layers", reference, tmp_path / "bad.onnx", "--input=prep", "--json=layers.json")
+    assert_refused(result, f"bad.onnx parts from {reference} at {node}:")
+    found = json.loads((work / "layers.json").read_text())
+    assert found["first"]["node"] == node
+    assert len(found["worst"]) == 10
+
+
+@pytest.mark.parametrize("reference", ["m.onnx", "reference.onnx", "*.pth"])
+def test_layers_of_sound_graphs_do_not_part_and_cover_every_block(reference, work):
+    reference = work / (checkpoint(work) if reference == "*.pth" else reference)
+    layers = Layers(reference, work / "m_sim.onnx")
+    folder = TensorFolder(work / "prep", layers.judged.input)
+    found = layers.part(folder.load(list(folder.files)[:3]), 1e-4)
+    assert found.first is None
+    assert {f"/layer{stage}/layer{stage}.0/relu_4/Relu_output_0" for stage in (1, 2, 3, 4)} <= set(layers.order)
+
+
+def chain(count: int) -> dict[str, list[str]]:
+    """A line of values, each fed by the one before."""
+    return {str(number): [str(number - 1)] if number else [] for number in range(count)}
+
+
+def test_the_first_of_many_is_found_in_few_looks():
+    looks = []
+
+    def parted(value):
+        looks.append(value)
+        return int(value) >= 700
+
+    assert find_first(list(chain(1000)), chain(1000), parted) == "700"
+    assert len(set(looks)) <= math.ceil(math.log2(1000)) + 2
+
+
+def test_a_branch_beside_that_agrees_does_not_hide_the_first():
+    feeders = {**chain(3), "off": ["2"], "off, too": ["off"], "beside": ["2"], "beside, too": ["beside"]}
+    feeders.update({"joined": ["off, too", "beside, too"], "end": ["joined"]})
+    assert find_first(list(feeders), feeders, {"off", "off, too", "joined", "end"}.__contains__) == "off"
+
+
+def test_graphs_whose_last_node_agrees_do_not_part():
+    assert find_first(list(chain(9)), chain(9), lambda value: False) is None
