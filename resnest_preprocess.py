@@ -8,6 +8,7 @@ from ResNeSt.cards import card, names
 from ResNeSt.errors import run
 from ResNeSt.preprocess import preprocess
 from ResNeSt.recipes import RECIPES
+from ResNeSt.shards import SHARD_IMAGES
 from ResNeSt.tensors import LAYOUTS, TensorFormat
 
 
@@ -22,6 +23,11 @@ def main() -> int:
     parser.add_argument(
         "--dtype", default="float32", choices=list(LAYOUTS), help="float32 NCHW [default] or uint8 NHWC"
     )
+    parser.add_argument(
+        "--pack",
+        action="store_true",
+        help=f"write {SHARD_IMAGES:,} images a file, for engines on cpu; ais_bench takes a file per image",
+    )
     parser.add_argument("--workers", type=int, help="threads [one per core]")
     parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
     options = parser.parse_args()
@@ -30,7 +36,7 @@ def main() -> int:
     made = TensorFormat(
         options.recipe or found.recipe, options.size or found.size, options.dtype, found.mean, found.std
     )
-    outcome = preprocess(options.source, options.target, made, options.workers)
+    outcome = preprocess(options.source, options.target, made, options.workers, options.pack)
     for reason in outcome.broken.values():
         print(f"broken: {reason}")
     print(

@@ -18,6 +18,7 @@ from typing import Any, Dict, List
 
 from ResNeSt.errors import MissingRuntimeError, PipelineError
 from ResNeSt.files import PathLike, read_json
+from ResNeSt.tensors import refuse_packed
 
 ALLOWED_PATH = re.compile(r"[_A-Za-z0-9/.-]+")
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -89,8 +90,12 @@ def check_path(path: PathLike) -> None:
 
 
 def check_input(path: PathLike) -> None:
-    """check_path, and that neither the file, nor the folder and the files in it, are open to others or theirs."""
+    """check_path, and that neither the file, nor the folder and the files in it, are open to others or theirs.
+
+    Nor may the folder's tensors be packed.
+    """
     check_path(path)
+    refuse_packed(path)
     path = Path(path)
     for part in [path, *(path.iterdir() if path.is_dir() else ())]:
         found = part.stat()

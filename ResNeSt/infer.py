@@ -21,7 +21,7 @@ from ResNeSt.engines import NAMES, Engine, TensorSpec, open_engine
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
 from ResNeSt.files import stem, whole, write_json
 from ResNeSt.parallel import in_parallel
-from ResNeSt.tensors import check_tensors, read_bytes, tensor_files
+from ResNeSt.tensors import TensorFile, check_tensors, read_bytes, refuse_packed, tensor_files
 
 READERS = 2
 PURE_NAME = "pure_infer_data"
@@ -94,9 +94,13 @@ def _hand_over_om() -> None:
     """Becomes ais_bench, with every argument as it is, where the model is a `.om`."""
     model = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     model.add_argument("--model", "-m", default="")
-    path = model.parse_known_args()[0].model
+    model.add_argument("--input", "-i")
+    options = model.parse_known_args()[0]
+    path = options.model
     if not path.endswith(".om"):
         return
+    if options.input:
+        refuse_packed(options.input)
     if importlib.util.find_spec("ais_bench") is None:
         raise MissingRuntimeError(
             f"{path}: ais_bench is not installed here; run this on an Ascend host (requirements-npu.txt says how to "
@@ -158,23 +162,24 @@ def _file_batches(spec: TensorSpec, source: str) -> Batches:
     check_tensors(source, spec.shape, spec.dtype)
     first = len(read_bytes(files[0]))
     if first == 0 or spec.nbytes % first:
-        raise PipelineError(f"[ERROR] arg0 tensorsize: {spec.nbytes} filesize: {first} not match ({files[0]})")
+        raise PipelineError(f"[ERROR] arg0 tensorsize: {spec.nbytes} filesize: {first} not match ({files[0].path})")
     size = spec.nbytes // first
     groups = [files[start : start + size] for start in range(0, len(files), size)]
     _say(f"get filesperbatch files0 size:{first} tensor0size:{spec.nbytes} filesperbatch:{size} runcount:{len(groups)}")
 
-    def load(group: Sequence[str]) -> np.ndarray:
-        parts = [_read_sized(name, first) for name in group]
+    def load(group: Sequence[TensorFile]) -> np.ndarray:
+        parts = [_read_sized(tensor, first) for tensor in group]
         parts += parts[:1] * (size - len(group))  # ais_bench pads with the batch's first file
         return np.frombuffer(bytearray().join(parts), spec.dtype).reshape(spec.shape)
 
-    return Batches(len(groups), (Batch(group, tensor) for group, tensor in in_parallel(load, groups, READERS)))
+    loaded = in_parallel(load, groups, READERS)
+    return Batches(len(groups), (Batch([file.path for file in group], tensor) for group, tensor in loaded))
 
 
-def _read_sized(path: str, nbytes: int) -> bytes:
-    content = read_bytes(path)
+def _read_sized(tensor: TensorFile, nbytes: int) -> bytes:
+    content = read_bytes(tensor)
     if len(content) != nbytes:
-        raise PipelineError(f"{path}: {len(content)} bytes, the first file has {nbytes}; make the tensor again")
+        raise PipelineError(f"{tensor.path}: {len(content)} bytes, the first file has {nbytes}; make the tensor again")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Stage 1: a folder of images becomes a folder of tensors, one file per image.
+"""Stage 1: a folder of images becomes a folder of tensors, one file per image or packed into few.
 
 Threads do the work: Pillow's decoder and resizer and NumPy's look-ups release the interpreter lock, so they scale over
 cores without the start-up time and the memory of processes.
@@ -7,11 +7,12 @@ cores without the start-up time and the memory of processes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Optional
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -21,7 +22,8 @@ from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, natural_key, sole_writer, stem, whole
 from ResNeSt.parallel import cores, in_parallel
 from ResNeSt.recipes import RECIPES, normalisation_table, normalise
-from ResNeSt.tensors import TensorFormat, TensorSet, list_tensors, read_index, write_index
+from ResNeSt.shards import SHARD_IMAGES, Shard, list_shards, read_shard, shard_path, write_shard
+from ResNeSt.tensors import TensorFormat, TensorSet, list_tensors, read_index, tensor_name, write_index
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -38,6 +40,17 @@ class Outcome:
     kept: int
     broken: Dict[str, str]
     seconds: float
+
+
+class Row(NamedTuple):
+    """An image on its way into a shard, and the array that takes its tensor."""
+
+    shard: Path
+    image: str
+    tensor: np.ndarray
+
+
+Result = TypeVar("Result")
 
 
 def find_images(source: PathLike) -> List[str]:
@@ -106,45 +119,54 @@ def tensor_maker(made: TensorFormat) -> Callable[[PathLike, np.ndarray], None]:
     return make
 
 
-def preprocess(source: PathLike, target: PathLike, made: TensorFormat, workers: Optional[int] = None) -> Outcome:
-    """Writes `<target>/<name>.bin` for every image of `source`, and `tensors.json`.
+def preprocess(
+    source: PathLike, target: PathLike, made: TensorFormat, workers: Optional[int] = None, packed: bool = False
+) -> Outcome:
+    """Writes `<target>/<name>.bin` for every image of `source`, or shards (ResNeSt.shards), and `tensors.json`.
 
-    Tensors that an interrupted run left are kept if they are whole and not older than their image. Raises PipelineError
+    Files that an interrupted run left are kept if they are whole and not older than their images. Raises PipelineError
     where `target` holds anything else.
     """
     images = find_images(source)
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
+    workers = workers or cores()
+    begun = TensorSet(made, images=len(images), count=0, complete=False, packed=packed)
     started = time.perf_counter()
     with sole_writer(target):
-        _refuse_foreign_tensors(target, images, made)
-        write_index(target, TensorSet(made, images=len(images), count=0, complete=False))
-        missing = [image for image in images if not _is_current(image, target, made.nbytes)]
-        kept = len(images) - len(missing)
-        broken = _write_all(missing, target, made, workers or cores())
+        _refuse_foreign_tensors(target, begun)
+        shards = _missing_shards(images, source, target, made) if packed else {}
+        missing = list(itertools.chain(*shards.values())) if packed else _missing_images(images, target, made)
+        write_index(target, begun)
+        broken = _write_shards(shards, made, workers) if packed else _write_files(missing, target, made, workers)
         count = len(images) - len(broken)
-        write_index(target, TensorSet(made, len(images), count, complete=True, broken=tuple(broken)))
+        write_index(target, dataclasses.replace(begun, count=count, complete=True, broken=tuple(broken)))
+    kept = len(images) - len(missing)
     return Outcome(len(missing) - len(broken), kept, broken, time.perf_counter() - started)
 
 
 def tensor_path(target: Path, image: PathLike) -> Path:
     """Where the tensor of `image` goes."""
-    return target / f"{stem(image)}.bin"
+    return target / tensor_name(image)
 
 
-def _refuse_foreign_tensors(target: Path, images: List[str], made: TensorFormat) -> None:
-    there = list_tensors(target)
+def _refuse_foreign_tensors(target: Path, making: TensorSet) -> None:
     index = read_index(target)
-    if there and (index is None or index.format != made):
-        held = index.format if index else "tensors of another program"
-        raise PipelineError(f"{target}: holds {held}, this run makes {made}; choose another folder or delete it")
-    expected = {f"{stem(image)}.bin" for image in images}
-    foreign = [name for name in there if name not in expected]
+    if list_tensors(target) and (index is None or (index.format, index.packed) != (making.format, making.packed)):
+        held = index or "tensors of another program"
+        raise PipelineError(f"{target}: holds {held}, this run makes {making}; choose another folder or delete it")
+
+
+def _missing_images(images: List[str], target: Path, made: TensorFormat) -> List[str]:
+    """The images whose tensor is yet to be made; raises PipelineError where `target` holds tensors of others."""
+    expected = {tensor_name(image) for image in images}
+    foreign = [name for name in list_tensors(target) if name not in expected]
     if foreign:
         raise PipelineError(
             f"{target}: holds {len(foreign)} tensors without an image, such as {foreign[0]}; "
             "choose another folder or delete them"
         )
+    return [image for image in images if not _is_current(image, target, made.nbytes)]
 
 
 def _is_current(image: PathLike, target: Path, nbytes: int) -> bool:
@@ -155,7 +177,7 @@ def _is_current(image: PathLike, target: Path, nbytes: int) -> bool:
     return tensor.st_size == nbytes and tensor.st_mtime_ns >= os.stat(image).st_mtime_ns
 
 
-def _write_all(images: List[str], target: Path, made: TensorFormat, workers: int) -> Dict[str, str]:
+def _write_files(images: List[str], target: Path, made: TensorFormat, workers: int) -> Dict[str, str]:
     make = tensor_maker(made)
     own = threading.local()  # a tensor per thread, since fresh memory costs more than filling it
 
@@ -172,7 +194,65 @@ def _write_all(images: List[str], target: Path, made: TensorFormat, workers: int
             file.write(own.tensor.data)
         return None
 
-    results = in_parallel(work, images, workers)
-    # disable=None: a bar on a terminal, nothing in a log file.
-    bar = tqdm(results, total=len(images), unit="img", desc="preprocess", disable=None)
+    bar = _bar(in_parallel(work, images, workers), len(images))
     return {os.path.basename(image): reason for image, reason in bar if reason is not None}
+
+
+def _bar(results: Iterable[Result], images: int) -> Iterable[Result]:
+    # disable=None: a bar on a terminal, nothing in a log file.
+    return tqdm(results, total=images, unit="img", desc="preprocess", disable=None)
+
+
+def _missing_shards(images: List[str], source: PathLike, target: Path, made: TensorFormat) -> Dict[Path, List[str]]:
+    """The shards that are yet to be made, with their images; raises PipelineError where one holds other images.
+
+    A shard that lacks broken images is made anew, since they may have been repaired.
+    """
+    starts = range(0, len(images), SHARD_IMAGES)
+    shards = {shard_path(target, number): images[start : start + SHARD_IMAGES] for number, start in enumerate(starts)}
+    for path in list_shards(target):
+        found = _whole_shard(path, made)
+        group = shards.get(path, [])
+        names = {os.path.basename(image) for image in group}
+        if not names or (found and {*found.images, *found.broken} != names):
+            raise PipelineError(
+                f"{path}: holds other images than {source} has in its place now; choose another folder or delete it"
+            )
+        if found and not found.broken and path.stat().st_mtime_ns >= max(os.stat(image).st_mtime_ns for image in group):
+            del shards[path]
+    return shards
+
+
+def _whole_shard(path: Path, made: TensorFormat) -> Optional[Shard]:
+    try:
+        return read_shard(path, made.shape, made.dtype)
+    except PipelineError:
+        return None
+
+
+def _write_shards(shards: Dict[Path, List[str]], made: TensorFormat, workers: int) -> Dict[str, str]:
+    make = tensor_maker(made)
+    ahead = 2 * workers
+    # One for each image that is begun and not yet written, filled in turn.
+    tensors = itertools.cycle(np.empty((ahead + 1, *made.shape), made.dtype))
+    rows = (Row(path, image, next(tensors)) for path, images in shards.items() for image in images)
+    broken: Dict[str, str] = {}
+
+    def work(row: Row) -> Optional[str]:
+        try:
+            make(row.image, row.tensor)
+        except BrokenImageError as error:
+            return str(error)
+        return None
+
+    def named(results: Iterable[Tuple[Row, Optional[str]]]) -> Iterator[Tuple[str, Optional[np.ndarray]]]:
+        for row, reason in results:
+            name = os.path.basename(row.image)
+            if reason is not None:
+                broken[name] = reason
+            yield name, row.tensor if reason is None else None
+
+    bar = _bar(in_parallel(work, rows, workers, ahead), sum(map(len, shards.values())))
+    for path, results in itertools.groupby(bar, key=lambda result: result[0].shard):
+        write_shard(path, made.shape, made.dtype, named(results))
+    return broken

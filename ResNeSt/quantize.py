@@ -19,11 +19,11 @@ from ResNeSt import onnx_header
 from ResNeSt.agreement import Agreement, agreement
 from ResNeSt.engines import open_engine, run_images
 from ResNeSt.errors import MissingRuntimeError, PipelineError
-from ResNeSt.files import PathLike, sha256, whole
+from ResNeSt.files import PathLike, sha256, stem, whole
 from ResNeSt.layers import Layers
 from ResNeSt.metadata import SECTION
 from ResNeSt.network import Network
-from ResNeSt.tensors import check_tensors, list_tensors, read_tensor, spread
+from ResNeSt.tensors import TensorFile, check_tensors, find_tensors, read_tensor, spread
 
 CALIBRATED, HELD_OUT = 128, 64
 FEWEST = 12
@@ -34,10 +34,10 @@ WORST_LAYERS, COMPARED_IMAGES = 5, 8
 
 
 class Tensors(NamedTuple):
-    """Tensor files to calibrate with, and others to judge the result by."""
+    """Tensors to calibrate with, and others to judge the result by."""
 
-    calibration: List[Path]
-    held_out: List[Path]
+    calibration: List[TensorFile]
+    held_out: List[TensorFile]
 
 
 def choose(folder: PathLike, network: Network) -> Tensors:
@@ -46,21 +46,22 @@ def choose(folder: PathLike, network: Network) -> Tensors:
     Raises PipelineError unless the folder holds float32 tensors of the network's size, at least 12.
     """
     check_tensors(folder, network.shape(1), "float32")
-    names = list_tensors(folder) if Path(folder).is_dir() else []
-    if len(names) < FEWEST:
+    files = find_tensors(folder) if Path(folder).is_dir() else []
+    if len(files) < FEWEST:
         raise PipelineError(
-            f"{folder}: {len(names)} tensors, calibration takes {FEWEST} and better {CALIBRATED + HELD_OUT}; "
+            f"{folder}: {len(files)} tensors, calibration takes {FEWEST} and better {CALIBRATED + HELD_OUT}; "
             "make float32 tensors with resnest_preprocess.py"
         )
-    chosen = [Path(folder, name) for name in spread(names, CALIBRATED + HELD_OUT)]
-    return Tensors([path for index, path in enumerate(chosen) if index % 3 != 2], chosen[2::3])
+    chosen = spread(files, CALIBRATED + HELD_OUT)
+    return Tensors([file for index, file in enumerate(chosen) if index % 3 != 2], chosen[2::3])
 
 
 def describe(source: Path, tensors: Tensors) -> Dict[str, str]:
     """What a quantized file is made of, as it says itself."""
+    folder = Path(tensors.calibration[0].path).parent
     return {
         f"{SECTION}.quantized": f"{source.name} sha256:{sha256(source)}",
-        f"{SECTION}.calibration": f"{len(tensors.calibration)} tensors of {tensors.calibration[0].parent.name}",
+        f"{SECTION}.calibration": f"{len(tensors.calibration)} tensors of {folder.name}",
     }
 
 
@@ -81,7 +82,7 @@ def quantize(network: Network, target: Path, tensors: Tensors) -> None:
         raise MissingRuntimeError(f"int8 takes NNCF ({error}); run: pip install -r requirements.txt") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)
     model = onnx.version_converter.convert_version(onnx.load(str(network.path)), PER_CHANNEL_OPSET)
-    batches = nncf.Dataset(list(tensors.calibration), lambda path: {network.input_name: _images(network, [path])})
+    batches = nncf.Dataset(list(tensors.calibration), lambda file: {network.input_name: _images(network, [file])})
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it paints progress bars
             quantized = nncf.quantize(
@@ -99,22 +100,22 @@ def quantize(network: Network, target: Path, tensors: Tensors) -> None:
         onnx.save(quantized, str(temporary))
 
 
-def _images(network: Network, paths: Sequence[Path]) -> np.ndarray:
-    """float32 (N, 3, H, W) of the tensor files."""
-    return np.stack([read_tensor(path, network.shape(1)[1:], "float32") for path in paths])
+def _images(network: Network, files: Sequence[TensorFile]) -> np.ndarray:
+    """float32 (N, 3, H, W) of the tensors."""
+    return np.stack([read_tensor(file, network.shape(1)[1:], "float32") for file in files])
 
 
-def measure(network: Network, model: Path, held_out: Sequence[Path]) -> Agreement:
+def measure(network: Network, model: Path, held_out: Sequence[TensorFile]) -> Agreement:
     """Runs a compiled model, and the network in fp32, on the held-out tensors."""
     engine = open_engine(model)
     size = engine.input.shape[0]
     truth = open_engine(network.path, "onnxruntime", size)
     total = Agreement()
     for start in range(0, len(held_out), size):
-        paths = held_out[start : start + size]
-        images = _images(network, paths)
+        files = held_out[start : start + size]
+        images = _images(network, files)
         found = run_images(engine, _as_input(network, images, engine.input.dtype))
-        total += agreement([path.stem for path in paths], found, run_images(truth, images))
+        total += agreement([stem(file.path) for file in files], found, run_images(truth, images))
     return total
 
 
@@ -131,7 +132,7 @@ class Gate:
     """What a model compiled for a CPU must pass: `minimum` share of the held-out tensors with the top-1 of fp32."""
 
     network: Network
-    held_out: List[Path]
+    held_out: List[TensorFile]
     minimum: float
 
     def check(self, model: Path, source: Path, name: str) -> None:

@@ -49,7 +49,7 @@ class TensorFolder:
 
     def __init__(self, folder: PathLike, like: TensorSpec) -> None:
         self.folder = folder
-        self.files = {stem(path): path for path in tensor_files(folder)}
+        self.files = {stem(tensor.path): tensor for tensor in tensor_files(folder)}
         index = read_index(folder)
         self.shape = index.format.shape if index else like.shape[1:]
         self.dtype = index.format.dtype if index else like.dtype
@@ -150,7 +150,7 @@ def _by_image(path: Path, listed: Iterable[str]) -> Dict[str, str]:
     return outputs
 
 
-def _common_names(lists: Sequence[Tuple[PathLike, Mapping[str, str]]]) -> List[str]:
+def _common_names(lists: Sequence[Tuple[PathLike, Mapping[str, object]]]) -> List[str]:
     """The images of every list, which must be the same, in natural order."""
     (first, expected), *others = lists
     for path, found in others:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, natural_key, read_json, stem, write_json
+from ResNeSt.shards import list_shards, read_shard
 
 Item = TypeVar("Item")
 
@@ -53,13 +54,32 @@ class TensorFormat:
 
 @dataclasses.dataclass(frozen=True)
 class TensorSet:
-    """A folder of tensors: their format, the images of the source, the tensors made, the images that failed."""
+    """A folder of tensors: their format, the images of the source, the tensors made, the images that failed.
+
+    `packed` is whether they lie in shards (ResNeSt.shards), not in a file each.
+    """
 
     format: TensorFormat
     images: int
     count: int
     complete: bool
     broken: Tuple[str, ...] = ()
+    packed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.format}, {'packed' if self.packed else 'a file each'}"
+
+
+class TensorFile(NamedTuple):
+    """One tensor: the path that stands for it in results, and, where it is packed, the part of a shard that it is.
+
+    A packed tensor goes by the path that its own file would have.
+    """
+
+    path: str
+    shard: Optional[str] = None
+    offset: int = 0
+    nbytes: int = 0
 
 
 def index_path(folder: PathLike) -> Path:
@@ -104,7 +124,13 @@ def _tensor_set(fields: Any) -> TensorSet:
         count=int(fields["count"]),
         complete=bool(fields["complete"]),
         broken=tuple(str(name) for name in fields["broken"]),
+        packed=bool(fields.get("packed", False)),
     )
+
+
+def tensor_name(image: PathLike) -> str:
+    """Name of the tensor of `image`."""
+    return f"{stem(image)}.bin"
 
 
 def list_tensors(folder: PathLike) -> List[str]:
@@ -113,39 +139,69 @@ def list_tensors(folder: PathLike) -> List[str]:
     return sorted(found, key=natural_key)
 
 
-def tensor_files(source: PathLike) -> List[str]:
-    """Paths of the tensor files of a folder in ais_bench's order, or the one file that `source` is.
+def find_tensors(folder: PathLike) -> List[TensorFile]:
+    """The tensors of `folder`, in ais_bench's order, in a file each or packed."""
+    index = read_index(folder)
+    if index is None or not index.packed:
+        return [TensorFile(os.path.join(folder, name)) for name in list_tensors(folder)]
+    return sorted(_packed_tensors(folder, index.format), key=lambda tensor: natural_key(tensor.path))
+
+
+def _packed_tensors(folder: PathLike, made: TensorFormat) -> Iterator[TensorFile]:
+    for path in list_shards(folder):
+        shard = read_shard(path, made.shape, made.dtype)
+        for row, image in enumerate(shard.images):
+            offset = shard.offset + row * made.nbytes
+            yield TensorFile(os.path.join(folder, tensor_name(image)), str(path), offset, made.nbytes)
+
+
+def tensor_files(source: PathLike) -> List[TensorFile]:
+    """The tensors of a folder in ais_bench's order, or the one file that `source` is.
 
     Raises PipelineError where there are none, or where two would give results of one name.
     """
     if os.path.isfile(source):
-        return [os.fspath(source)]
+        return [TensorFile(os.fspath(source))]
     if not os.path.isdir(source):
         raise PipelineError(f"{source}: no such folder; resnest_preprocess.py makes it")
-    names = list_tensors(source)
-    if not names:
+    found = find_tensors(source)
+    if not found:
         raise PipelineError(f"{source}: holds no .bin or .npy files; resnest_preprocess.py makes them")
-    if len({stem(name) for name in names}) < len(names):
+    if len({stem(tensor.path) for tensor in found}) < len(found):
         raise PipelineError(
             f"{source}: two files share a name up to the first dot, their results would too; rename one"
         )
-    return [os.path.join(source, name) for name in names]
+    return found
 
 
-def read_bytes(path: PathLike) -> bytes:
-    """The values of a tensor file, without the header that a `.npy` has."""
-    if os.fspath(path).lower().endswith(".npy"):
-        return np.load(path, allow_pickle=False).tobytes()
-    return Path(path).read_bytes()
+def read_bytes(tensor: TensorFile) -> bytes:
+    """The values of a tensor, without the header that a `.npy` has."""
+    if tensor.shard is not None:
+        with open(tensor.shard, "rb") as file:
+            file.seek(tensor.offset)
+            return file.read(tensor.nbytes)
+    if tensor.path.lower().endswith(".npy"):
+        return np.load(tensor.path, allow_pickle=False).tobytes()
+    return Path(tensor.path).read_bytes()
 
 
-def read_tensor(path: PathLike, shape: Sequence[int], dtype: str) -> np.ndarray:
-    """A tensor file as an array of `shape`, without the batch axis; raises PipelineError where its size is another."""
-    content = read_bytes(path)
+def refuse_packed(folder: PathLike) -> None:
+    """Raises PipelineError where `folder` holds packed tensors, which ais_bench cannot read."""
+    index = read_index(folder)
+    if index and index.packed:
+        raise PipelineError(
+            f"{folder}: holds packed tensors, which ais_bench cannot read; "
+            "run resnest_preprocess.py without --pack into another folder"
+        )
+
+
+def read_tensor(tensor: TensorFile, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """A tensor as an array of `shape`, without the batch axis; raises PipelineError where its size is another."""
+    content = read_bytes(tensor)
     expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if len(content) != expected:
         raise PipelineError(
-            f"{path}: {len(content)} bytes, {dtype} {list(shape)} takes {expected}; make the tensor again"
+            f"{tensor.path}: {len(content)} bytes, {dtype} {list(shape)} takes {expected}; make the tensor again"
         )
     return np.frombuffer(content, dtype).reshape(shape)
 
@@ -171,7 +227,7 @@ def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str) -> None:
             f"{folder}: holds {made} tensors of shape {list(made.shape)}, the model takes {dtype} {list(shape[1:])}; "
             "run resnest_preprocess.py with the model's size and dtype, or compile the model for these tensors"
         )
-    here = len(list_tensors(folder))
+    here = len(find_tensors(folder))
     if not tensors.complete or here != tensors.count:
         raise PipelineError(
             f"{folder}: {here} tensors of {tensors.count if tensors.complete else tensors.images} are there; "

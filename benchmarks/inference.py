@@ -22,7 +22,7 @@ from ResNeSt.engines import Engine, open_engine
 from ResNeSt.export import FORMS
 from ResNeSt.metadata import SECTION
 from ResNeSt.models import create_model
-from ResNeSt.tensors import list_tensors
+from ResNeSt.tensors import find_tensors, read_tensor
 
 PRECISIONS = ("fp32", "bf16", "int8")
 BATCHES = (1, 4, 8, 16)
@@ -52,8 +52,9 @@ def _quantize_by_nncf(folder: Path, tensors: Path) -> None:
 
     model = openvino.Core().read_model(folder / "m_sim.onnx")
     model.reshape([1, 3, MODEL.size, MODEL.size])
-    files = [tensors / name for name in list_tensors(tensors)[: quantize.CALIBRATED]]
-    images = nncf.Dataset(files, lambda path: np.fromfile(path, np.float32).reshape(1, 3, MODEL.size, MODEL.size))
+    shape = (3, MODEL.size, MODEL.size)
+    files = find_tensors(tensors)[: quantize.CALIBRATED]
+    images = nncf.Dataset(files, lambda file: read_tensor(file, shape, "float32")[None])
     quantized = nncf.quantize(model, images)
     quantized.set_rt_info("int8", [SECTION, "precision"])
     for batch in BATCHES:
