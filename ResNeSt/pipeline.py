@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from ResNeSt.scoring import Score, score_summary
 from ResNeSt.tables import table
 
 PROJECT = Path(__file__).resolve().parent.parent
-DEMO = PROJECT / "demo"
+DEMO = Path(os.path.relpath(PROJECT / "demo"))  # as short as can be, since commands with it are printed
 
 # float32 differs by rounding, about 1e-6; the other precisions may flip images that were close.
 FP32 = Tolerance(agreement=0.999, difference=1e-3)
