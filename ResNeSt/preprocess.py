@@ -26,6 +26,7 @@ from ResNeSt.shards import SHARD_IMAGES, Shard, list_shards, read_shard, shard_p
 from ResNeSt.tensors import TensorFormat, TensorSet, list_tensors, read_index, tensor_name, write_index
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+Result = TypeVar("Result")
 
 
 class BrokenImageError(PipelineError):
@@ -48,9 +49,6 @@ class Row(NamedTuple):
     shard: Path
     image: str
     tensor: np.ndarray
-
-
-Result = TypeVar("Result")
 
 
 def find_images(source: PathLike) -> List[str]:

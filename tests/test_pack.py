@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from ResNeSt import network, quantize
 from ResNeSt.errors import PipelineError
 from ResNeSt.preprocess import find_images
-from ResNeSt.shards import SHARD_IMAGES
+from ResNeSt.shards import SHARD_IMAGES, list_shards, write_shard
 from ResNeSt.tensors import check_tensors, read_bytes, read_index, tensor_files
 from tests.conftest import PROJECT, assert_refused, call, picture
 
@@ -112,6 +113,23 @@ def test_a_second_run_makes_shards_that_are_lost_cut_short_or_older_than_an_imag
     assert contents(out) == contents(packed)
 
 
+def test_a_shard_that_is_made_anew_is_not_there_until_it_is_whole(tmp_path):
+    path = tmp_path / "shard_00000.npy"
+    tensor = np.zeros((2, 2, 3), np.uint8)
+    write_shard(path, tensor.shape, "uint8", [("a.png", tensor), ("b.png", None)])
+    seen = []
+
+    def tensors() -> Iterator[tuple[str, np.ndarray]]:
+        yield "b.png", tensor
+        seen.extend(list_shards(tmp_path))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(path, tensor.shape, "uint8", tensors())
+    assert seen == list_shards(tmp_path) == []
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_an_undecodable_image_is_named_and_left_out_and_its_shard_is_made_again_when_it_is_repaired(copy, packed):
     images, out = copy
     whole = (images / "img_1030.bmp").read_bytes()
@@ -123,6 +141,7 @@ def test_an_undecodable_image_is_named_and_left_out_and_its_shard_is_made_again_
     before, after = (np.load(folder / "shard_00001.npy") for folder in (packed, out))
     assert np.array_equal(after, np.delete(before, 6, axis=0))
     (images / "img_1030.bmp").write_bytes(whole)
+    os.utime(images / "img_1030.bmp", (0, 0))  # as a copy that keeps its date
     assert "1024 tensors written, 1124 kept" in pack(images, out, *SMALL).stdout
     assert contents(out) == contents(packed)
 
@@ -145,6 +164,12 @@ def test_images_that_came_or_went_are_not_mixed_with_older_shards(copy, packed):
     (images / "later_5.bmp").rename(images / "img_5.bmp")
     assert_refused(call(SCRIPT, images, out, "--pack", *SMALL), "shard_00002.npy: holds other images than")
     assert contents(out) == contents(packed)
+
+
+def test_a_shard_past_the_last_image_is_refused_though_it_is_damaged(copy):
+    images, out = copy
+    (out / "shard_00007.npy").write_bytes(b"")
+    assert_refused(call(SCRIPT, images, out, "--pack", *SMALL), "shard_00007.npy: holds other images than")
 
 
 @pytest.mark.parametrize(
