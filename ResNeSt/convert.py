@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from ResNeSt import atc, chips, network, openvino_ir, quantize, simplify
+from ResNeSt import atc, chips, network, openvino_ir, preflight, quantize, simplify
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
 from ResNeSt.files import read_json, sha256, write_json
 from ResNeSt.tensors import LAYOUTS
@@ -75,7 +75,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if chip.startswith("310P") and precision == "fp32":
         print("note: on a 310P AvgPool and MaxPool take no float32, so a network in fp32 does not stay on its AI core")
     simplified = args.output_dir / f"{args.onnx.stem}_sim.onnx"
-    source = _simplified(args.onnx, simplified, args.dry_run)
+    source = _simplified(args.onnx, simplified, args.dry_run or args.check)
+    if args.check:
+        targets = [args.output_dir / compiled_name(args.onnx.stem, batch, chip) for batch in batches]
+        preflight.run(network.read(source), chip, precision, targets)
+        return 0
     found = dataclasses.replace(network.read(source), path=simplified)
     job = Job(found, args.onnx.stem, args.output_dir, chip, args.dtype, precision, args.log)
     if args.calibration or precision == "int8":
@@ -98,6 +102,7 @@ def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="float32 tensors, to quantize and to judge by")
     parser.add_argument("--min-agreement", type=float, default=0.95, help="share with the top-1 of fp32 [%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
+    parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")
     parser.add_argument("--force", action="store_true", help="compile even what is up to date")
     return parser.parse_args(argv)

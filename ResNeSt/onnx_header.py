@@ -1,14 +1,14 @@
 """What an ONNX file says of itself, read without the onnx package, which an Ascend host does not have.
 
-Walks the protobuf wire format (field numbers of onnx.proto, IR version 3 on) over a memory map. Nodes and weights are
-stepped over, so a file of any size takes milliseconds.
+Walks the protobuf wire format (field numbers of onnx.proto, IR version 3 on) over a memory map. Weights are stepped
+over, so a file of any size takes milliseconds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import mmap
-from typing import Dict, Iterator, List, Tuple, Union
+from typing import Dict, FrozenSet, Iterator, List, Tuple, Union
 
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike
@@ -19,7 +19,8 @@ DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "floa
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
-_GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_NODE_OPERATOR = 4
 _TENSOR_NAME = 8
 
 
@@ -34,12 +35,17 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """Graph inputs (weights left out), graph outputs, operator-set version and metadata_props of an ONNX file."""
+    """Graph inputs (weights left out), graph outputs, operator-set version and metadata_props of an ONNX file.
+
+    `operators` are the types of its nodes, `domains` those of its operator sets ("" is ONNX's own).
+    """
 
     inputs: Tuple[Tensor, ...]
     outputs: Tuple[Tensor, ...]
     opset: int
     metadata: Dict[str, str]
+    operators: FrozenSet[str]
+    domains: Tuple[str, ...]
 
 
 def read(path: PathLike) -> Header:
@@ -54,7 +60,8 @@ def read(path: PathLike) -> Header:
 
 def _header(model: memoryview) -> Header:
     graphs = _messages(model, _MODEL_GRAPH)
-    opsets = [_integer(entry, 2) for entry in _messages(model, _MODEL_OPSET) if _string(entry, 1) in ("", "ai.onnx")]
+    sets = [(_string(entry, 1), _integer(entry, 2)) for entry in _messages(model, _MODEL_OPSET)]
+    opsets = [version for domain, version in sets if domain in ("", "ai.onnx")]
     if len(graphs) != 1 or not opsets:
         raise ValueError(f"{len(graphs)} graphs and {len(opsets)} operator sets, expected one of each")
     weights = {_string(tensor, _TENSOR_NAME) for tensor in _messages(graphs[0], _GRAPH_INITIALIZER)}
@@ -64,6 +71,8 @@ def _header(model: memoryview) -> Header:
         outputs=tuple(_tensor(value) for value in _messages(graphs[0], _GRAPH_OUTPUT)),
         opset=opsets[0],
         metadata={_string(entry, 1): _string(entry, 2) for entry in _messages(model, _MODEL_METADATA)},
+        operators=frozenset(_string(node, _NODE_OPERATOR) for node in _messages(graphs[0], _GRAPH_NODE)),
+        domains=tuple(domain for domain, _ in sets),
     )
 
 
