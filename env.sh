@@ -28,9 +28,10 @@ make_environment() {
 }
 
 install() {
-    local arguments=()
-    for file in "$@"; do arguments+=(-r "$file"); done
-    python -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}" |
-        sed -nu 's/^Collecting \([^ ]*\).*/  \1/p; s|^Processing .*/|  |p; s/^Installing collected packages.*/  unpacking/p'
-    return "${PIPESTATUS[0]}"
+    # One after the other: pip checks hashes for all packages of a call or for none.
+    for file in "$@"; do
+        python -m pip install --disable-pip-version-check --progress-bar off -r "$file" |
+            sed -nu 's/^Collecting \([^ ]*\).*/  \1/p; s|^Processing [^ ]*/\([^/ ]*\).*|  \1|p; s/^Installing collected packages.*/  unpacking/p'
+        [ "${PIPESTATUS[0]}" -eq 0 ] || return
+    done
 }

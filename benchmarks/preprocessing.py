@@ -39,7 +39,9 @@ def measure(images: Path, rounds: int) -> None:
         "decoding alone, all cores": lambda _: _drain(in_parallel(decode, paths, cores())),
         "this project, uint8 in memory": lambda _: _in_memory(paths),
         "this project, float32 files": lambda target: preprocess(images, target, _format("float32")),
+        "this project, float32 packed": lambda target: preprocess(images, target, _format("float32"), packed=True),
         "this project, uint8 files": lambda target: preprocess(images, target, _format("uint8")),
+        "this project, uint8 packed": lambda target: preprocess(images, target, _format("uint8"), packed=True),
     }
     rates = interleave({name: _timed(work, len(paths)) for name, work in contenders.items()}, rounds)
     report("preprocessing-224", ["way", "images/s"], [[name, f"{rate:.0f}"] for name, rate in rates.items()])

@@ -274,3 +274,9 @@ def test_bench_for_an_ascend_chip_refuses_packed_tensors(work, standins):
     flags = ["--model=m", "--input=packed", f"--labels={PROJECT / 'demo/val_label.txt'}"]
     result = call("bench.sh", "8", "310P3", *flags, cwd=work, env=standins)
     assert_refused(result, "packed: holds packed tensors, which ais_bench cannot read", "without --pack")
+
+
+def test_compare_reads_packed_tensors(work):
+    result = call("-m", "ResNeSt.compare", "m.onnx", "m_sim.onnx", "--input=packed", cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert "396" in result.stdout
