@@ -28,6 +28,7 @@ _PRECISION_OPTIONS = {
     "fp16": [],
     "fp32": ["--precision_mode=must_keep_origin_dtype"],
     "mixed": ["--precision_mode=allow_mix_precision"],
+    "int8": [],  # what is to run in int8 stands in the graph that AMCT wrote; the rest runs in fp16
 }
 
 _HINTS = {

@@ -22,7 +22,7 @@ CHIPS = (
 )
 _BY_LOWER_CASE = {chip.lower(): chip for chip in CHIPS}
 
-ASCEND_PRECISIONS = ("fp16", "fp32", "mixed")
+ASCEND_PRECISIONS = ("fp16", "fp32", "mixed", "int8")
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
 
 # The first row of a card: number and name | health. The second row has numbers below 100 in place of the name, or

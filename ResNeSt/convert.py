@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from ResNeSt import atc, chips, network, openvino_ir, preflight, quantize, simplify
+from ResNeSt import amct, atc, chips, network, openvino_ir, preflight, quantize, simplify
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
 from ResNeSt.files import read_json, sha256, write_json
 from ResNeSt.tensors import LAYOUTS
@@ -98,9 +98,13 @@ def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--onnx", type=Path, default=Path("resnest50.onnx"), metavar="FILE", help="[%(default)s]")
     parser.add_argument("--output-dir", type=Path, default=Path("."), metavar="DIR", help="[%(default)s]")
     parser.add_argument("--dtype", choices=list(LAYOUTS), default="float32", help="of the tensors [%(default)s]")
-    parser.add_argument("--precision", help="fp16, fp32 or mixed on Ascend [fp16]; fp32, bf16 or int8 on cpu [fp32]")
+    parser.add_argument(
+        "--precision", help="fp16, fp32, mixed or int8 on Ascend [fp16]; fp32, bf16 or int8 on cpu [fp32]"
+    )
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="float32 tensors, to quantize and to judge by")
-    parser.add_argument("--min-agreement", type=float, default=0.95, help="share with the top-1 of fp32 [%(default)s]")
+    parser.add_argument(
+        "--min-agreement", type=float, default=0.95, help="share with the top-1 of fp32, on cpu [%(default)s]"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")
@@ -109,22 +113,42 @@ def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 
 def _gated(job: Job, args: argparse.Namespace) -> Job:
-    """The job with a gate, and for int8 on the quantized file, which is made unless it is up to date."""
-    if job.chip != chips.CPU:
-        raise ArgumentError(f"--calibration is for cpu; on {job.chip} leave it out")
+    """The job on the quantized file for int8, which is made unless it is up to date; on cpu with a gate."""
     if not args.calibration:
         raise ArgumentError("--precision int8 takes --calibration DIR, a folder of float32 tensors of stage 1")
+    if job.chip != chips.CPU and job.precision != "int8":
+        raise ArgumentError(f"--calibration is for int8 on {job.chip}; leave it out for {job.precision}")
     tensors = quantize.choose(args.calibration, job.network)
-    job = dataclasses.replace(job, gate=quantize.Gate(job.network, tensors.held_out, args.min_agreement))
+    if job.chip == chips.CPU:
+        job = dataclasses.replace(job, gate=quantize.Gate(job.network, tensors.held_out, args.min_agreement))
     if job.precision != "int8":
         return job
+    quantized = _quantized_on_cpu if job.chip == chips.CPU else _quantized_for_ascend
+    target = quantized(job, tensors, args)
+    return dataclasses.replace(job, network=dataclasses.replace(job.network, path=target))
+
+
+def _quantized_on_cpu(job: Job, tensors: quantize.Tensors, args: argparse.Namespace) -> Path:
     target = job.folder / f"{job.stem}_int8.onnx"
     if args.dry_run:
         print(f"# NNCF: {job.network.path} -> {target}, {len(tensors.calibration)} tensors of {args.calibration}")
     elif args.force or not quantize.is_current(target, quantize.describe(job.network.path, tensors)):
         quantize.quantize(job.network, target, tensors)
         print(f"{target.name}: quantized from {job.network.path}, {len(tensors.calibration)} tensors")
-    return dataclasses.replace(job, network=dataclasses.replace(job.network, path=target))
+    return target
+
+
+def _quantized_for_ascend(job: Job, tensors: quantize.Tensors, args: argparse.Namespace) -> Path:
+    target, count = amct.target_of(job.folder, job.stem), len(tensors.calibration)
+    made_of = quantize.describe(job.network.path, tensors)
+    if args.dry_run:
+        print(f"# in a scratch directory with {count} tensors of {args.calibration} in ./data and this ./quant.cfg:")
+        print("".join(f"# {line}\n" for line in amct.configuration(job.network, count).splitlines()), end="")
+        print(shlex.join(amct.command(job.network)))
+    elif args.force or not amct.is_current(target, made_of):
+        print(f"{target.name}: AMCT calibrates on {count} tensors, which takes minutes", flush=True)
+        amct.quantize(job.network, target, tensors.calibration, made_of, verbose=job.log is not None)
+    return target
 
 
 def _simplified(source: Path, target: Path, dry_run: bool) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import mmap
-from typing import Dict, FrozenSet, Iterator, List, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Tuple, Union
 
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike
@@ -20,7 +20,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_NODE_OPERATOR = 4
+_NODE_NAME, _NODE_OPERATOR = 3, 4
 _TENSOR_NAME = 8
 
 
@@ -33,18 +33,25 @@ class Tensor:
     shape: Tuple[Union[int, str], ...]
 
 
+class Node(NamedTuple):
+    """A node's name, which may be empty, and the type of its operator."""
+
+    name: str
+    operator: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """Graph inputs (weights left out), graph outputs, operator-set version and metadata_props of an ONNX file.
+    """Graph inputs (weights left out), outputs and nodes, operator-set version and metadata_props of an ONNX file.
 
-    `operators` are the types of its nodes, `domains` those of its operator sets ("" is ONNX's own).
+    `domains` are those of its operator sets ("" is ONNX's own).
     """
 
     inputs: Tuple[Tensor, ...]
     outputs: Tuple[Tensor, ...]
     opset: int
     metadata: Dict[str, str]
-    operators: FrozenSet[str]
+    nodes: Tuple[Node, ...]
     domains: Tuple[str, ...]
 
 
@@ -71,7 +78,9 @@ def _header(model: memoryview) -> Header:
         outputs=tuple(_tensor(value) for value in _messages(graphs[0], _GRAPH_OUTPUT)),
         opset=opsets[0],
         metadata={_string(entry, 1): _string(entry, 2) for entry in _messages(model, _MODEL_METADATA)},
-        operators=frozenset(_string(node, _NODE_OPERATOR) for node in _messages(graphs[0], _GRAPH_NODE)),
+        nodes=tuple(
+            Node(_string(node, _NODE_NAME), _string(node, _NODE_OPERATOR)) for node in _messages(graphs[0], _GRAPH_NODE)
+        ),
         domains=tuple(domain for domain, _ in sets),
     )
 

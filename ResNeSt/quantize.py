@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
@@ -31,6 +32,11 @@ FEWEST = 12
 FLOAT_BRANCHES = [".*/weigh/.*", ".*/fc[12]/.*"]
 PER_CHANNEL_OPSET = 13  # QuantizeLinear takes an axis from here on
 WORST_LAYERS, COMPARED_IMAGES = 5, 8
+
+
+def is_float_branch(node: str) -> bool:
+    """Whether a node of this name is of an attention branch."""
+    return any(re.fullmatch(pattern, node) for pattern in FLOAT_BRANCHES)
 
 
 class Tensors(NamedTuple):
