@@ -1,4 +1,4 @@
-"""The tables' bars and lines, drawn from the CSV files of this machine."""
+"""The tables as bars, drawn from the CSV files of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ OURS, PEER, BOUND = "#0b6e99", "#b0b7bf", "#e0a458"
 
 
 def draw() -> None:
-    """Writes speed-<machine>.png beside the CSV files, where matplotlib is installed and the files are there."""
+    """Writes speed-<machine>.png beside the CSV files, where matplotlib is installed and all parts were measured."""
+    drawn = ("inference-resnest50", "preprocessing-224", "end-to-end-resnest50")
+    if not all((RESULTS / f"{name}-{machine()}.csv").is_file() for name in drawn):
+        return
     if not available("matplotlib", "matplotlib"):
         return
     import matplotlib
@@ -20,47 +23,25 @@ def draw() -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(13, 8), layout="constrained")
-    _lines(axes[0][0], "inference-resnest50", "ResNeSt-50, images/s by batch size")
-    _bars(axes[0][1], "preprocessing-224", "JPEG to tensor, images/s")
-    _bars(axes[1][0], "end-to-end-resnest50", "JPEG to top-1, whole processes, images/s")
-    _bars(axes[1][1], "scoring-50000", "50,000 results scored, seconds")
+    figure, axes = pyplot.subplots(3, 1, figsize=(10, 10), layout="constrained", height_ratios=(9, 12, 3))
+    _bars(axes[0], "inference-resnest50", "ResNeSt-50, images/s at the best batch size")
+    _bars(axes[1], "preprocessing-224", "JPEG to tensor, images/s")
+    _bars(axes[2], "end-to-end-resnest50", "JPEG to top-1, whole processes, images/s")
     path = RESULTS / f"speed-{machine()}.png"
     figure.savefig(path, dpi=110)
     print(f"drawn: {path.name}")
 
 
-def _read(name: str) -> tuple[list[str], list[list[str]]]:
-    path = RESULTS / f"{name}-{machine()}.csv"
-    if not path.is_file():
-        return [], []
-    head, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-    return head, rows
-
-
 def _bars(axes: Any, name: str, title: str) -> None:
-    _, rows = _read(name)
+    """A bar for the best figure of every row; of some tables only the first column is one."""
+    path = RESULTS / f"{name}-{machine()}.csv"
+    head, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
     rows.reverse()
-    names, values = [row[0] for row in rows], [float(row[1]) for row in rows]
+    settings = slice(1, None if head[-1].startswith("batch") else 2)
+    names, values = [row[0] for row in rows], [max(map(float, row[settings])) for row in rows]
     colours = [OURS if who.startswith("this project") else BOUND if "alone" in who else PEER for who in names]
-    axes.bar_label(axes.barh(names, values, color=colours), fmt="%.4g", padding=3)
-    axes.set_title(title, loc="left")
+    axes.bar_label(axes.barh(names, values, color=colours), fmt="%.4g", padding=3, fontsize=9)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.12)
-
-
-def _lines(axes: Any, name: str, title: str) -> None:
-    head, rows = _read(name)
-    batches = [column.removeprefix("batch ") for column in head[1:]]
-    for who, *values in rows:
-        rates = [float(value) for value in values]
-        ours = who.startswith("this project,")
-        axes.plot(batches, rates, color=OURS if ours else PEER, linewidth=2.5 if ours else 1.2, marker="o")
-        axes.annotate(
-            who, (len(batches) - 1, rates[-1]), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    axes.set_title(title, loc="left")
-    axes.set_xlabel("batch size")
-    axes.set_ylim(0)
-    axes.margins(x=0.02)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.1)
