@@ -12,13 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Dict, List, Sequence
 
 from ResNeSt import atc, onnx_header
 from ResNeSt.errors import MissingRuntimeError, PipelineError
-from ResNeSt.files import read_json, write_json
+from ResNeSt.files import read_json, scratch_folder, write_json
 from ResNeSt.network import Network
 from ResNeSt.quantize import is_float_branch
 from ResNeSt.tensors import TensorFile, read_bytes
@@ -78,7 +77,7 @@ def quantize(
             f"and run the same command again, or copy {network.path} and the calibration tensors to a host that has it"
         )
     target.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".amct.", dir=target.parent) as scratch:
+    with scratch_folder(target.parent, "amct") as scratch:
         _write_inputs(Path(scratch), network, calibration)
         result = subprocess.run(
             [program, *command(network)[1:]],

@@ -12,13 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional
 
 from ResNeSt import om
 from ResNeSt.errors import PipelineError
-from ResNeSt.files import whole
+from ResNeSt.files import scratch_folder, whole
 from ResNeSt.network import Network
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "null")
@@ -136,7 +135,7 @@ def compile_model(toolkit: Toolkit, arguments: List[str], target: Path, verbose:
     """
     # ATC drops kernel_meta/ and fusion_result.json where it stands. The folder lies beside the target, so that the
     # model is renamed and not copied.
-    with tempfile.TemporaryDirectory(prefix=".atc.", dir=target.parent) as scratch:
+    with scratch_folder(target.parent, "atc") as scratch:
         result = subprocess.run(
             [toolkit.atc, *arguments[1:]],
             cwd=scratch,

@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import datetime
+import math
 import os
 import platform
 from importlib import metadata
@@ -18,7 +19,7 @@ from ResNeSt import chips
 from ResNeSt.client import check_input, check_path, make_output_folder, read_summary, run_client
 from ResNeSt.convert import compiled_name, parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
-from ResNeSt.files import PathLike, whole, write_json
+from ResNeSt.files import PathLike, read_json, whole, write_json
 from ResNeSt.parallel import cores
 from ResNeSt.scoring import Result, score_summary
 from ResNeSt.tables import table
@@ -84,6 +85,13 @@ def _model(prefix: str, batch: int, chip: str) -> Path:
     path = Path(compiled_name(prefix, batch, chip))
     if not path.is_file():
         raise PipelineError(f"{path}: no such file; make it with: bash convert.sh {batch} {chip}")
+    record = path.with_name(f"{path.name}.json")
+    said = read_json(record) if record.is_file() else None
+    compiled_for = said.get("batch", batch) if isinstance(said, dict) else batch
+    if compiled_for != batch:
+        raise PipelineError(
+            f"{path}: is compiled for batch {compiled_for} ({record}); make it with: bash convert.sh {batch} {chip}"
+        )
     return path
 
 
@@ -110,6 +118,7 @@ def accuracy(model: Path, batch: int, output: Path, tensors: str, labels: str, d
     """Runs `tensors` through `model` and scores the results; raises PipelineError unless every image has a result."""
     flags = [f"--input={tensors}", f"--batchsize={batch}", f"--device={device}", "--outfmt", "TXT"]
     summary = run_client(model, output, f"result_bs{batch}", *flags)
+    _check_batch(model, batch, summary)
     result = score_summary(summary, labels)
     for kind, found in result.problems.items():
         if found:
@@ -118,6 +127,17 @@ def accuracy(model: Path, batch: int, output: Path, tensors: str, labels: str, d
                 f"look with: python ResNeSt_postprocess.py --result_path={summary} --gt_path={labels}"
             )
     return result
+
+
+def _check_batch(model: Path, batch: int, summary: Path) -> None:
+    """Raises PipelineError where a model of this batch size would have taken another number of runs."""
+    found = read_summary(summary)
+    runs, images = len(found["npu_compute_time_list"]), len(found["filesinfo"])
+    if runs != math.ceil(images / batch):
+        raise PipelineError(
+            f"{model}: took {runs} runs for {images} images, a batch of {batch} takes {math.ceil(images / batch)}; its "
+            "batch size is not that of its name, compile it again with convert.sh"
+        )
 
 
 def _row(batch: int, top1: Optional[float], top5: Optional[float], summary: Path) -> Row:

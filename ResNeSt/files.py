@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Iterator, Union
@@ -27,11 +29,23 @@ def whole(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    """Puts `path` into an OSError that names no file: a full disk does not say where it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
         raise
 
 
@@ -46,6 +60,33 @@ def sole_writer(folder: PathLike) -> Iterator[None]:
         lock(handle, folder)
         for leftover in Path(folder).glob(".*.part"):
             leftover.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: PathLike, kind: str) -> Iterator[Path]:
+    """A folder of the caller's own in `folder`, gone at the end; those of its kind that killed processes left go first.
+
+    It is locked while its owner lives, whatever machine or container that runs in.
+    """
+    with contextlib.ExitStack() as stack:
+        with _held(folder):  # nobody looks between the making and the locking
+            for leftover in Path(folder).glob(f".{kind}.*"):
+                with contextlib.suppress(PipelineError), sole_writer(leftover):
+                    shutil.rmtree(leftover)
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{kind}.", dir=folder))
+            stack.enter_context(sole_writer(made))
+        yield Path(made)
+
+
+@contextlib.contextmanager
+def _held(folder: PathLike) -> Iterator[None]:
+    """Holds `folder`, as soon as nobody else does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

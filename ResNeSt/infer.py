@@ -7,6 +7,7 @@ ais_bench itself.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from ResNeSt.engines import NAMES, Engine, TensorSpec, open_engine
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
-from ResNeSt.files import stem, whole, write_json
+from ResNeSt.files import sole_writer, stem, whole, write_json
 from ResNeSt.parallel import in_parallel
 from ResNeSt.tensors import TensorFile, check_tensors, read_bytes, refuse_packed, tensor_files
 
@@ -113,6 +114,11 @@ def _hand_over_om() -> None:
 def infer(engine: Engine, options: argparse.Namespace) -> None:
     """Runs every batch, writes a result per input and the summary, prints the performance summary."""
     folder = _output_folder(options)
+    with sole_writer(folder) if folder else contextlib.nullcontext():
+        _run(engine, options, folder)
+
+
+def _run(engine: Engine, options: argparse.Namespace, folder: Optional[str]) -> None:
     pure = options.input is None
     batches = _pure_batch(engine.input, options.pure_data_type) if pure else _file_batches(engine.input, options.input)
     for _ in range(options.warmup_count):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, Iterable, Iterator, Optional, Type
 
-from ResNeSt.files import PathLike, lock
+from ResNeSt.files import PathLike, lock, naming
 
 Record = Dict[str, Any]
 
@@ -50,8 +50,9 @@ class Journal:
 
     def write(self, records: Iterable[Record]) -> None:
         """Adds records and hands them to the system, where they survive this process."""
-        self._file.write(b"".join(map(_line, records)))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(b"".join(map(_line, records)))
+            self._file.flush()
 
     def finish(self) -> None:
         """Gives the file its name."""
@@ -63,7 +64,8 @@ class Journal:
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
 
 def _line(record: Record) -> bytes:

@@ -39,6 +39,9 @@ def read(path: PathLike) -> Network:
     The batch axis may be free or set: onnxsim's --input-shape sets it, and the compilers set it anew.
     """
     header = onnx_header.read(path)
+    if header.external:
+        # Whoever made the file chose those paths, and the compilers would follow them anywhere.
+        raise PipelineError(f"{path}: its weights lie in other files; save it as one file, as resnest_pth2onnx.py does")
     found = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in header.inputs)
     if len(header.inputs) != 1 or not _is_images(header.inputs[0]):
         raise PipelineError(

@@ -21,7 +21,7 @@ _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_NAME, _NODE_OPERATOR = 3, 4
-_TENSOR_NAME = 8
+_TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Node(NamedTuple):
 class Header:
     """Graph inputs (weights left out), outputs and nodes, operator-set version and metadata_props of an ONNX file.
 
-    `domains` are those of its operator sets ("" is ONNX's own).
+    `domains` are those of its operator sets ("" is ONNX's own), `external` whether weights lie in other files.
     """
 
     inputs: Tuple[Tensor, ...]
@@ -53,6 +53,7 @@ class Header:
     metadata: Dict[str, str]
     nodes: Tuple[Node, ...]
     domains: Tuple[str, ...]
+    external: bool
 
 
 def read(path: PathLike) -> Header:
@@ -71,7 +72,8 @@ def _header(model: memoryview) -> Header:
     opsets = [version for domain, version in sets if domain in ("", "ai.onnx")]
     if len(graphs) != 1 or not opsets:
         raise ValueError(f"{len(graphs)} graphs and {len(opsets)} operator sets, expected one of each")
-    weights = {_string(tensor, _TENSOR_NAME) for tensor in _messages(graphs[0], _GRAPH_INITIALIZER)}
+    constants = _messages(graphs[0], _GRAPH_INITIALIZER)
+    weights = {_string(tensor, _TENSOR_NAME) for tensor in constants}
     inputs = [_tensor(value) for value in _messages(graphs[0], _GRAPH_INPUT)]
     return Header(
         inputs=tuple(tensor for tensor in inputs if tensor.name not in weights),
@@ -82,6 +84,7 @@ def _header(model: memoryview) -> Header:
             Node(_string(node, _NODE_NAME), _string(node, _NODE_OPERATOR)) for node in _messages(graphs[0], _GRAPH_NODE)
         ),
         domains=tuple(domain for domain, _ in sets),
+        external=any(_messages(tensor, _TENSOR_EXTERNAL_DATA) for tensor in constants),
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict
 
 from ResNeSt.errors import MissingRuntimeError, PipelineError
+from ResNeSt.files import scratch_folder
 from ResNeSt.metadata import SECTION
 from ResNeSt.network import Network
 
@@ -33,7 +33,7 @@ def compile_model(
     run, and what `check` raises; nothing is left at `target` then.
     """
     openvino = import_openvino()
-    with tempfile.TemporaryDirectory(prefix=".openvino.", dir=target.parent) as scratch:
+    with scratch_folder(target.parent, "openvino") as scratch:
         temporary = Path(scratch, target.name)
         try:
             model = _static_model(openvino, network, batch, dtype)
