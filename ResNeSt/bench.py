@@ -21,7 +21,7 @@ from ResNeSt.convert import compiled_name, parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import PathLike, read_json, whole, write_json
 from ResNeSt.parallel import cores
-from ResNeSt.scoring import Result, score_summary
+from ResNeSt.scoring import Result, score_summaries
 from ResNeSt.tables import table
 
 USUAL_DATA = ("prep_dataset", "val_label.txt")
@@ -47,6 +47,8 @@ def main() -> int:
     options = _parser().parse_args()
     batches = parse_batches(options.batches)
     chip = chips.resolve(options.chip)
+    if chip == chips.CPU and options.device != [0]:
+        raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
     _find_data(options)
     output = make_output_folder(options.output_dir)
     rows = [_bench(_model(options.model, batch, chip), batch, output, options) for batch in batches]
@@ -66,9 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
     parser.add_argument("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
     parser.add_argument("--loop", type=int, default=100, help="runs of the speed measurement [%(default)s]")
-    parser.add_argument("--device", default="0", help="device number [%(default)s]")
+    parser.add_argument(
+        "--device", type=_devices, default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
+    )
     parser.add_argument("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
     return parser
+
+
+def _devices(text: str) -> List[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def _find_data(options: argparse.Namespace) -> None:
@@ -103,28 +111,23 @@ def _bench(model: Path, batch: int, output: Path, options: argparse.Namespace) -
     score = None
     if options.input:
         score = accuracy(model, batch, output, options.input, options.labels, options.device).score
-    speed = run_client(
-        model,
-        output,
-        f"pure_bs{batch}",
-        f"--loop={options.loop}",
-        f"--batchsize={batch}",
-        f"--device={options.device}",
-    )
+    flags = [f"--loop={options.loop}", f"--batchsize={batch}"]
+    speed = run_client(model, output, f"pure_bs{batch}", *flags, devices=options.device)
     return _row(batch, 100 * score.top1_acc if score else None, 100 * score.top5_acc if score else None, speed)
 
 
-def accuracy(model: Path, batch: int, output: Path, tensors: str, labels: str, device: str) -> Result:
+def accuracy(model: Path, batch: int, output: Path, tensors: str, labels: str, devices: Sequence[int]) -> Result:
     """Runs `tensors` through `model` and scores the results; raises PipelineError unless every image has a result."""
-    flags = [f"--input={tensors}", f"--batchsize={batch}", f"--device={device}", "--outfmt", "TXT"]
-    summary = run_client(model, output, f"result_bs{batch}", *flags)
-    _check_batch(model, batch, summary)
-    result = score_summary(summary, labels)
+    flags = [f"--input={tensors}", f"--batchsize={batch}", "--outfmt", "TXT"]
+    summaries = run_client(model, output, f"result_bs{batch}", *flags, devices=devices)
+    for summary in summaries:
+        _check_batch(model, batch, summary)
+    result = score_summaries(summaries, labels)
     for kind, found in result.problems.items():
         if found:
             raise PipelineError(
-                f"{summary}: {len(found)} {kind}, such as {found[0]}; "
-                f"look with: python ResNeSt_postprocess.py --result_path={summary} --gt_path={labels}"
+                f"{summaries[0]}: {len(found)} {kind}, such as {found[0]}; look with: python ResNeSt_postprocess.py "
+                f"{' '.join(f'--result_path={summary}' for summary in summaries)} --gt_path={labels}"
             )
     return result
 
@@ -140,11 +143,13 @@ def _check_batch(model: Path, batch: int, summary: Path) -> None:
         )
 
 
-def _row(batch: int, top1: Optional[float], top5: Optional[float], summary: Path) -> Row:
-    times = read_summary(summary)["npu_compute_time_list"]
-    mean = float(np.mean(times))
+def _row(batch: int, top1: Optional[float], top5: Optional[float], summaries: Sequence[Path]) -> Row:
+    """Devices work side by side: their images/s add up, their latencies are those of one."""
+    lists = [read_summary(summary)["npu_compute_time_list"] for summary in summaries]
+    rate = sum(1000 * batch / float(np.mean(times)) for times in lists)
+    times = np.concatenate(lists)
     p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
-    return Row(batch, top1, top5, 1000 * batch / mean, mean, p50, p90, p99)
+    return Row(batch, top1, top5, rate, float(times.mean()), p50, p90, p99)
 
 
 def _fastest(rows: Sequence[Row]) -> Row:

@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 from ResNeSt.errors import MissingRuntimeError, PipelineError
 from ResNeSt.files import PathLike, read_json
@@ -33,28 +33,36 @@ def make_output_folder(folder: PathLike) -> Path:
     return folder
 
 
-def run_client(model: PathLike, output: PathLike, dirname: str, *arguments: str) -> Path:
-    """Runs the client for `model` with `arguments`, its results in `<output>/<dirname>`; returns the summary's path.
+def run_client(
+    model: PathLike, output: PathLike, dirname: str, *arguments: str, devices: Sequence[int] = (0,)
+) -> List[Path]:
+    """Runs the client for `model` with `arguments`, its results in `<output>/<dirname>`; returns its summaries.
 
-    What the client prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises
-    PipelineError where the client fails, MissingRuntimeError where ais_bench is needed and not installed.
+    There is one for each of `devices`, which share the input (contract: ais_bench, several devices). What the client
+    prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises PipelineError where the
+    client fails, MissingRuntimeError where ais_bench is needed and not installed.
     """
     model, output = Path(model), make_output_folder(output)
     if not model.is_file():
         raise PipelineError(f"{model}: no such model; compile it with convert.sh")
     command = [*_client(model), f"--model={model}", f"--output={output}", f"--output_dirname={dirname}", *arguments]
-    summary = output / f"{dirname}_summary.json"
-    summary.unlink(missing_ok=True)
+    command.append(f"--device={','.join(map(str, devices))}")
+    summaries = [output / f"{dirname}_summary.json"]
+    if len(devices) > 1:
+        command.append("--divide_input=1")
+        summaries = [output / dirname / f"device{number}_{index}_summary.json" for index, number in enumerate(devices)]
+    for summary in summaries:
+        summary.unlink(missing_ok=True)
     log = output / f"{dirname}.log"
     # ais_bench's errors come as tracebacks, so its stderr goes to the log, too; ours are a line for the user.
     ascend = model.suffix == ".om"
     with open(log, "w", encoding="utf-8") as file:
         stderr = subprocess.STDOUT if ascend else None
         code = subprocess.run(command, stdout=file, stderr=stderr, env=_environment(), check=False).returncode
-    if code or not summary.is_file():
+    if code or not all(summary.is_file() for summary in summaries):
         reason = f"{_last_line(log)} (all of it in {log})" if ascend else "the reason stands above"
         raise PipelineError(f"{shlex.join(command)}: ended with exit code {code}: {reason}")
-    return summary
+    return summaries
 
 
 def _last_line(log: Path) -> str:

@@ -188,7 +188,7 @@ def _run_uncompiled(job: Job) -> list[Stage]:
         print(f"running {model} on {job.tensors}", flush=True)
         flags = [f"--input={job.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
         architecture = [f"--arch={job.card.name}"] if model.suffix == ".pth" else []
-        summary = run_client(model, job.results, f"stage{number}", *flags, *architecture)
+        (summary,) = run_client(model, job.results, f"stage{number}", *flags, *architecture)
         look = ["--layers", str(before), str(model), f"--input={job.tensors}", f"--arch={job.card.name}"]
         rows.append(_stage(name, batch, summary, job, FP32, look))
         before = model

@@ -188,3 +188,37 @@ def test_a_client_that_fails_is_quoted(work, ascend):
     (work / "resnest_demo_bs2.om").write_bytes(b"damaged")
     result = bench(work, "x", chip="310P3", batches="2", env=ascend)
     assert_refused(result, "resnest_demo_bs2.om", "exit code", "pure_bs2.log")
+
+
+def test_several_devices_share_the_data_set_and_their_results_are_one_score(work, ascend, on_cpu):
+    result = bench(work, "two", *ACCURACY, "--device=0,1", chip="310P3", batches="4", env=ascend)
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads((work / "two/bench.json").read_text())["rows"]
+    assert (row["top1"], row["top5"]) == (on_cpu["rows"][1]["top1"], on_cpu["rows"][1]["top5"])
+    shares = [
+        {entry["infiles"][0] for entry in json.loads(path.read_text())["filesinfo"].values()}
+        for path in sorted((work / "two/result_bs4").glob("device*_summary.json"))
+    ]
+    assert [len(share) for share in shares] == [198, 198]
+    assert not shares[0] & shares[1]
+
+
+def test_the_speed_of_several_devices_is_their_sum(work, ascend):
+    assert bench(work, "sum", "--device=3,7", chip="310P3", batches="4", env=ascend).returncode == 0
+    (row,) = json.loads((work / "sum/bench.json").read_text())["rows"]
+    summaries = [json.loads((work / f"sum/pure_bs4/device{name}_summary.json").read_text()) for name in ("3_0", "7_1")]
+    assert row["images_per_second"] == pytest.approx(sum(summary["throughput"] for summary in summaries))
+
+
+def test_a_device_that_leaves_no_result_stops_the_run(work, ascend, tmp_path):
+    client = tmp_path / "ais_bench"
+    client.mkdir()
+    (client / "__init__.py").write_text("")
+    (client / "__main__.py").write_text("print('device 1 is lost')\n")
+    environment = {**ascend, "PYTHONPATH": str(tmp_path)}
+    result = bench(work, "lost", "--device=0,1", chip="310P3", batches="4", env=environment)
+    assert_refused(result, "resnest_demo_bs4.om", "device 1 is lost")
+
+
+def test_cpu_is_one_device(work):
+    assert_refused(bench(work, "x", "--device=0,1"), "--device is for NPUs", code=2)
