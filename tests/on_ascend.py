@@ -1,0 +1,188 @@
+"""Recorded facts about ATC and ais_bench, checked on a real host: `bash tests/on_ascend.sh --onnx resnest_demo.onnx`.
+
+Every fact is a line, `ok` or `DIFFERS` with what was found. Python 3.9, no torch, no onnx.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple
+
+from ResNeSt import atc, chips, network, om
+from ResNeSt.errors import MissingRuntimeError, PipelineError, run
+from ResNeSt.files import read_json
+
+PROJECT = Path(__file__).resolve().parent.parent
+IMAGES, LABELS = PROJECT / "demo/val", PROJECT / "demo/val_label.txt"
+BATCH = 4
+LOST_POINTS = 1.0  # of top-1 in percent, that fp16 may cost
+SUMMARY_KEYS = {
+    *("filesinfo", "args", "NPU_compute_time", "H2D_latency", "D2H_latency"),
+    *("npu_compute_time_list", "throughput", "pid"),
+}
+TIME_KEYS = {"min", "max", "mean", "median", "percentile(99%)"}
+
+
+class Fact(NamedTuple):
+    """What is recorded, whether it holds here, and what was found."""
+
+    recorded: str
+    holds: bool
+    found: str
+
+    def __str__(self) -> str:
+        return f"ok       {self.recorded}" if self.holds else f"DIFFERS  {self.recorded}; found: {self.found}"
+
+
+def main() -> int:
+    """Prints every fact; 1 where one does not hold."""
+    parser = argparse.ArgumentParser(prog="tests/on_ascend.sh", description=__doc__)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="of the demo model")
+    parser.add_argument("--chip", default="auto", help="[auto: what npu-smi shows]")
+    options = parser.parse_args()
+    chip = chips.resolve(options.chip)
+    toolkit = atc.find_toolkit()
+    if toolkit is None or importlib.util.find_spec("ais_bench") is None or chip == chips.CPU:
+        raise MissingRuntimeError(
+            f"atc, ais_bench and an NPU are needed here; chip {chip}, atc {toolkit and toolkit.atc}"
+        )
+    os.umask(0o022)  # ais_bench refuses files that a group may write
+    facts: List[Fact] = []
+    # Where the caller stands: /tmp may be full of links, or too small.
+    with tempfile.TemporaryDirectory(prefix="on_ascend.", dir=Path.cwd()) as name:
+        for fact in _facts(Path(name), options.onnx.resolve(), chip, toolkit):
+            print(fact, flush=True)
+            facts.append(fact)
+    differing = sum(not fact.holds for fact in facts)
+    print(f"{len(facts)} facts, {differing} differ; chip {chip}, {os.path.realpath(toolkit.atc)}")
+    return 1 if differing else 0
+
+
+def _facts(folder: Path, onnx: Path, chip: str, toolkit: atc.Toolkit) -> Iterator[Fact]:
+    shutil.copy(onnx, folder / "demo.onnx")
+    (folder / "demo_sim.onnx").write_bytes((folder / "demo.onnx").read_bytes())
+    yield from _atc(folder, chip, toolkit)
+    yield from _pipeline(folder, chip)
+    yield from _client(folder)
+    yield from _path_rules(folder)
+
+
+def _atc(folder: Path, chip: str, toolkit: atc.Toolkit) -> Iterator[Fact]:
+    """ATC's messages, exit codes, the name of what it writes, and the header of that."""
+    found = network.read(folder / "demo.onnx")
+    (folder / "atc").mkdir()
+
+    def compile_for(name: str) -> subprocess.CompletedProcess[str]:
+        arguments = atc.command(found, BATCH, name, "fp16", "model", None, None)
+        command = [toolkit.atc, *arguments[1:]]
+        return subprocess.run(
+            command, cwd=folder / "atc", env=toolkit.environment, capture_output=True, text=True, check=False
+        )
+
+    done = compile_for(chip)
+    text = done.stdout + done.stderr
+    yield Fact("ATC ends with 0 on success", done.returncode == 0, f"{done.returncode}: {text[-300:]}")
+    for line in ("ATC start working now, please wait for a moment.", "ATC run success, welcome to the next use."):
+        yield Fact(f"ATC prints {line!r}", line in text, text[:200])
+    models = [path.name for path in (folder / "atc").glob("*.om")]
+    named = len(models) == 1 and re.fullmatch(r"model(_\w+_\w+)?\.om", models[0]) is not None
+    yield Fact("ATC writes <output>.om or <output>_<os>_<arch>.om", named, str(models))
+    if named:
+        yield _header(folder / "atc" / models[0])
+    refused = compile_for("310X9")
+    text = refused.stdout + refused.stderr
+    yield Fact("ATC ends with another code than 0 for an unknown chip", refused.returncode != 0, "0")
+    yield Fact("ATC names E10001 for an unknown chip", "E10001" in text, text[-300:])
+
+
+def _header(path: Path) -> Fact:
+    try:
+        return Fact("the .om has the recorded header", True, str(om.read(path)))
+    except PipelineError as error:
+        return Fact("the .om has the recorded header", False, str(error))
+
+
+def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
+    """The project's own commands, as a user would type them."""
+    stages = {
+        "preprocess": ["resnest_preprocess.py", str(IMAGES), "prep", "--model=resnest_demo"],
+        "convert": ["convert.sh", str(BATCH), chip, "--onnx=demo.onnx"],
+        "bench": ["bench.sh", str(BATCH), chip, "--model=demo", "--input=prep", f"--labels={LABELS}", "--loop=20"],
+        "evaluate": [
+            "-m",
+            "ResNeSt.evaluate",
+            f"--model=demo_bs{BATCH}.om",
+            f"--images={IMAGES}",
+            f"--labels={LABELS}",
+        ],
+    }
+    for name, command in stages.items():
+        done = _run(folder, command)
+        yield Fact(f"{name} ends with 0", done.returncode == 0, done.stderr[-500:])
+    expected = 100 * read_json(PROJECT / "demo/expected.json")["top1"]
+    report = folder / "bench/bench.json"
+    top1 = read_json(report)["rows"][0]["top1"] if report.is_file() else float("nan")
+    text = f"top-1 is within {LOST_POINTS} points of the {expected:.2f} that training measured"
+    yield Fact(text, abs(top1 - expected) <= LOST_POINTS, f"{top1:.2f}")
+
+
+def _client(folder: Path) -> Iterator[Fact]:
+    """What ais_bench wrote for bench.sh."""
+    path = folder / f"bench/result_bs{BATCH}_summary.json"
+    summary: Dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    yield Fact("the summary lies beside the results' folder", path.is_file(), str(list((folder / "bench").glob("*"))))
+    yield Fact("the summary has the recorded keys", set(summary) >= SUMMARY_KEYS, str(sorted(summary)))
+    times = summary.get("NPU_compute_time", {})
+    yield Fact("its times have the recorded keys", set(times) >= TIME_KEYS, str(sorted(times)))
+    names = sorted(path.name.split(".")[0] for path in (folder / "prep").glob("*.bin"))
+    results = folder / f"bench/result_bs{BATCH}"
+    found = sorted(path.name for path in results.glob("*")) if results.is_dir() else []
+    yield Fact("results are <name>_0.txt, one an image", found == [f"{name}_0.txt" for name in names], str(found[:3]))
+    text = (results / found[0]).read_text() if found else ""
+    yield Fact(
+        "TXT is %f and a blank each, in one line", re.fullmatch(r"(-?\d+\.\d{6} )+\n", text) is not None, text[:80]
+    )
+    runs = len(summary.get("npu_compute_time_list", []))
+    yield Fact("a time is kept for every batch", runs == -(-len(names) // BATCH), str(runs))
+    log = folder / f"bench/pure_bs{BATCH}.log"
+    printed = log.read_text(errors="replace") if log.is_file() else ""
+    yield Fact("it prints NPU_compute_time and throughput", "NPU_compute_time (ms): min = " in printed, printed[-300:])
+
+
+def _path_rules(folder: Path) -> Iterator[Fact]:
+    """What ais_bench refuses since September 2023 and December 2025."""
+    model = f"--model=demo_bs{BATCH}.om"
+    (folder / "linked").symlink_to(folder / "prep", target_is_directory=True)
+    (folder / "open").mkdir(mode=0o755)
+    (folder / "closed").mkdir(mode=0o750)
+    refusals = {
+        "a symbolic link as input": [model, "--input=linked", "--output=closed", "--output_dirname=a"],
+        "a blank in a path": [model, "--input=prep", "--output=clo sed", "--output_dirname=b"],
+        "an output folder of mode 0755": [model, "--input=prep", "--output=open", "--output_dirname=c"],
+        "an absolute --output_dirname": [model, "--input=prep", "--output=closed", "--output_dirname=/d"],
+    }
+    for what, flags in refusals.items():
+        done = _run(folder, ["-m", "ais_bench", *flags])
+        yield Fact(f"ais_bench refuses {what}", done.returncode != 0, "exit code 0")
+
+
+def _run(folder: Path, command: List[str]) -> subprocess.CompletedProcess[str]:
+    name, *rest = command
+    program = ["bash", str(PROJECT / name)] if name.endswith(".sh") else [sys.executable, str(PROJECT / name)]
+    if name == "-m":
+        program = [sys.executable, "-m"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    return subprocess.run([*program, *rest], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+if __name__ == "__main__":
+    run(main)
