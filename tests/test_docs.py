@@ -1,0 +1,39 @@
+"""What the documents quote is what the programs say."""
+
+from __future__ import annotations
+
+import re
+
+from ResNeSt import atc
+from tests.conftest import PROJECT
+
+
+def rows(section: str) -> list[str]:
+    """First cells of a section's table in docs/troubleshooting.md."""
+    text = (PROJECT / "docs/troubleshooting.md").read_text()
+    part = text.split(f"## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| (.+?) \|", part, re.MULTILINE)[2:]
+
+
+def test_every_message_quoted_as_this_project_s_own_stands_in_its_source():
+    source = "".join(path.read_text() for path in (PROJECT / "ResNeSt").rglob("*.py"))
+    joined = re.sub(r'"\n\s*f?"', "", source)  # a text that goes on in the next line
+    system = {"No space left on device"}
+    quoted = {re.fullmatch("`(.+)`", row)[1] for row in rows("This project")} - system
+    assert len(quoted) > 12
+    assert [message for message in quoted if message not in joined] == []
+
+
+def test_every_code_of_atc_that_has_a_hint_is_explained():
+    explained = set(re.findall(r"E[0-9A-Z]\d{4}", " ".join(rows("ATC"))))
+    assert explained == set(atc._HINTS)
+
+
+def test_every_command_of_the_readme_names_a_file_that_is_there():
+    text = (PROJECT / "README.md").read_text()
+    scripts = set(re.findall(r"(?:python|bash) ((?:\w+/)*\w+\.(?:py|sh))", text))
+    modules = set(re.findall(r"python -m ((?:ResNeSt|benchmarks)[\w.]*)", text))
+    assert len(scripts) > 6
+    assert [name for name in scripts if not (PROJECT / name).is_file()] == []
+    paths = [PROJECT / name.replace(".", "/") for name in modules]
+    assert [path for path in paths if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file())] == []
