@@ -17,7 +17,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class")
     parser.add_argument("target", metavar="DST", help="folder for the tensors")
-    parser.add_argument("--model", default="resnest50", help=f"sets recipe and size [resnest50]: {', '.join(names())}")
+    parser.add_argument(
+        "--model", default="resnest50", help=f"sets recipe and size [resnest50]: {', '.join(names())}, or a card file"
+    )
     parser.add_argument("--recipe", choices=list(RECIPES), help="override the model's recipe")
     parser.add_argument("--size", type=int, help="override the model's input size in pixels")
     parser.add_argument(

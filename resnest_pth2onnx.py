@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ResNeSt.cards import Card, card, card_of_file, names
+from ResNeSt.cards import Card, card, find_card, names
 from ResNeSt.checkpoint import fetch
-from ResNeSt.errors import ArgumentError, PipelineError, run
+from ResNeSt.errors import ArgumentError, run
 from ResNeSt.export import FORMS, export
 
 DEFAULT_MODEL = "resnest50"
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--source", "--weights", metavar="PTH", help="checkpoint, or 'auto' to fetch the official one")
     parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
     parser.add_argument(
-        "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}"
+        "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}, or a card file"
     )
     parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
     parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
@@ -45,9 +45,8 @@ def main() -> None:
 
 def _card(source: str | None, model: str | None) -> Card:
     """The card asked for; a file name that speaks of another one is refused, since some of them share all shapes."""
-    try:
-        named = card_of_file(source or "")
-    except PipelineError:
+    named = None if source in (None, "auto") else find_card(source)
+    if named is None or (model or "").endswith(".json"):
         return card(model or DEFAULT_MODEL)
     if model not in (None, named.name):
         raise ArgumentError(

@@ -122,12 +122,12 @@ class TorchActivations:
         import torch
 
         from ResNeSt.checkpoint import load
-        from ResNeSt.models import create_model
+        from ResNeSt.models.resnest import create_model
         from ResNeSt.rewrites.fold_batch_norm import fold_batch_norm
 
         found = card(arch) if arch else card_of_file(path)
         self._torch = torch
-        self._model = create_model(found.name)
+        self._model = create_model(found)
         load(self._model, path)
         fold_batch_norm(self._model.eval())
         self.input = TensorSpec("actual_input_1", (1, 3, found.size, found.size), "float32")

@@ -1,19 +1,22 @@
-"""Weight cards: everything that belongs to a published weight file, as data (`cards.json`).
+"""Weight cards: everything that belongs to a weight file, as data (`cards.json`, or a file of the user's own).
 
 A card says how the network is built, how its pictures must be prepared and what accuracy was published for it, so that
 nobody evaluates a model with another model's preprocessing. Sources: the official ResNeSt repository at commit 1dfb3e8
-(architectures, hashes, crop sizes, top-1). `sha256` holds the leading digits of the file's SHA-256, as many as were
-published. Mean and standard deviation are of RGB values scaled to 0..1.
+(architectures, hashes, crop sizes, top-1, licence), Open Model Zoo (bytes and whole hash of resnest50), and those named
+beside other accuracies. `sha256` holds the leading digits of the file's SHA-256, as many as were published. Mean and
+standard deviation are of RGB values scaled to 0..1.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ResNeSt.errors import ArgumentError, PipelineError
-from ResNeSt.files import PathLike, read_json, stem
+from ResNeSt.files import PathLike, read_json, stem, write_json
+from ResNeSt.recipes import RECIPES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,51 +39,154 @@ class Architecture:
 
 
 @dataclasses.dataclass(frozen=True)
+class Published:
+    """An accuracy on ImageNet's 50,000 validation images, in percent, with the recipe that it was measured with."""
+
+    recipe: str
+    top1: float
+    top5: Optional[float]
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Card:
-    """One weight file: architecture, recipe, input size in pixels, published top-1 in percent."""
+    """One weight file: architecture, recipe, input size in pixels, what was published of it, and where it is.
+
+    `multiply_adds` are of all convolutions and the classifier for one image of `size`. A user's own card knows neither
+    these nor `parameters`, `url`, `bytes`, `sha256`, `licence` and `published`. `class_names` is None for ImageNet's.
+    """
 
     name: str
     architecture: Architecture
     recipe: str
     size: int
     classes: int
-    parameters: int
-    top1: float
-    url: Optional[str]
-    sha256: Optional[str]
+    parameters: Optional[int] = None
+    multiply_adds: Optional[int] = None
+    url: Optional[str] = None
+    sha256: Optional[str] = None
+    bytes: Optional[int] = None
+    licence: Optional[str] = None
+    published: Tuple[Published, ...] = ()
     mean: Tuple[float, ...] = IMAGENET_MEAN
     std: Tuple[float, ...] = IMAGENET_STD
+    class_names: Optional[Tuple[str, ...]] = None
 
-
-def _card(name: str, fields: Dict[str, Any]) -> Card:
-    architecture: Dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in fields["architecture"].items()
-    }
-    return Card(name=name, **{**fields, "architecture": Architecture(**architecture)})
+    @property
+    def top1(self) -> Optional[float]:
+        """The accuracy published for the card's own recipe, in percent."""
+        return next((found.top1 for found in self.published if found.recipe == self.recipe), None)
 
 
 def names() -> List[str]:
-    """Names of all cards, in the order of the file."""
+    """Names of all published cards, in the order of the file."""
     return list(_CARDS)
 
 
 def card(name: str) -> Card:
-    """The card called `name`; raises ArgumentError with the known names otherwise."""
+    """The card called `name`, or the one in the user's file `name`, which then ends in .json.
+
+    Raises ArgumentError with the known names where there is none, PipelineError where the file is no card.
+    """
+    if name.endswith(".json"):
+        return read_card(name)
     try:
         return _CARDS[name]
     except KeyError:
-        raise ArgumentError(f"unknown model {name!r}; known: {', '.join(_CARDS)}") from None
+        raise ArgumentError(
+            f"unknown model {name!r}; known: {', '.join(_CARDS)}, or your own card, a file that ends in .json"
+        ) from None
 
 
 def card_of_file(path: PathLike) -> Card:
-    """The card that a checkpoint's file name speaks of: `resnest50-528c19ca.pth` -> resnest50.
+    """The card of a checkpoint: the file beside it (`best.pth`, `best.json`), else what its name speaks of.
 
-    Raises PipelineError where the name says nothing.
+    `resnest50-528c19ca.pth` is of resnest50. Raises PipelineError where neither says anything.
     """
-    name = stem(path).split("-", 1)[0]
-    if name not in _CARDS:
-        raise PipelineError(f"{path}: the file name does not tell which model this is; name it <model>-<anything>.pth")
-    return _CARDS[name]
+    found = find_card(path)
+    if found is None:
+        raise PipelineError(
+            f"{path}: the file name does not tell which model this is; name it <model>-<anything>.pth, or put a card "
+            f"beside it ({Path(path).with_suffix('.json').name})"
+        )
+    return found
 
 
-_CARDS = {name: _card(name, fields) for name, fields in read_json(Path(__file__).with_name("cards.json")).items()}
+def find_card(path: PathLike) -> Optional[Card]:
+    """The same, None where neither says anything."""
+    beside = Path(path).with_suffix(".json")
+    return read_card(beside) if beside.is_file() else _CARDS.get(stem(path).split("-", 1)[0])
+
+
+def read_card(path: PathLike) -> Card:
+    """A user's card, named after its file; what it leaves out comes from the published card of its architecture.
+
+    Raises PipelineError where the file says something that cannot be.
+    """
+    fields = read_json(path)
+    if not isinstance(fields, dict) or set(fields) - _OWN_FIELDS or "architecture" not in fields:
+        found = sorted(set(fields) - _OWN_FIELDS) if isinstance(fields, dict) else type(fields).__name__
+        raise PipelineError(
+            f"{path}: not a card (unexpected: {found}); expected an object with architecture and, where they differ "
+            f"from the published card's, {', '.join(sorted(_OWN_FIELDS - {'architecture'}))}"
+        )
+    try:
+        made = _own(stem(path), fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PipelineError(f"{path}: not a card ({type(error).__name__}: {error})") from None
+    return made
+
+
+def _own(name: str, fields: Dict[str, Any]) -> Card:
+    architecture = fields["architecture"]
+    base = _CARDS[architecture if isinstance(architecture, str) else "resnest50"]
+    class_names = fields.get("class_names")
+    made = Card(
+        name=name,
+        architecture=base.architecture if isinstance(architecture, str) else _architecture(architecture),
+        recipe=fields.get("recipe", base.recipe),
+        size=fields.get("size", base.size),
+        classes=fields.get("classes", base.classes if class_names is None else len(class_names)),
+        mean=tuple(map(float, fields.get("mean", base.mean))),
+        std=tuple(map(float, fields.get("std", base.std))),
+        class_names=None if class_names is None else tuple(map(str, class_names)),
+    )
+    _check(made)
+    return made
+
+
+def _check(made: Card) -> None:
+    """Raises ValueError for what no network or picture can be."""
+    if not re.fullmatch(r"[\w-]+", made.name, re.ASCII):
+        raise ValueError(f"the name {made.name!r} goes into file names; use letters, digits, _ and -")
+    if made.recipe not in RECIPES:
+        raise ValueError(f"recipe {made.recipe!r}, expected one of {', '.join(RECIPES)}")
+    if not all(type(value) is int and value > 0 for value in (made.size, made.classes)):
+        raise ValueError(f"size {made.size!r} and classes {made.classes!r}, expected whole numbers above 0")
+    if len(made.mean) != 3 or len(made.std) != 3 or min(made.std) <= 0:
+        raise ValueError("mean and std take three numbers each, std above 0")
+    if made.class_names is not None and len(made.class_names) != made.classes:
+        raise ValueError(f"{len(made.class_names)} class_names, expected {made.classes}")
+
+
+def write_card(made: Card, path: PathLike) -> None:
+    """Writes what a user's card file holds; `read_card` gives it back under the name of the file."""
+    fields = {key: value for key, value in dataclasses.asdict(made).items() if key in _OWN_FIELDS and value is not None}
+    write_json(path, fields)
+
+
+def _architecture(fields: Dict[str, Any]) -> Architecture:
+    made: Dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return Architecture(**made)
+
+
+def _published(name: str, fields: Dict[str, Any]) -> Card:
+    made = {
+        "architecture": _architecture(fields["architecture"]),
+        "published": tuple(Published(**found) for found in fields["published"]),
+    }
+    return Card(name=name, **{**fields, **made})
+
+
+_OWN_FIELDS = {"architecture", "recipe", "size", "classes", "mean", "std", "class_names"}
+_CARDS = {name: _published(name, fields) for name, fields in read_json(Path(__file__).with_name("cards.json")).items()}

@@ -16,7 +16,7 @@ from ResNeSt.checkpoint import load
 from ResNeSt.errors import ArgumentError, PipelineError
 from ResNeSt.files import PathLike, sha256, whole
 from ResNeSt.metadata import SECTION, describe
-from ResNeSt.models import ResNeSt, create_model
+from ResNeSt.models.resnest import ResNeSt, create_model
 from ResNeSt.rewrites import deploy
 
 INPUT, OUTPUT = "actual_input_1", "output1"
@@ -49,7 +49,7 @@ def export(
 
 def _loaded(card: Card, source: PathLike | None) -> tuple[ResNeSt, str]:
     torch.manual_seed(SEED)
-    model = create_model(card.name)
+    model = create_model(card)
     if source is None:
         return model.eval(), f"untrained, seed {SEED}"
     load(model, source)

@@ -16,6 +16,7 @@ SECTION = "resnest"
 
 def describe(card: Card, size: int, weights: str) -> Dict[str, str]:
     """Metadata of a model of `card` at `size` pixels; `weights` says where its weights come from."""
+    names = {} if card.class_names is None else {"class_names": json.dumps(card.class_names)}
     return {
         "model": card.name,
         "size": str(size),
@@ -24,6 +25,7 @@ def describe(card: Card, size: int, weights: str) -> Dict[str, str]:
         "std": json.dumps(card.std),
         "classes": str(card.classes),
         "weights": weights,
+        **names,
     }
 
 

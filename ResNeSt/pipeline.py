@@ -30,6 +30,8 @@ from ResNeSt.tables import table
 PROJECT = Path(__file__).resolve().parent.parent
 DEMO = Path(os.path.relpath(PROJECT / "demo"))  # as short as can be, since commands with it are printed
 
+DEMO_MODEL = "resnest_demo"
+
 # float32 differs by rounding, about 1e-6; the other precisions may flip images that were close.
 FP32 = Tolerance(agreement=0.999, difference=1e-3)
 REDUCED = Tolerance(agreement=0.95)
@@ -37,9 +39,10 @@ REDUCED = Tolerance(agreement=0.95)
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is run on what; `folder` takes every file that is made."""
+    """What is run on what; `folder` takes every file that is made; `model` is what the scripts call the card."""
 
     card: Card
+    model: str
     weights: Path
     images: Path
     labels: Path
@@ -118,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
-    parser.add_argument("--model", metavar="NAME", help="[resnest50; resnest_demo without --images]")
+    parser.add_argument("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
     parser.add_argument("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
     parser.add_argument("--chip", default="cpu", help="a chip like 310P3, cpu, or auto [%(default)s]")
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
@@ -131,12 +134,14 @@ def _job(options: argparse.Namespace) -> Job:
     if (options.images is None) != (options.labels is None):
         raise ArgumentError("give both --images and --labels, or neither for the bundled demo")
     demo = options.images is None
-    found = card(options.model or ("resnest_demo" if demo else "resnest50"))
-    if demo and found.name != "resnest_demo":
-        raise ArgumentError(f"--model {found.name}: the demo's images go with resnest_demo; name yours with --images")
+    model = options.model or (DEMO_MODEL if demo else "resnest50")
+    found = card(model)
+    if demo and model != DEMO_MODEL:
+        raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
     folder = options.work or Path("work") / found.name
     return Job(
         card=found,
+        model=model,
         weights=_weights(found, options.weights, folder),
         images=options.images or DEMO / "val",
         labels=options.labels or DEMO / "val_label.txt",
@@ -150,19 +155,19 @@ def _job(options: argparse.Namespace) -> Job:
 def _weights(found: Card, given: str, folder: Path) -> Path:
     if given != "auto":
         return Path(given)
-    if found.url is None:
+    if found == card(DEMO_MODEL):
         return DEMO / f"{found.name}-{found.sha256}.pth"
     folder.mkdir(parents=True, exist_ok=True)
     return fetch(found, folder)
 
 
 def _preprocess(job: Job) -> None:
-    _command("resnest_preprocess.py", job.images, job.tensors, "--model", job.card.name)
+    _command("resnest_preprocess.py", job.images, job.tensors, "--model", job.model)
 
 
 def _export(job: Job) -> None:
     if not _is_exported(job):
-        _command("resnest_pth2onnx.py", f"--source={job.weights}", f"--target={job.onnx}", f"--model={job.card.name}")
+        _command("resnest_pth2onnx.py", f"--source={job.weights}", f"--target={job.onnx}", f"--model={job.model}")
 
 
 def _is_exported(job: Job) -> bool:
@@ -187,9 +192,9 @@ def _run_uncompiled(job: Job) -> list[Stage]:
     for number, (name, model) in enumerate(models.items()):
         print(f"running {model} on {job.tensors}", flush=True)
         flags = [f"--input={job.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
-        architecture = [f"--arch={job.card.name}"] if model.suffix == ".pth" else []
+        architecture = [f"--arch={job.model}"] if model.suffix == ".pth" else []
         (summary,) = run_client(model, job.results, f"stage{number}", *flags, *architecture)
-        look = ["--layers", str(before), str(model), f"--input={job.tensors}", f"--arch={job.card.name}"]
+        look = ["--layers", str(before), str(model), f"--input={job.tensors}", f"--arch={job.model}"]
         rows.append(_stage(name, batch, summary, job, FP32, look))
         before = model
     return rows

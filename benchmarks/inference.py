@@ -21,7 +21,7 @@ from ResNeSt import quantize
 from ResNeSt.engines import Engine, open_engine
 from ResNeSt.export import FORMS
 from ResNeSt.metadata import SECTION
-from ResNeSt.models import create_model
+from ResNeSt.models.resnest import create_model
 from ResNeSt.tensors import find_tensors, read_tensor
 
 PRECISIONS = ("fp32", "bf16", "int8")

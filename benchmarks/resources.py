@@ -82,6 +82,6 @@ def _first(model: Path, one: tuple[Path, Path]) -> Callable[[], float]:
 def _save_checkpoint(path: Path) -> None:
     import torch
 
-    from ResNeSt.models import create_model
+    from ResNeSt.models.resnest import create_model
 
     torch.save(create_model(MODEL.name).state_dict(), path)

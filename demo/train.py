@@ -21,7 +21,7 @@ from ResNeSt.cards import Card, card
 from ResNeSt.errors import run
 from ResNeSt.files import sha256, stem, whole, write_json
 from ResNeSt.labels import read_labels
-from ResNeSt.models import ResNeSt, create_model
+from ResNeSt.models.resnest import ResNeSt, create_model
 from ResNeSt.preprocess import find_images, tensor_maker
 from ResNeSt.scoring import top_k_predictions
 from ResNeSt.tensors import TensorFormat

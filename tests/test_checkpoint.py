@@ -13,7 +13,7 @@ import torch
 from ResNeSt.cards import card
 from ResNeSt.checkpoint import fetch, load, read_state
 from ResNeSt.errors import PipelineError
-from ResNeSt.models import create_model
+from ResNeSt.models.resnest import create_model
 
 CONTENT = bytes(range(256)) * 8192
 

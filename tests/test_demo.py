@@ -14,7 +14,7 @@ from ResNeSt.cards import card
 from ResNeSt.checkpoint import load
 from ResNeSt.files import sha256
 from ResNeSt.labels import read_labels
-from ResNeSt.models import create_model
+from ResNeSt.models.resnest import create_model
 from ResNeSt.recipes import RECIPES, normalisation_table, normalise
 from tests.conftest import PROJECT
 

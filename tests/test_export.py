@@ -15,7 +15,7 @@ import torch
 from ResNeSt.cards import card
 from ResNeSt.checkpoint import load
 from ResNeSt.files import sha256
-from ResNeSt.models import create_model
+from ResNeSt.models.resnest import create_model
 from tests.conftest import assert_refused, call
 from tests.test_models import relative
 

@@ -11,7 +11,7 @@ import torch
 
 from ResNeSt.cards import card, names
 from ResNeSt.errors import ArgumentError
-from ResNeSt.models import create_model
+from ResNeSt.models.resnest import create_model
 
 TIMM_NAMES = {
     "resnest50": "resnest50d",
@@ -45,6 +45,23 @@ def test_a_model_has_as_many_parameters_as_its_card_says(name):
     with torch.device("meta"):
         model = create_model(name)
     assert sum(value.numel() for value in model.parameters()) == card(name).parameters
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_model_takes_as_many_multiply_adds_as_its_card_says(name):
+    total = 0
+
+    def count(layer, _, output):
+        nonlocal total
+        total += output[0].numel() * layer.weight[0].numel()
+
+    with torch.device("meta"):
+        model = create_model(name).eval()
+        for layer in model.modules():
+            if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+                layer.register_forward_hook(count)
+        model(torch.zeros(1, 3, card(name).size, card(name).size))
+    assert total == card(name).multiply_adds
 
 
 @pytest.mark.heavy

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ResNeSt.cards import card, names
-from ResNeSt.models import SplitAttention, create_model
+from ResNeSt.models.resnest import SplitAttention, create_model
 from ResNeSt.rewrites import REWRITES, deploy
 from ResNeSt.rewrites.dense_splits import DenseBottleneck
 from ResNeSt.rewrites.sigmoid_attention import SigmoidSum

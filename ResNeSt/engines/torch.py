@@ -12,7 +12,7 @@ from ResNeSt.cards import card, card_of_file
 from ResNeSt.checkpoint import load
 from ResNeSt.engines import TensorSpec
 from ResNeSt.metadata import describe
-from ResNeSt.models import create_model
+from ResNeSt.models.resnest import create_model
 
 
 class TorchEngine:
@@ -23,7 +23,7 @@ class TorchEngine:
         found = card(arch) if arch else card_of_file(path)
         self.input = TensorSpec("actual_input_1", (batch, 3, found.size, found.size), "float32")
         self.info = describe(found, found.size, path.name)
-        self._model = create_model(found.name)
+        self._model = create_model(found)
         load(self._model, path)
         self._model.eval()
 

@@ -1,5 +1,4 @@
-"""The networks: `create_model(name)` builds any architecture that has a weight card."""
+"""The networks: `ResNeSt.models.resnest.create_model` builds any architecture that has a weight card.
 
-from ResNeSt.models.resnest import ResNeSt, SplitAttention, create_model
-
-__all__ = ["ResNeSt", "SplitAttention", "create_model"]
+Without torch the package still lists them: `python -m ResNeSt.models`.
+"""

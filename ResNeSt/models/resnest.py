@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ResNeSt.cards import Architecture, card
+from ResNeSt.cards import Architecture, Card, card
 
 EXPANSION = 4
 REDUCTION = 4
@@ -147,10 +147,10 @@ class ResNeSt(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def create_model(name: str, num_classes: int | None = None) -> ResNeSt:
-    """The network of the card `name`, in training mode, with fresh weights; classes from the card unless given.
+def create_model(made_of: str | Card, num_classes: int | None = None) -> ResNeSt:
+    """The network of a card, or of the card of that name, in training mode, with fresh weights.
 
-    Raises ArgumentError for an unknown name.
+    Classes are the card's unless given. Raises ArgumentError for an unknown name.
     """
-    found = card(name)
+    found = card(made_of) if isinstance(made_of, str) else made_of
     return ResNeSt(found.architecture, num_classes or found.classes)

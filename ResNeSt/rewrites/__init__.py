@@ -12,7 +12,7 @@ from ResNeSt.rewrites.fold_batch_norm import fold_batch_norm
 from ResNeSt.rewrites.sigmoid_attention import sigmoid_attention
 
 if TYPE_CHECKING:
-    from ResNeSt.models import ResNeSt
+    from ResNeSt.models.resnest import ResNeSt
 
 # In this order: each works on what the ones before it left.
 REWRITES = (fold_batch_norm, sigmoid_attention, dense_splits)

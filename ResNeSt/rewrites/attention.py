@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from ResNeSt.models import ResNeSt, SplitAttention
-from ResNeSt.models.resnest import sum_all
+from ResNeSt.models.resnest import ResNeSt, SplitAttention, sum_all
 
 Splits = Sequence[Tensor]
 

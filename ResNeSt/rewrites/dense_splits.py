@@ -22,8 +22,7 @@ from typing import TypeGuard
 
 from torch import Tensor, nn
 
-from ResNeSt.models import ResNeSt
-from ResNeSt.models.resnest import Bottleneck
+from ResNeSt.models.resnest import Bottleneck, ResNeSt
 from ResNeSt.rewrites.attention import RewrittenAttention, WeighedSum, rewrite_attention
 
 

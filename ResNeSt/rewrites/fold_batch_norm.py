@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from ResNeSt.models import ResNeSt
+from ResNeSt.models.resnest import ResNeSt
 
 # A convolution and its batch norm, where they are attributes of one module.
 PAIRS = (("conv1", "bn1"), ("conv", "bn0"), ("fc1", "bn1"), ("conv3", "bn3"))

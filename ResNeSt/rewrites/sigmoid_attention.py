@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ResNeSt.models import ResNeSt, SplitAttention
+from ResNeSt.models.resnest import ResNeSt, SplitAttention
 from ResNeSt.rewrites.attention import Splits, WeighedSum, rewrite_attention
 
 
