@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from ResNeSt.cards import card, names
 from ResNeSt.errors import run
+from ResNeSt.files import write_json
 from ResNeSt.preprocess import preprocess
 from ResNeSt.recipes import RECIPES
 from ResNeSt.shards import SHARD_IMAGES
@@ -32,6 +34,7 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=int, help="threads [one per core]")
     parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
+    parser.add_argument("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
     options = parser.parse_args()
 
     found = card(options.model)
@@ -45,6 +48,8 @@ def main() -> int:
         f"{options.target}: {made}: {outcome.written} tensors written, {outcome.kept} kept, "
         f"{len(outcome.broken)} images broken, {outcome.seconds:.1f} s, {outcome.written / outcome.seconds:.0f} img/s"
     )
+    if options.json:
+        write_json(options.json, {"target": options.target, "tensors": str(made), **dataclasses.asdict(outcome)})
     return 1 if outcome.broken and not options.allow_broken else 0
 
 

@@ -8,6 +8,7 @@ from ResNeSt.cards import Card, card, find_card, names
 from ResNeSt.checkpoint import fetch
 from ResNeSt.errors import ArgumentError, run
 from ResNeSt.export import FORMS, export
+from ResNeSt.files import write_json
 
 DEFAULT_MODEL = "resnest50"
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
     )
+    parser.add_argument("--json", metavar="FILE", help="write what was exported here as well")
     options = parser.parse_args()
     if options.untrained == (options.source is not None):
         raise ArgumentError("give either --source or --untrained")
@@ -41,6 +43,10 @@ def main() -> None:
         f"{'UNTRAINED random weights' if source is None else source}; "
         f"differs from PyTorch by {difference:.1e} of the largest logit"
     )
+    if options.json:
+        weights = None if source is None else str(source)
+        told = {"target": options.target, "model": found.name, "weights": weights, "size": size}
+        write_json(options.json, {**told, "opset": options.opset, "form": options.form, "difference": difference})
 
 
 def _card(source: str | None, model: str | None) -> Card:

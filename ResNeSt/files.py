@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any, Iterator, Union
 
@@ -24,17 +23,28 @@ def whole(path: PathLike) -> Iterator[Path]:
     """Yields a temporary path in the same folder; renames it to `path` on success, removes it on any failure.
 
     A reader therefore never sees half a file under its final name, whatever kills the writer. The temporary name ends
-    in `.part`, because ais_bench takes every `.bin` in a folder for an input, hidden or not.
+    in `.part`, because ais_bench takes every `.bin` in a folder for an input, hidden or not; it is the same each time,
+    so that the next writer takes the place of what a killed one left. Raises PipelineError where another one lives.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    temporary = path.with_name(f".{path.name}.part")
+    with naming(path):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            lock(handle, path)
+            with _removed_on_failure(temporary):
+                yield temporary
+                os.replace(temporary, path)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
     try:
-        with naming(path):
-            yield temporary
-            os.replace(temporary, path)
+        yield
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        path.unlink(missing_ok=True)
         raise
 
 

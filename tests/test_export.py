@@ -196,3 +196,11 @@ def test_convert_takes_the_graph_that_the_sample_s_onnxsim_step_left(spelling, d
         size = card("resnest_demo").size
         images = np.random.default_rng(0).random((batch, 3, size, size)).astype(np.float32)
         assert np.allclose(found.reshape(batch, -1), run(onnx.load(demo_onnx), images), atol=1e-4)
+
+
+def test_what_was_exported_comes_as_json_for_machines(demo_checkpoint, tmp_path):
+    flags = [f"--source={demo_checkpoint}", f"--target={tmp_path}/m.onnx", f"--json={tmp_path}/told.json"]
+    assert call("resnest_pth2onnx.py", *flags).returncode == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["model"], told["size"], told["opset"], told["form"]) == ("resnest_demo", 96, 11, "deploy")
+    assert 0 <= told["difference"] <= 1e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from ResNeSt import chips
 from ResNeSt.errors import PipelineError
-from ResNeSt.files import scratch_folder, sole_writer
+from ResNeSt.files import scratch_folder, sole_writer, whole
 from tests.conftest import PROJECT, assert_refused, call, picture
 
 onnx = pytest.importorskip("onnx")
@@ -45,9 +46,10 @@ def run(folder: Path, *command: object) -> str:
     return result.stdout
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` that was written whole, by its path there."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(folder: Path) -> dict[str, str]:
+    """The hash of every file below `folder`, by its path there: a difference prints its name, not its bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def killed_at_random(folder: Path, seed: int, seconds: float, *command: str) -> None:
@@ -112,6 +114,18 @@ def test_what_a_killed_compiler_left_behind_goes_with_the_next_run_and_what_a_li
     with scratch_folder(tmp_path, "atc") as first, scratch_folder(tmp_path, "atc") as second:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.name, second.name])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_of_a_file_is_replaced_and_a_living_writer_is_not_disturbed(tmp_path):
+    with whole(tmp_path / "m.onnx") as temporary:
+        temporary.write_text("new")
+        left = temporary.name
+        with pytest.raises(PipelineError, match="another process is writing here"), whole(tmp_path / "m.onnx"):
+            pytest.fail("two wrote one file")
+    (tmp_path / left).write_text("half of what a killed process wrote")
+    with whole(tmp_path / "m.onnx") as temporary:
+        temporary.write_text("newer")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"m.onnx": "newer"}
 
 
 def test_two_processes_do_not_write_into_one_folder(work, tmp_path):

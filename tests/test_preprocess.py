@@ -208,3 +208,10 @@ def test_an_unknown_model_is_refused_with_exit_code_2(images, tmp_path):
 
 def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.bin")}
+
+
+def test_what_was_done_comes_as_json_for_machines(images, tmp_path):
+    (images / "val_2.JPEG").write_bytes(b"damaged")
+    call("resnest_preprocess.py", images, tmp_path / "out", "--size=32", f"--json={tmp_path}/told.json")
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["written"], told["kept"], list(told["broken"])) == (11, 0, ["val_2.JPEG"])
