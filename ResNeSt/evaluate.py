@@ -11,20 +11,19 @@ import contextlib
 import hashlib
 import os
 import time
-from typing import Any, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from tqdm import tqdm
 
-from ResNeSt.cards import card
-from ResNeSt.engines import NAMES, Engine, open_engine
-from ResNeSt.errors import ArgumentError, PipelineError, run
+from ResNeSt.batches import Batch, add_model_flags, image_format, logits_of, open_for_images
+from ResNeSt.engines import Engine
+from ResNeSt.errors import PipelineError, run
 from ResNeSt.files import sha256, stem, write_json
 from ResNeSt.journal import Journal
 from ResNeSt.labels import read_labels
-from ResNeSt.metadata import describe, tensor_format
 from ResNeSt.parallel import Stopwatch, cores, in_parallel
-from ResNeSt.preprocess import BrokenImageError, find_images, tensor_maker
+from ResNeSt.preprocess import find_images
 from ResNeSt.reports import add_allow_flags, figures, problem_lines, score_lines
 from ResNeSt.scoring import Prediction, Problems, Score, check_labels, count, top_k_predictions
 from ResNeSt.tensors import TensorFormat
@@ -36,15 +35,6 @@ KINDS = {
     "broken": "images that cannot be decoded",
     "not-finite": "images whose logits have NaN or infinity in them",
 }
-FREE_BATCH = 16
-
-
-class Batch(NamedTuple):
-    """Images, why they could not be decoded (None for those that could), and the tensor that holds them, row by row."""
-
-    images: Sequence[str]
-    reasons: Sequence[Optional[str]]
-    tensor: np.ndarray
 
 
 class Outcome(NamedTuple):
@@ -67,8 +57,8 @@ class Watches(NamedTuple):
 def main() -> int:
     """Runs the command line; 1 where an image has a problem that was not allowed."""
     options = _parser().parse_args()
-    engine = open_engine(options.model, options.engine, options.batch or FREE_BATCH, options.arch, options.device)
-    made = _tensor_format(engine, options)
+    engine = open_for_images(options)
+    made = image_format(engine, options.model, options.arch)
     truth = read_labels(options.labels)
     images, problems = _join(find_images(options.images), truth, options)
     # The run of nothing is a warm-up, too.
@@ -85,27 +75,13 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ResNeSt.evaluate", description=__doc__)
-    parser.add_argument("--model", required=True, metavar="FILE", help="a .om, .xml, .onnx or .pth")
+    add_model_flags(parser)
     parser.add_argument("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
     parser.add_argument("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")
-    parser.add_argument("--batch", type=int, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
-    parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
-    parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
-    parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that decode [one per core]")
     parser.add_argument("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
     parser.add_argument("--json", metavar="FILE", help="write the figures and all problems here as well")
     add_allow_flags(parser, KINDS)
     return parser
-
-
-def _tensor_format(engine: Engine, options: argparse.Namespace) -> TensorFormat:
-    spec = engine.input
-    if options.batch and spec.shape[0] != options.batch:
-        raise ArgumentError(f"{options.model}: its batch size is {spec.shape[0]}; leave --batch {options.batch} out")
-    named = card(options.arch) if options.arch else None
-    info = describe(named, named.size, weights="") if named else engine.info
-    return tensor_format(info, spec.shape, spec.dtype, options.model)
 
 
 def _join(images: List[str], truth: Dict[str, int], options: argparse.Namespace) -> Tuple[List[str], Problems]:
@@ -165,48 +141,10 @@ def evaluate(
 
     `made` says what the images are turned into, `workers` how many threads decode.
     """
-    batches = _decoded(images, engine, made, workers, watches.decoding)
-    inferred = _inferred(engine, batches, watches.inference)
+    inferred = logits_of(engine, made, images, workers, watches.decoding, watches.inference)
     # One batch may wait to be ranked while the next one runs.
     for _, outcomes in in_parallel(watches.ranking.timed(_rank), inferred, workers=1, ahead=1):
         yield outcomes
-
-
-def _decoded(
-    images: Sequence[str], engine: Engine, made: TensorFormat, workers: int, watch: Stopwatch
-) -> Iterator[Batch]:
-    size = engine.input.shape[0]
-    make = tensor_maker(made)
-
-    def rows() -> Iterator[Tuple[str, np.ndarray, int]]:
-        for start in range(0, len(images), size):
-            tensor = np.zeros(engine.input.shape, engine.input.dtype)
-            for row, image in enumerate(images[start : start + size]):
-                yield image, tensor, row
-
-    def work(item: Tuple[str, np.ndarray, int]) -> Optional[str]:
-        image, tensor, row = item
-        try:
-            make(image, tensor[row])
-        except BrokenImageError as error:
-            return str(error)
-        return None
-
-    group: List[str] = []
-    reasons: List[Optional[str]] = []
-    # Two batches ahead: one is being decoded while the model runs, and the next one is ready when it ends.
-    for (image, tensor, row), reason in in_parallel(watch.timed(work), rows(), workers, ahead=2 * size):
-        group.append(image)
-        reasons.append(reason)
-        if row == size - 1 or image is images[-1]:
-            yield Batch(group, reasons, tensor)
-            group, reasons = [], []
-
-
-def _inferred(engine: Engine, batches: Iterable[Batch], watch: Stopwatch) -> Iterator[Tuple[Batch, np.ndarray]]:
-    infer = watch.timed(engine.run)
-    for batch in batches:
-        yield batch, infer(batch.tensor)
 
 
 def _rank(inferred: Tuple[Batch, np.ndarray]) -> List[Outcome]:

@@ -1,0 +1,161 @@
+"""Single images, or a folder of them -> the most probable classes, with their names.
+
+Images are prepared by the recipe that the model's file names; the probabilities are the softmax of its logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, TextIO, Tuple
+
+import numpy as np
+
+from ResNeSt.batches import FREE_BATCH, add_model_flags, image_format, logits_of, open_for_images
+from ResNeSt.class_names import ClassName, names_of
+from ResNeSt.engines import Engine
+from ResNeSt.errors import ArgumentError, PipelineError, run
+from ResNeSt.parallel import Stopwatch, cores
+from ResNeSt.preprocess import find_images
+from ResNeSt.scoring import top_k_predictions
+
+
+class Guess(NamedTuple):
+    """A class and how probable the model thinks it is, 0 to 1."""
+
+    label: int
+    probability: float
+    name: str
+    synset: str
+
+
+class Answer(NamedTuple):
+    """The most probable classes of an image, best first, or why there are none."""
+
+    image: str
+    guesses: Sequence[Guess]
+    reason: str = ""
+
+
+def main() -> int:
+    """Runs the command line; 1 where an image has no answer."""
+    options = _parser().parse_args()
+    if options.top < 1:
+        raise ArgumentError(f"--top {options.top}: expected 1 or more")
+    images = list(_images(options.images))
+    options.batch = options.batch or min(len(images), FREE_BATCH)
+    answers = predict(open_for_images(options), images, options)
+    failed = FORMATS[options.format](answers, sys.stdout)
+    for answer in failed:
+        print(f"error: {answer.reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ResNeSt.predict", description=__doc__)
+    add_model_flags(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE|DIR", help="image files, or folders of them")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes an image [%(default)s]")
+    parser.add_argument("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
+    parser.add_argument("--format", choices=list(FORMATS), default="text", help="of what is printed [%(default)s]")
+    return parser
+
+
+def _images(given: Sequence[str]) -> Iterator[str]:
+    for path in given:
+        if os.path.isdir(path):
+            yield from find_images(path)
+        elif os.path.exists(path):
+            yield path
+        else:
+            raise PipelineError(f"{path}: no such image file or folder")
+
+
+def predict(engine: Engine, images: Sequence[str], options: argparse.Namespace) -> Iterator[Answer]:
+    """Answers for `images`, in their order."""
+    made = image_format(engine, options.model, options.arch)
+    names: List[ClassName] = []
+    for batch, logits in logits_of(engine, made, images, options.workers or cores(), Stopwatch(), Stopwatch()):
+        names = names or names_of(engine.info, logits.shape[1], options.names)
+        for image, reason, row in zip(batch.images, batch.reasons, logits):
+            if reason is None and not np.isfinite(row).all():
+                reason = f"{image}: the model gives NaN or infinity for it; check the model"
+            yield Answer(image, (), reason) if reason is not None else Answer(image, _guesses(row, names, options.top))
+
+
+def _guesses(logits: np.ndarray, names: Sequence[ClassName], top: int) -> List[Guess]:
+    probabilities = softmax(logits)
+    labels = top_k_predictions(logits[None], top)[0].tolist()
+    return [Guess(label, float(probabilities[label]), *names[label]) for label in labels]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float64 (..., classes): probabilities of logits, along the last axis."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _print_text(answers: Iterator[Answer], out: TextIO) -> List[Answer]:
+    failed = []
+    for answer in answers:
+        if answer.reason:
+            failed.append(answer)
+            continue
+        print(answer.image, file=out)
+        for guess in answer.guesses:
+            words = [f"{100 * guess.probability:6.2f} %", f"{guess.label:4}", guess.synset, guess.name]
+            print("  " + "  ".join(filter(None, words)), file=out, flush=True)
+    return failed
+
+
+def _print_json(answers: Iterator[Answer], out: TextIO) -> List[Answer]:
+    found = list(answers)
+    json.dump([_plain(answer) for answer in found], out, indent=1)
+    print(file=out)
+    return [answer for answer in found if answer.reason]
+
+
+def _plain(answer: Answer) -> Dict[str, Any]:
+    if answer.reason:
+        return {"image": answer.image, "error": answer.reason}
+    return {
+        "image": answer.image,
+        "predictions": [
+            {
+                "class": guess.label,
+                "probability": guess.probability,
+                "synset": guess.synset or None,
+                "name": guess.name or None,
+            }
+            for guess in answer.guesses
+        ],
+    }
+
+
+def _print_csv(answers: Iterator[Answer], out: TextIO) -> List[Answer]:
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("image", "rank", "class", "probability", "synset", "name"))
+    failed = []
+    for answer in answers:
+        writer.writerows(_rows(answer))
+        if answer.reason:
+            failed.append(answer)
+    return failed
+
+
+def _rows(answer: Answer) -> Iterator[Tuple[Any, ...]]:
+    for rank, guess in enumerate(answer.guesses, start=1):
+        yield answer.image, rank, guess.label, f"{guess.probability:.6f}", guess.synset, guess.name
+
+
+FORMATS: Dict[str, Callable[[Iterator[Answer], TextIO], List[Answer]]] = {
+    "text": _print_text,
+    "json": _print_json,
+    "csv": _print_csv,
+}
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,111 @@
+"""Single images to classes: probabilities, names, and the three formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ResNeSt.class_names import imagenet_classes, names_of, read_names
+from ResNeSt.errors import PipelineError
+from ResNeSt.predict import softmax
+from tests.conftest import PROJECT, assert_refused, call
+
+VAL = PROJECT / "demo/val"
+EXPECTED = json.loads((PROJECT / "demo/expected.json").read_text())
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A folder with five of the demo's pictures."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for picture in sorted(VAL.iterdir())[:5]:
+        shutil.copy(picture, folder)
+    return folder
+
+
+def predict(model, *flags):
+    result = call("-m", "ResNeSt.predict", f"--model={model}", *flags)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_picture_gets_the_class_that_the_checkpoint_gave_it(demo_onnx, few):
+    answers = json.loads(predict(demo_onnx, "--format=json", few))
+    assert [answer["image"] for answer in answers] == [str(path) for path in sorted(few.iterdir())]
+    for answer in answers:
+        assert answer["predictions"][0]["class"] == EXPECTED["predicted"][answer["image"].rsplit("/", 1)[1]]
+
+
+def test_probabilities_are_the_softmax_of_the_logits(torchvision):
+    import torch
+
+    logits = np.random.default_rng(0).normal(0, 30, (4, 1000)).astype(np.float32)
+    expected = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
+    assert np.allclose(softmax(logits), expected, rtol=1e-12)
+
+
+def test_the_three_formats_say_the_same(demo_onnx, few):
+    (names := few.parent / "names.txt").write_text("".join(f"n{n:08}\tdigit {n}\n" for n in range(10)))
+    flags = [f"--names={names}", "--top=3", few]
+    told = [
+        (answer["image"], guess["class"], guess["probability"], guess["synset"], guess["name"])
+        for answer in json.loads(predict(demo_onnx, "--format=json", *flags))
+        for guess in answer["predictions"]
+    ]
+    assert len(told) == 15
+    rows = list(csv.DictReader(io.StringIO(predict(demo_onnx, "--format=csv", *flags))))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"] * 5
+    text = predict(demo_onnx, *flags).splitlines()
+    lines = [line for line in text if line.startswith("  ")]
+    for (image, label, probability, synset, name), row, line in zip(told, rows, lines, strict=True):
+        assert image in text
+        assert list(row.values())[0::2] == [image, str(label), synset]
+        assert (row["name"], float(row["probability"])) == (name, pytest.approx(probability, abs=1e-6))
+        assert line == f"  {100 * probability:6.2f} %  {label:4}  {synset}  {name}"
+
+
+def test_a_broken_picture_is_named_and_the_others_get_their_answer(demo_onnx, few):
+    (few / "broken.png").write_bytes(b"no picture")
+    result = call("-m", "ResNeSt.predict", f"--model={demo_onnx}", "--format=json", few)
+    assert_refused(result, "few/broken.png: not an image")
+    answers = {answer["image"]: answer for answer in json.loads(result.stdout)}
+    assert "not an image" in answers.pop(str(few / "broken.png"))["error"]
+    assert len(answers) == 5
+    assert all(len(answer["predictions"]) == 5 for answer in answers.values())
+
+
+def test_what_does_not_exist_is_named(demo_onnx):
+    assert_refused(call("-m", "ResNeSt.predict", f"--model={demo_onnx}", "gone.png"), "gone.png: no such image file")
+
+
+def test_imagenet_s_names_are_in_the_order_of_the_class_numbers(timm):
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    for number, found in enumerate(imagenet_classes()):
+        assert (found.synset, found.name) == (info.index_to_label_name(number), info.index_to_description(number))
+    assert number == 999
+
+
+def test_names_come_from_the_file_given_else_the_model_else_imagenet(tmp_path):
+    (file := tmp_path / "names.txt").write_text("# of mine\ncat\ndog\n")
+    of_model = {"class_names": '["one", "two"]'}
+    assert [found.name for found in names_of(of_model, 2, file)] == ["cat", "dog"]
+    assert [found.name for found in names_of(of_model, 2)] == ["one", "two"]
+    assert names_of({}, 1000)[65] == ("sea snake", "n01751748")
+    assert [found.name for found in names_of({}, 2)] == ["", ""]
+
+
+def test_a_file_with_other_than_a_name_for_every_class_is_refused(tmp_path):
+    (file := tmp_path / "names.txt").write_text("cat\n\ndog\n")
+    with pytest.raises(PipelineError, match=r"names.txt: holds 2 names, the model has 3 classes"):
+        names_of({}, 3, file)
+    file.write_text("\n")
+    with pytest.raises(PipelineError, match=r"names.txt: holds no names"):
+        read_names(file)
