@@ -47,7 +47,7 @@ def _parse(line: str) -> ClassName:
 def names_of(info: Mapping[str, str], classes: int, names: Optional[PathLike] = None) -> List[ClassName]:
     """Names of a model's `classes`: those of the file `names`, else those in its metadata `info`.
 
-    1,000 classes without names of their own are ImageNet's; others have a number only, and an empty name. Raises PipelineError
+    1,000 classes without names of their own are ImageNet's; others have an empty name. Raises PipelineError
     where the file has fewer or more names than the model has classes.
     """
     if names is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Mapping, Tuple
 
 from ResNeSt.errors import PipelineError
-from ResNeSt.files import PathLike, stem
+from ResNeSt.files import PathLike, stem, whole
 
 _CLASS = re.compile("[0-9]{1,9}")
 
@@ -35,6 +35,19 @@ def read_labels(path: PathLike) -> Dict[str, int]:
     if not labels:
         raise PipelineError(f"{path}: holds no labels; expected a line 'NAME CLASS' for every image")
     return labels
+
+
+def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
+    """Writes a line `NAME CLASS` for every image; `read_labels` reads the same of it.
+
+    Raises PipelineError where the file is there already, or where a name cannot be written so that it is read again.
+    """
+    if Path(path).exists():
+        raise PipelineError(f"{path}: exists; name another file, or delete it")
+    with whole(path) as temporary:
+        temporary.write_text("".join(f"{name} {label}\n" for name, label in labels.items()), encoding="utf-8")
+        if read_labels(temporary) != {stem(name): label for name, label in labels.items()}:
+            raise PipelineError(f"{path}: a file name holds a line break, or blanks at its end; rename it")
 
 
 def _text(path: PathLike) -> str:

@@ -1,0 +1,114 @@
+"""Makes and checks `val_label.txt`, and moves images into class folders and back."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Callable, Dict
+
+from ResNeSt.errors import run
+from ResNeSt.files import write_json
+from ResNeSt.labels import folders, sources, write_labels
+
+SHOWN = 5  # of the images that do not fit; the JSON has them all
+
+
+def main() -> int:
+    """Runs the command line; 1 where labels and images do not fit."""
+    parser = argparse.ArgumentParser(prog="python -m ResNeSt.labels", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (work, meaning, arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=meaning, description=meaning)
+        for argument, settings in arguments.items():
+            command.add_argument(argument, **settings)
+        command.set_defaults(work=work)
+    options = parser.parse_args()
+    code: int = options.work(options)
+    return code
+
+
+def _from_tree(options: argparse.Namespace) -> int:
+    labels, meaning = sources.from_tree(options.images)
+    return _write(labels, options, f", by {meaning}")
+
+
+def _from_devkit(options: argparse.Namespace) -> int:
+    return _write(sources.from_devkit(options.kit), options, ", from the kit's own order to that of the synsets")
+
+
+def _from_csv(options: argparse.Namespace) -> int:
+    return _write(sources.from_csv(options.csv), options)
+
+
+def _write(labels: Dict[str, int], options: argparse.Namespace, remark: str = "") -> int:
+    write_labels(labels, options.labels)
+    print(f"{options.labels}: {len(labels)} images of {len(set(labels.values()))} classes{remark}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    found = folders.check(options.labels, options.images)
+    if options.json:
+        write_json(options.json, found)
+    print(
+        f"{options.labels}: {found['labels']} images of {found['classes']} classes, {found['first_class']} to "
+        f"{found['last_class']}, with {found['fewest_images']} to {found['most_images']} images each"
+    )
+    print(f"{options.images}: {found['images']} images")
+    for kind, meaning in (("missing", "labelled images are not there"), ("extra", "images have no label")):
+        if found[kind]:
+            print(f"{kind}: {len(found[kind])} {meaning}, such as {', '.join(found[kind][:SHOWN])}")
+    if found["first_class"] == 1:
+        print("note: no image is of class 0; the classes of this project count from 0")
+    return 1 if found["missing"] or found["extra"] else 0
+
+
+def _to_tree(options: argparse.Namespace) -> int:
+    moved = folders.to_tree(options.labels, options.images, options.names)
+    print(f"{options.images}: {moved} images moved into class folders")
+    return 0
+
+
+def _to_flat(options: argparse.Namespace) -> int:
+    moved = folders.to_flat(options.images, options.labels)
+    print(f"{options.images}: {moved} images moved out of their class folders; {options.labels} says their classes")
+    return 0
+
+
+_LABELS: Dict[str, Any] = {"metavar": "LABELS", "help": "a file with a line 'NAME CLASS' for every image"}
+_IMAGES: Dict[str, Any] = {"metavar": "DIR", "help": "the folder of images"}
+_Command = Callable[[argparse.Namespace], int]
+COMMANDS: Dict[str, Any] = {
+    "tree": (_from_tree, "make LABELS from a folder with one folder per class", {"images": _IMAGES, "labels": _LABELS}),
+    "devkit": (
+        _from_devkit,
+        "make LABELS of ImageNet's validation images from ILSVRC2012_devkit_t12",
+        {"kit": {"metavar": "KIT", "help": "the unpacked folder"}, "labels": _LABELS},
+    ),
+    "csv": (
+        _from_csv,
+        "make LABELS from a CSV: name, then synset or class number",
+        {"csv": {"metavar": "CSV", "help": "such as LOC_val_solution.csv"}, "labels": _LABELS},
+    ),
+    "check": (
+        _check,
+        "say whether every image has a label and every label an image",
+        {"labels": _LABELS, "images": _IMAGES, "--json": {"metavar": "FILE", "help": "write all of it here as well"}},
+    ),
+    "to-tree": (
+        _to_tree,
+        "move the images of DIR into a folder per class",
+        {
+            "labels": _LABELS,
+            "images": _IMAGES,
+            "--names": {"metavar": "FILE", "help": "names of the folders, one a line [ImageNet's synsets]"},
+        },
+    ),
+    "to-flat": (
+        _to_flat,
+        "move the images of DIR out of their class folders, after writing LABELS",
+        {"images": _IMAGES, "labels": _LABELS},
+    ),
+}
+
+if __name__ == "__main__":
+    run(main)
