@@ -37,9 +37,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="threads that decode [one per core]")
 
 
-def open_for_images(options: argparse.Namespace) -> Engine:
-    """The engine that `add_model_flags` describe; raises ArgumentError where the model has another batch size."""
-    engine = open_engine(options.model, options.engine, options.batch or FREE_BATCH, options.arch, options.device)
+def open_for_images(options: argparse.Namespace, batch: int = FREE_BATCH) -> Engine:
+    """The engine that `add_model_flags` describe; `batch` is for a model that leaves it free and without --batch.
+
+    Raises ArgumentError where the model has another batch size than --batch.
+    """
+    engine = open_engine(options.model, options.engine, options.batch or batch, options.arch, options.device)
     if options.batch and engine.input.shape[0] != options.batch:
         raise ArgumentError(
             f"{options.model}: its batch size is {engine.input.shape[0]}; leave --batch {options.batch} out"

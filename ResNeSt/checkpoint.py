@@ -110,7 +110,11 @@ def _first_line(error: Exception) -> str:
 
 def load(model: nn.Module, path: PathLike) -> None:
     """Loads a checkpoint into `model`; raises PipelineError naming every missing, extra or wrongly shaped entry."""
-    state = read_state(path)
+    load_state(model, read_state(path), path)
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], path: PathLike) -> None:
+    """The same with the state dict of the checkpoint at `path`."""
     expected = model.state_dict()
     problems = [
         *_named("missing", [name for name in expected if name not in state]),

@@ -46,8 +46,7 @@ def main() -> int:
     if options.top < 1:
         raise ArgumentError(f"--top {options.top}: expected 1 or more")
     images = list(_images(options.images))
-    options.batch = options.batch or min(len(images), FREE_BATCH)
-    answers = predict(open_for_images(options), images, options)
+    answers = predict(open_for_images(options, min(len(images), FREE_BATCH)), images, options)
     failed = FORMATS[options.format](answers, sys.stdout)
     for answer in failed:
         print(f"error: {answer.reason}", file=sys.stderr)

@@ -57,12 +57,18 @@ def find_images(source: PathLike) -> List[str]:
     Raises PipelineError where there is none, or where two would get the same name up to the first dot, since ais_bench
     would let one overwrite the other's result.
     """
+    found = list_images(source)
+    _refuse_same_names(found)
+    return found
+
+
+def list_images(source: PathLike) -> List[str]:
+    """The same, whatever their names are up to the first dot."""
     if not os.path.isdir(source):
-        raise PipelineError(f"{source}: no such folder; the first argument is the folder that holds the images")
+        raise PipelineError(f"{source}: no such folder; expected the folder that holds the images")
     found = [entry.path for entry in _entries(source) if _is_image(entry.name)]
     if not found:
         raise PipelineError(f"{source}: no image files ({' '.join(IMAGE_SUFFIXES)}) here or one folder below")
-    _refuse_same_names(found)
     return sorted(found, key=natural_key)
 
 

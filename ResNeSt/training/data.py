@@ -1,0 +1,154 @@
+"""Pictures and their classes, and the batches that a process makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+from pathlib import Path
+from random import Random
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ResNeSt.cards import Card
+from ResNeSt.errors import PipelineError
+from ResNeSt.files import PathLike, stem
+from ResNeSt.labels import read_labels
+from ResNeSt.parallel import in_parallel
+from ResNeSt.preprocess import decode, find_images, list_images, tensor_maker
+from ResNeSt.recipes import normalisation_table, normalise
+from ResNeSt.tensors import TensorFormat
+from ResNeSt.training.augment import random_picture
+from ResNeSt.training.settings import Settings
+
+Batch = Tuple[Tensor, Tensor]
+Maker = Callable[[int, np.ndarray], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Image files, the class of each, and what the classes are called where folders say it."""
+
+    images: List[str]
+    labels: List[int]
+    class_names: Optional[Tuple[str, ...]]
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are: those named, else up to the highest."""
+        return len(self.class_names) if self.class_names else max(self.labels) + 1
+
+    def digest(self) -> str:
+        """Tells whether two runs have the same pictures in the same classes."""
+        lines = (f"{os.path.basename(path)} {label}\n" for path, label in zip(self.images, self.labels))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_samples(
+    source: PathLike, labels: Optional[PathLike], class_names: Optional[Tuple[str, ...]] = None
+) -> Samples:
+    """The pictures of `source`: with a folder per class, or with a file of `NAME CLASS` lines.
+
+    Folders become classes in the order of their names, or of `class_names` where given. Raises PipelineError where a
+    picture has no class or a folder is none of `class_names`.
+    """
+    return _by_folder(Path(source), class_names) if labels is None else _by_file(source, labels)
+
+
+def _by_folder(source: Path, class_names: Optional[Tuple[str, ...]]) -> Samples:
+    images = list_images(source)
+    folders = [os.path.dirname(path) for path in images]
+    loose = [path for path, folder in zip(images, folders) if Path(folder) == source]
+    if loose:
+        raise PipelineError(f"{loose[0]}: lies in no folder of a class; move it into one, or give a file of labels")
+    names = [os.path.basename(folder) for folder in folders]
+    class_names = class_names or tuple(sorted(set(names)))
+    numbers = {name: number for number, name in enumerate(class_names)}
+    unknown = sorted(set(names) - set(numbers))
+    if unknown:
+        raise PipelineError(
+            f"{source}: its folder {unknown[0]} is none of the {len(numbers)} classes of the training pictures"
+        )
+    return Samples(images, [numbers[name] for name in names], class_names)
+
+
+def _by_file(source: PathLike, labels: PathLike) -> Samples:
+    images, truth = find_images(source), read_labels(labels)
+    unlabelled = [path for path in images if stem(path) not in truth]
+    if unlabelled:
+        raise PipelineError(f"{labels}: has no line for {len(unlabelled)} images of {source}, such as {unlabelled[0]}")
+    return Samples(images, [truth[stem(path)] for path in images], None)
+
+
+def steps_of(samples: Samples, batch: int, processes: int) -> int:
+    """Steps of an epoch: whole batches only, since every process must have as many images in each step.
+
+    Raises PipelineError where there are fewer images than one step takes.
+    """
+    steps = len(samples.images) // (batch * processes)
+    if steps == 0:
+        raise PipelineError(
+            f"{len(samples.images)} training images, one step takes {batch} on each of {processes}; lower --batch"
+        )
+    return steps
+
+
+def training_batches(
+    samples: Samples, card: Card, settings: Settings, epoch: int, rank: int, processes: int, workers: int
+) -> Iterator[Batch]:
+    """Batches of an epoch for process `rank`: float32 (batch, 3, size, size), and int64 (batch,).
+
+    All processes shuffle alike and each takes its slice of every step, so that a step has the same images, changed in
+    the same way, however many processes share it.
+    """
+    table = normalisation_table(card.mean, card.std)
+    as_measured = _recipe(samples, card)
+
+    def make(index: int, out: np.ndarray) -> None:
+        if settings.augment == "none":
+            as_measured(index, out)
+            return
+        draw = Random(f"{settings.seed} {epoch} {index}")
+        picture = random_picture(decode(samples.images[index]), card.size, settings, draw)
+        normalise(np.asarray(picture), table, out)
+
+    shuffled = list(range(len(samples.images)))
+    Random(f"{settings.seed} {epoch}").shuffle(shuffled)
+    whole = settings.batch * processes
+    mine = [
+        index
+        for step in range(steps_of(samples, settings.batch, processes))
+        for index in shuffled[step * whole :][rank * settings.batch :][: settings.batch]
+    ]
+    return _batches(samples, mine, settings.batch, card.size, make, workers)
+
+
+def validation_batches(
+    samples: Samples, card: Card, batch: int, rank: int, processes: int, workers: int
+) -> Iterator[Batch]:
+    """The share of process `rank` of all images, prepared by the card's recipe; the last batch may be smaller."""
+    mine = range(rank, len(samples.images), processes)
+    return _batches(samples, mine, batch, card.size, _recipe(samples, card), workers)
+
+
+def _recipe(samples: Samples, card: Card) -> Maker:
+    make = tensor_maker(TensorFormat(card.recipe, card.size, "float32", card.mean, card.std))
+    return lambda index, out: make(samples.images[index], out)
+
+
+def _batches(
+    samples: Samples, indices: Sequence[int], batch: int, size: int, make: Maker, workers: int
+) -> Iterator[Batch]:
+    def work(index: int) -> np.ndarray:
+        out = np.empty((3, size, size), np.float32)
+        make(index, out)
+        return out
+
+    made = in_parallel(work, indices, workers, ahead=2 * batch)
+    while group := list(itertools.islice(made, batch)):
+        tensors = np.stack([tensor for _, tensor in group])
+        yield torch.from_numpy(tensors), torch.tensor([samples.labels[index] for index, _ in group])
