@@ -1,6 +1,7 @@
 """Checkpoint files: fetching the official ones, reading any of them, loading them into a network.
 
 A checkpoint is untrusted: it is read with `weights_only=True`, so that it can carry tensors and nothing that runs.
+MindSpore's and Paddle's are read by ResNeSt.formats, with the same care.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ResNeSt import formats
 from ResNeSt.cards import Card
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, sha256
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from ResNeSt.models.resnest import ResNeSt
 
 BLOCK = 1 << 20
 
@@ -86,8 +89,24 @@ def _check_hash(path: Path, expected: str, advice: str) -> None:
 def read_state(path: PathLike) -> dict[str, torch.Tensor]:
     """The state dict of a checkpoint: plain, or under `state_dict` or `model`, with or without `module.` prefixes.
 
-    Raises PipelineError where the file is not a checkpoint or holds more than tensors and plain values.
+    A MindSpore .ckpt and a Paddle .pdparams give theirs under the official names (ResNeSt.formats). Raises
+    PipelineError where the file is not a checkpoint or holds more than tensors and plain values.
     """
+    return _read(path)[0]
+
+
+def _read(path: PathLike) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict, and how the network that it was trained with pools."""
+    if Path(path).suffix in formats.SUFFIXES:
+        import torch
+
+        found = formats.read(path)
+        # A copy in memory of its own: some arrays lie in the mapped file, some are transposed.
+        return {name: torch.from_numpy(value.copy()) for name, value in found.state.items()}, found.pooling
+    return _read_torch(path), "zeros"
+
+
+def _read_torch(path: PathLike) -> dict[str, torch.Tensor]:
     import torch
 
     if not Path(path).is_file():
@@ -108,9 +127,14 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n", 1)[0].rstrip(". ")
 
 
-def load(model: nn.Module, path: PathLike) -> None:
-    """Loads a checkpoint into `model`; raises PipelineError naming every missing, extra or wrongly shaped entry."""
-    state = read_state(path)
+def load(model: ResNeSt, path: PathLike) -> None:
+    """Loads a checkpoint into `model`, which from then on pools as the framework that the file comes from.
+
+    Raises PipelineError naming every missing, extra or wrongly shaped entry.
+    """
+    from ResNeSt.models.pooling import set_pooling
+
+    state, pooling = _read(path)
     expected = model.state_dict()
     problems = [
         *_named("missing", [name for name in expected if name not in state]),
@@ -127,6 +151,7 @@ def load(model: nn.Module, path: PathLike) -> None:
     if problems:
         raise PipelineError(f"{path}: does not fit the model: {'; '.join(problems)}; is --model the right one?")
     model.load_state_dict(state)
+    set_pooling(model, pooling)
 
 
 def _named(what: str, entries: list[str]) -> list[str]:

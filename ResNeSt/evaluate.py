@@ -85,7 +85,9 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ResNeSt.evaluate", description=__doc__)
-    parser.add_argument("--model", required=True, metavar="FILE", help="a .om, .xml, .onnx or .pth")
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help="a .om, .xml, .onnx, or a checkpoint (.pth, .ckpt, .pdparams)"
+    )
     parser.add_argument("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
     parser.add_argument("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")
     parser.add_argument("--batch", type=int, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
