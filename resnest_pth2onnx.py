@@ -20,7 +20,7 @@ def main() -> None:
         "--source",
         "--weights",
         metavar="PTH",
-        help="checkpoint (.pth, MindSpore's .ckpt, Paddle's .pdparams), or 'auto' to fetch the official one",
+        help="checkpoint (.pth, .safetensors, .ckpt of MindSpore, .pdparams of Paddle), or 'auto': fetch the official",
     )
     parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
     parser.add_argument(

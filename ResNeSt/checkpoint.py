@@ -6,6 +6,7 @@ MindSpore's and Paddle's are read by ResNeSt.formats, with the same care.
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import urllib.error
 import urllib.request
@@ -89,30 +90,31 @@ def _check_hash(path: Path, expected: str, advice: str) -> None:
 def read_state(path: PathLike) -> dict[str, torch.Tensor]:
     """The state dict of a checkpoint: plain, or under `state_dict` or `model`, with or without `module.` prefixes.
 
-    A MindSpore .ckpt and a Paddle .pdparams give theirs under the official names (ResNeSt.formats). Raises
-    PipelineError where the file is not a checkpoint or holds more than tensors and plain values.
+    .safetensors is read as well; a MindSpore .ckpt and a Paddle .pdparams give theirs under the official names
+    (ResNeSt.formats). Raises PipelineError where the file is not a checkpoint or holds more than tensors and plain
+    values.
     """
     return _read(path)[0]
 
 
 def _read(path: PathLike) -> tuple[dict[str, torch.Tensor], str]:
     """The state dict, and how the network that it was trained with pools."""
-    if Path(path).suffix in formats.SUFFIXES:
-        import torch
+    import torch
 
-        found = formats.read(path)
-        # A copy in memory of its own: some arrays lie in the mapped file, some are transposed.
-        return {name: torch.from_numpy(value.copy()) for name, value in found.state.items()}, found.pooling
-    return _read_torch(path), "zeros"
+    if not Path(path).is_file():
+        raise PipelineError(f"{path}: no such file; give the checkpoint, or 'auto' to fetch the official one")
+    if Path(path).suffix not in formats.SUFFIXES:
+        return _read_torch(path), "zeros"
+    found = formats.read(path)
+    # A copy in memory of its own: some arrays lie in the mapped file, some are transposed.
+    return {name: torch.from_numpy(value.copy()) for name, value in found.state.items()}, found.pooling
 
 
 def _read_torch(path: PathLike) -> dict[str, torch.Tensor]:
     import torch
 
-    if not Path(path).is_file():
-        raise PipelineError(f"{path}: no such file; give the checkpoint, or 'auto' to fetch the official one")
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = _unpacked(path)
     except Exception as error:  # torch raises nearly anything on damaged files
         raise PipelineError(f"{path}: not a readable checkpoint of weights alone ({_first_line(error)})") from None
     for wrapper in ("state_dict", "model"):
@@ -121,6 +123,18 @@ def _read_torch(path: PathLike) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise PipelineError(f"{path}: holds no state dict (a mapping from names to tensors)")
     return {name.removeprefix("module."): value for name, value in loaded.items()}
+
+
+def _unpacked(path: PathLike) -> Any:
+    if Path(path).suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    # timm's trainer keeps its command line in the file, as a Namespace: an object that holds values and runs nothing.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ResNeSt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    side = ".pth, .ckpt, .pdparams, .onnx, .xml, .om, a folder of outputs, or a client's summary"
+    side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .om, a folder of outputs, or a client's summary"
     parser.add_argument("reference", type=Path, metavar="REFERENCE", help=side)
     parser.add_argument("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
     parser.add_argument("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")

@@ -86,7 +86,10 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ResNeSt.evaluate", description=__doc__)
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help="a .om, .xml, .onnx, or a checkpoint (.pth, .ckpt, .pdparams)"
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="a .om, .xml, .onnx, or a checkpoint (.pth, .safetensors, .ckpt, .pdparams)",
     )
     parser.add_argument("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
     parser.add_argument("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         "-m",
         required=True,
-        help="compiled model (.xml, .onnx, or .om for ais_bench) or checkpoint (.pth, .ckpt, .pdparams)",
+        help="compiled model (.xml, .onnx, or .om for ais_bench) or checkpoint (.pth, .safetensors, .ckpt, .pdparams)",
     )
     made.add_argument("--input", "-i", help="folder of tensors, or one tensor file [none: a pure speed run]")
     made.add_argument("--output", "-o", help="folder for the results [none written]")

@@ -33,8 +33,6 @@ def read(path: PathLike) -> Foreign:
 
     Entries that no name is known for keep theirs. Raises PipelineError where the file is damaged or something else.
     """
-    if not Path(path).is_file():
-        raise PipelineError(f"{path}: no such file; give the checkpoint, or 'auto' to fetch the official one")
     framework = SUFFIXES[Path(path).suffix]
     reader: Callable[[PathLike], Foreign] = importlib.import_module(f"ResNeSt.formats.{framework}").read
     try:
