@@ -1,4 +1,4 @@
-"""Stage 2: PyTorch checkpoint -> ONNX."""
+"""Stage 2: checkpoint -> ONNX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ DEFAULT_MODEL = "resnest50"
 def main() -> None:
     """Parses the command line, exports, prints what was written."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", "--weights", metavar="PTH", help="checkpoint, or 'auto' to fetch the official one")
+    parser.add_argument(
+        "--source",
+        "--weights",
+        metavar="PTH",
+        help="checkpoint (.pth, .safetensors, .ckpt of MindSpore, .pdparams of Paddle), or 'auto': fetch the official",
+    )
     parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
     parser.add_argument(
         "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}, or a card file"

@@ -13,7 +13,7 @@ import numpy as np
 
 from ResNeSt import network
 from ResNeSt.cards import card, card_of_file
-from ResNeSt.engines import TensorSpec, fill
+from ResNeSt.engines import RUNTIMES, TensorSpec, fill
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError
 
 Shape = Tuple[int, ...]
@@ -171,12 +171,15 @@ def _scope(module: str) -> str:
 
 
 def open_activations(path: Path, arch: Optional[str]) -> Activations:
-    """Opens a .onnx or .pth; raises ArgumentError for anything else, MissingRuntimeError where its packages are not."""
+    """Opens a .onnx or a checkpoint.
+
+    Raises ArgumentError for anything else, MissingRuntimeError where its packages are not.
+    """
     if not path.is_file():
         raise PipelineError(f"{path}: no such model file")
-    if path.suffix not in (".onnx", ".pth"):
+    if path.suffix not in (".onnx", *RUNTIMES["torch"].suffixes):
         raise ArgumentError(
-            f"{path}: --layers looks into .onnx and .pth; of a compiled model give the ONNX file that it was made from"
+            f"{path}: --layers looks into .onnx and checkpoints; of a compiled model give the ONNX file it was made of"
         )
     try:
         return OnnxActivations(path) if path.suffix == ".onnx" else TorchActivations(path, arch)

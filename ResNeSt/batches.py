@@ -29,7 +29,12 @@ class Batch(NamedTuple):
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say which model runs, how, and on what."""
-    parser.add_argument("--model", required=True, metavar="FILE", help="a .om, .xml, .onnx or .pth")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="a .om, .xml, .onnx, or a checkpoint (.pth, .safetensors, .ckpt, .pdparams)",
+    )
     parser.add_argument("--batch", type=int, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
     parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")

@@ -1,10 +1,12 @@
 """Checkpoint files: fetching the official ones, reading any of them, loading them into a network.
 
 A checkpoint is untrusted: it is read with `weights_only=True`, so that it can carry tensors and nothing that runs.
+MindSpore's and Paddle's are read by ResNeSt.formats, with the same care.
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import urllib.error
 import urllib.request
@@ -13,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ResNeSt import formats
 from ResNeSt.cards import Card
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, sha256
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from ResNeSt.models.resnest import ResNeSt
 
 BLOCK = 1 << 20
 
@@ -86,14 +90,31 @@ def _check_hash(path: Path, expected: str, advice: str) -> None:
 def read_state(path: PathLike) -> dict[str, torch.Tensor]:
     """The state dict of a checkpoint: plain, or under `state_dict` or `model`, with or without `module.` prefixes.
 
-    Raises PipelineError where the file is not a checkpoint or holds more than tensors and plain values.
+    .safetensors is read as well; a MindSpore .ckpt and a Paddle .pdparams give theirs under the official names
+    (ResNeSt.formats). Raises PipelineError where the file is not a checkpoint or holds more than tensors and plain
+    values.
     """
+    return _read(path)[0]
+
+
+def _read(path: PathLike) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict, and how the network that it was trained with pools."""
     import torch
 
     if not Path(path).is_file():
         raise PipelineError(f"{path}: no such file; give the checkpoint, or 'auto' to fetch the official one")
+    if Path(path).suffix not in formats.SUFFIXES:
+        return _read_torch(path), "zeros"
+    found = formats.read(path)
+    # A copy in memory of its own: some arrays lie in the mapped file, some are transposed.
+    return {name: torch.from_numpy(value.copy()) for name, value in found.state.items()}, found.pooling
+
+
+def _read_torch(path: PathLike) -> dict[str, torch.Tensor]:
+    import torch
+
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = _unpacked(path)
     except Exception as error:  # torch raises nearly anything on damaged files
         raise PipelineError(f"{path}: not a readable checkpoint of weights alone ({_first_line(error)})") from None
     for wrapper in ("state_dict", "model"):
@@ -104,17 +125,36 @@ def read_state(path: PathLike) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in loaded.items()}
 
 
+def _unpacked(path: PathLike) -> Any:
+    if Path(path).suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    # timm's trainer keeps its command line in the file, as a Namespace: an object that holds values and runs nothing.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n", 1)[0].rstrip(". ")
 
 
-def load(model: nn.Module, path: PathLike) -> None:
-    """Loads a checkpoint into `model`; raises PipelineError naming every missing, extra or wrongly shaped entry."""
-    load_state(model, read_state(path), path)
+def load(model: ResNeSt, path: PathLike) -> None:
+    """Loads a checkpoint into `model`, which from then on pools as the framework that the file comes from.
+
+    Raises PipelineError naming every missing, extra or wrongly shaped entry.
+    """
+    from ResNeSt.models.pooling import set_pooling
+
+    state, pooling = _read(path)
+    load_state(model, state, path)
+    set_pooling(model, pooling)
 
 
-def load_state(model: nn.Module, state: dict[str, torch.Tensor], path: PathLike) -> None:
-    """The same with the state dict of the checkpoint at `path`."""
+def load_state(model: ResNeSt, state: dict[str, torch.Tensor], path: PathLike) -> None:
+    """Loads the state dict of the checkpoint at `path`; raises as `load` does."""
     expected = model.state_dict()
     problems = [
         *_named("missing", [name for name in expected if name not in state]),

@@ -40,12 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ResNeSt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    side = ".pth, .onnx, .xml, .om, a folder of outputs, or a client's summary"
+    side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .om, a folder of outputs, or a client's summary"
     parser.add_argument("reference", type=Path, metavar="REFERENCE", help=side)
-    parser.add_argument("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one .pth")
+    parser.add_argument("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
     parser.add_argument("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")
     parser.add_argument("--count", type=_positive, metavar="N", help="images, at even distances [all; --layers: 8]")
-    parser.add_argument("--arch", metavar="NAME", help="the network of a .pth whose file name does not tell it")
+    parser.add_argument("--arch", metavar="NAME", help="the network of a checkpoint whose file name does not tell it")
     parser.add_argument("--min-agreement", type=float, metavar="SHARE", help=f"with the same top-1 [{MIN_AGREEMENT}]")
     parser.add_argument(
         "--max-difference",

@@ -45,7 +45,12 @@ class Batches(NamedTuple):
 def parser() -> argparse.ArgumentParser:
     """ais_bench's flags as far as one static classifier needs them, and two of our own at the end."""
     made = argparse.ArgumentParser(prog="python -m ResNeSt.infer", description=__doc__, allow_abbrev=False)
-    made.add_argument("--model", "-m", required=True, help="compiled model: .xml, .onnx, .pth, or .om for ais_bench")
+    made.add_argument(
+        "--model",
+        "-m",
+        required=True,
+        help="compiled model (.xml, .onnx, or .om for ais_bench) or checkpoint (.pth, .safetensors, .ckpt, .pdparams)",
+    )
     made.add_argument("--input", "-i", help="folder of tensors, or one tensor file [none: a pure speed run]")
     made.add_argument("--output", "-o", help="folder for the results [none written]")
     made.add_argument("--output_dirname", help="folder below --output [date and time]")
@@ -58,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pure_data_type", default="zero", choices=["zero", "random"], help="data of a pure run [zero]")
     made.add_argument("--display_all_summary", type=_flag, default=False, help="prints the copy times too [False]")
     made.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
-    made.add_argument("--arch", help="the network of a .pth whose file name does not tell it")
+    made.add_argument("--arch", help="the network of a checkpoint whose file name does not tell it")
     return made
 
 

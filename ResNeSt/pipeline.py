@@ -192,7 +192,7 @@ def _run_uncompiled(job: Job) -> list[Stage]:
     for number, (name, model) in enumerate(models.items()):
         print(f"running {model} on {job.tensors}", flush=True)
         flags = [f"--input={job.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
-        architecture = [f"--arch={job.model}"] if model.suffix == ".pth" else []
+        architecture = [f"--arch={job.model}"] if model == job.weights else []
         (summary,) = run_client(model, job.results, f"stage{number}", *flags, *architecture)
         look = ["--layers", str(before), str(model), f"--input={job.tensors}", f"--arch={job.model}"]
         rows.append(_stage(name, batch, summary, job, FP32, look))

@@ -56,10 +56,18 @@ class _Runtime(NamedTuple):
 RUNTIMES: Dict[str, _Runtime] = {
     "openvino": _Runtime("ResNeSt.engines.openvino", (".xml", ".onnx"), "openvino"),
     "onnxruntime": _Runtime("ResNeSt.engines.onnxruntime", (".onnx",), "onnxruntime"),
-    "torch": _Runtime("ResNeSt.engines.torch", (".pth",), "torch"),
+    "torch": _Runtime("ResNeSt.engines.torch", (".pth", ".safetensors", ".ckpt", ".pdparams"), "torch"),
     "ascend": _Runtime("ResNeSt.engines.ascend", (".om",), "ais_bench", "requirements-npu.txt"),
 }
-DEFAULT_RUNTIME = {".xml": "openvino", ".onnx": "onnxruntime", ".pth": "torch", ".om": "ascend"}
+DEFAULT_RUNTIME = {
+    ".xml": "openvino",
+    ".onnx": "onnxruntime",
+    ".pth": "torch",
+    ".safetensors": "torch",
+    ".ckpt": "torch",
+    ".pdparams": "torch",
+    ".om": "ascend",
+}
 NAMES = (*RUNTIMES, "null")
 
 

@@ -1,0 +1,66 @@
+"""MindSpore's .ckpt: MindCV's ResNeSts (mindcv/models/resnest.py) and the model zoo's (research/cv/ResNeSt50).
+
+The file is a protobuf message (mindspore/ccsrc/utils/checkpoint.proto):
+
+    Checkpoint { repeated Value value = 1 }         TensorProto { repeated int64 dims = 1; string tensor_type = 2;
+    Value { string tag = 1; TensorProto tensor = 2 }              bytes tensor_content = 3 }
+
+Both call a batch norm's entries gamma, beta, moving_mean and moving_variance. MindCV pools with pad_mode "same"; the
+zoo pads by hand, as the official source does, and keeps a convolution's groups apart: `convs.0` and so on.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+from typing import Dict, Iterator, Tuple
+
+import numpy as np
+
+from ResNeSt.files import PathLike
+from ResNeSt.formats import Foreign
+from ResNeSt.protobuf import fields, message, messages, string
+
+_DTYPES = {"Float16": np.float16, "Float32": np.float32, "Float64": np.float64}
+_LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+_OPTIMIZER = ("moments.", "moment1.", "moment2.", "accum.")
+_GROUP = re.compile(r"\.convs\.(\d+)\.")
+
+
+def read(path: PathLike) -> Foreign:
+    """The network's entries; those of the optimizer and single numbers (learning rate, step) are left out.
+
+    Raises ValueError where the file is damaged or something else.
+    """
+    groups: Dict[str, Dict[int, np.ndarray]] = {}
+    pooling = "same"
+    for tag, value in _tensors(path):
+        group = _GROUP.search(tag)
+        pooling = "zeros" if group else pooling
+        groups.setdefault(_official(tag), {})[int(group[1]) if group else 0] = value
+    if not groups:
+        raise ValueError("it holds no tensors")
+    return Foreign({name: np.concatenate([parts[i] for i in sorted(parts)]) for name, parts in groups.items()}, pooling)
+
+
+def _official(tag: str) -> str:
+    path, _, leaf = _GROUP.sub(".", tag.removeprefix("network.")).rpartition(".")
+    return f"{path}.{_LEAVES.get(leaf, leaf)}"
+
+
+def _tensors(path: PathLike) -> Iterator[Tuple[str, np.ndarray]]:
+    with open(path, "rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    for value in messages(content, 1):
+        tag, tensor = string(value, 1), message(value, 2)
+        shape = [dim for number, dim in fields(tensor) if number == 1 and isinstance(dim, int)]
+        if math.prod(shape) > 1 and not tag.startswith(_OPTIMIZER):
+            yield tag, _array(tag, shape, tensor)
+
+
+def _array(tag: str, shape: list[int], tensor: memoryview) -> np.ndarray:
+    dtype = _DTYPES.get(string(tensor, 2))
+    if dtype is None:
+        raise ValueError(f"{tag} is of {string(tensor, 2)!r}, expected one of {', '.join(_DTYPES)}")
+    return np.frombuffer(message(tensor, 3), dtype).reshape(shape)
