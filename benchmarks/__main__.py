@@ -14,6 +14,7 @@ PARTS = {
     "preprocessing": "stage 1 beside the sample's way, torchvision, OpenCV, DALI and decoding alone",
     "inference": "ResNeSt-50 beside PyTorch, ONNX Runtime, OpenVINO and NNCF, and the machine's matrix product",
     "end_to_end": "photographs to top-1 beside the sample's three scripts, and beside what the cores allow",
+    "all_models": "every published model in fp32, bf16 and int8, and the peak memory of its stages",
     "scoring": "50,000 TXT results beside the sample's script",
     "resources": "peak memory and time of every stage, time to the first result",
 }

@@ -65,23 +65,24 @@ def _quantize_by_nncf(folder: Path, tensors: Path) -> None:
 def _contenders(
     textbook: Path, compiled: dict[str, dict[str, dict[int, Path]]], batch: int
 ) -> dict[str, Callable[[], float]]:
-    def rate(form: str, precision: str) -> Callable[[], float]:
-        return _rate(open_engine(compiled[form][precision][batch]))
+    def compiled_in(form: str, precision: str) -> Callable[[], float]:
+        return rate(open_engine(compiled[form][precision][batch]))
 
     return {
         "PyTorch eager, fp32": _torch(batch),
-        "ONNX Runtime, fp32": _rate(open_engine(textbook / "m_sim.onnx", "onnxruntime", batch)),
-        "OpenVINO, fp32": rate("reference", "fp32"),
-        "OpenVINO, bf16": rate("reference", "bf16"),
-        "OpenVINO + NNCF, int8": _rate(open_engine(textbook / f"nncf_bs{batch}.xml")),
-        "this project's int8 on the textbook form": rate("reference", "int8"),
-        "this project, fp32": rate("deploy", "fp32"),
-        "this project, bf16": rate("deploy", "bf16"),
-        "this project, int8": rate("deploy", "int8"),
+        "ONNX Runtime, fp32": rate(open_engine(textbook / "m_sim.onnx", "onnxruntime", batch)),
+        "OpenVINO, fp32": compiled_in("reference", "fp32"),
+        "OpenVINO, bf16": compiled_in("reference", "bf16"),
+        "OpenVINO + NNCF, int8": rate(open_engine(textbook / f"nncf_bs{batch}.xml")),
+        "this project's int8 on the textbook form": compiled_in("reference", "int8"),
+        "this project, fp32": compiled_in("deploy", "fp32"),
+        "this project, bf16": compiled_in("deploy", "bf16"),
+        "this project, int8": compiled_in("deploy", "int8"),
     }
 
 
-def _rate(engine: Engine) -> Callable[[], float]:
+def rate(engine: Engine) -> Callable[[], float]:
+    """A contender: images/s of `engine` on random images."""
     images = np.random.default_rng(0).standard_normal(engine.input.shape).astype(np.float32)
     return repeated(lambda: engine.run(images), len(images))
 
@@ -98,7 +99,7 @@ def _report_peaks(compiled: dict[str, dict[int, Path]], rounds: int) -> None:
     rows, found = [], {}
     for precision, products in matrix_product.contenders().items():
         engine = open_engine(compiled[precision][BATCHES[-1]])
-        found = interleave({**products, "network": _rate(engine)}, rounds)
+        found = interleave({**products, "network": rate(engine)}, rounds)
         reached, peak = cost * found.pop("network"), max(found.values())
         rows.append([precision, *(f"{rate:.0f}" for rate in (*found.values(), reached)), f"{reached / peak:.2f}"])
     products_head = [f"matrix product, {library}" for library in found]

@@ -1,0 +1,56 @@
+"""Every published model at its own input size: images/s in fp32, bf16 and int8, and the peak memory of every stage.
+
+Weights are random, since neither depends on them. Each stage is a process of its own; the compiled models of one
+network then run in turns.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.end_to_end import repeat_images
+from benchmarks.inference import PRECISIONS, rate
+from benchmarks.processes import spend
+from benchmarks.rounds import interleave, report
+from ResNeSt.cards import Card, card, names
+from ResNeSt.engines import open_engine
+from ResNeSt.preprocess import find_images
+
+BATCH = 8
+IMAGES = 200
+
+
+def measure(images: Path, rounds: int) -> None:
+    """Prints and writes both tables."""
+    speeds, peaks = [], []
+    for found in (card(name) for name in names()):
+        if found.published:
+            with tempfile.TemporaryDirectory() as scratch:
+                memory, speed = _measure(found, images, Path(scratch), rounds)
+            speeds.append([found.name, str(found.size), *(f"{speed[precision]:.1f}" for precision in PRECISIONS)])
+            peaks.append([found.name, str(found.size), *(f"{megabytes:.0f}" for megabytes in memory.values())])
+    report("models", [f"images/s at batch {BATCH}", "input", *PRECISIONS], speeds)
+    report("models-memory", ["peak MB", "input", *memory], peaks)
+
+
+def _measure(found: Card, images: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Peak megabytes by stage and images/s by precision."""
+    few, labels = repeat_images(find_images(images), scratch / "few", IMAGES)
+    tensors, onnx = scratch / "tensors", scratch / "m.onnx"
+    compile_ = ("-m", "ResNeSt.convert", str(BATCH), "cpu", f"--onnx={onnx}")
+    int8 = ("--precision=int8", f"--calibration={tensors}", "--min-agreement=0")
+    models = {precision: scratch / precision / f"m_bs{BATCH}.xml" for precision in PRECISIONS}
+    run_on = (f"--input={tensors}", f"--output={scratch}", "--output_dirname=result", "--outfmt=TXT")
+    score = (f"--result_path={scratch / 'result_summary.json'}", f"--gt_path={labels}")
+    spent = {
+        "preprocess": spend("resnest_preprocess.py", few, tensors, f"--model={found.name}"),
+        "export": spend("resnest_pth2onnx.py", "--untrained", f"--model={found.name}", f"--target={onnx}"),
+        "fp32": spend(*compile_, f"--output-dir={models['fp32'].parent}"),
+        "bf16": spend(*compile_, f"--output-dir={models['bf16'].parent}", "--precision=bf16"),
+        "int8": spend(*compile_, f"--output-dir={models['int8'].parent}", *int8),
+        "infer": spend("-m", "ResNeSt.infer", f"--model={models['fp32']}", *run_on),
+        "score": spend("ResNeSt_postprocess.py", *score),
+    }
+    speed = interleave({precision: rate(open_engine(model)) for precision, model in models.items()}, rounds)
+    return {stage: each.megabytes for stage, each in spent.items()}, speed
