@@ -12,8 +12,11 @@ import dataclasses
 import functools
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from tqdm import tqdm
 
 from ResNeSt import amct, atc, chips, network, openvino_ir, preflight, quantize, simplify
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
@@ -193,7 +196,7 @@ def _compile_all(job: Job, batches: List[int], force: bool) -> None:
 
 def _compile_stale(job: Job, batches: List[int], source: str) -> None:
     compile_one = _compiler(job, batches, source)
-    for batch in batches:
+    for batch in tqdm(batches, "compile", unit="model", disable=None):
         target = job.target(batch)
         # Of what was made before, nothing stays that could be taken for what is asked for now.
         _sidecar(target).unlink(missing_ok=True)
@@ -232,15 +235,16 @@ def _compile_on_cpu(job: Job, source: str, batch: int) -> str:
 
     version = openvino_ir.compile_model(job.network, target, batch, job.dtype, job.precision, source, check)
     size = sum(_sizes(target).values())
-    print(f"{target.name}: batch {batch}, {job.dtype} {LAYOUTS[job.dtype]}, {job.precision}, {size:,} bytes")
+    tqdm.write(f"{target.name}: batch {batch}, {job.dtype} {LAYOUTS[job.dtype]}, {job.precision}, {size:,} bytes")
     return f"OpenVINO {version}"
 
 
 def _compile_for_ascend(job: Job, toolkit: atc.Toolkit, batch: int) -> str:
     target = job.target(batch)
-    print(f"{target.name}: compiling for Ascend{job.chip}, which takes minutes", flush=True)
+    tqdm.write(f"{target.name}: compiling for Ascend{job.chip}, which takes minutes")
+    sys.stdout.flush()
     header = atc.compile_model(toolkit, job.atc_command(batch), target, verbose=job.log is not None)
-    print(f"{target.name}: {header}")
+    tqdm.write(f"{target.name}: {header}")
     # Where atc lies tells its release: CANN installs each into a folder of its version.
     return os.path.realpath(toolkit.atc)
 

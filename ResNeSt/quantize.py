@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from ResNeSt import onnx_header
 from ResNeSt.agreement import Agreement, agreement
@@ -88,9 +89,15 @@ def quantize(network: Network, target: Path, tensors: Tensors) -> None:
         raise MissingRuntimeError(f"int8 takes NNCF ({error}); run: pip install -r requirements.txt") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)
     model = onnx.version_converter.convert_version(onnx.load(str(network.path)), PER_CHANNEL_OPSET)
-    batches = nncf.Dataset(list(tensors.calibration), lambda file: {network.input_name: _images(network, [file])})
+    bar = tqdm(desc="calibrate", total=len(tensors.calibration), unit="img", disable=None)
+
+    def images(file: TensorFile) -> Dict[str, np.ndarray]:
+        bar.update()
+        return {network.input_name: _images(network, [file])}
+
+    batches = nncf.Dataset(list(tensors.calibration), images)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it paints progress bars
+        with contextlib.redirect_stdout(io.StringIO()), bar:  # NNCF paints bars of its own
             quantized = nncf.quantize(
                 model,
                 batches,
@@ -117,7 +124,7 @@ def measure(network: Network, model: Path, held_out: Sequence[TensorFile]) -> Ag
     size = engine.input.shape[0]
     truth = open_engine(network.path, "onnxruntime", size)
     total = Agreement()
-    for start in range(0, len(held_out), size):
+    for start in tqdm(range(0, len(held_out), size), "judge", unit="batch", disable=None):
         files = held_out[start : start + size]
         images = _images(network, files)
         found = run_images(engine, _as_input(network, images, engine.input.dtype))
@@ -144,10 +151,9 @@ class Gate:
     def check(self, model: Path, source: Path, name: str) -> None:
         """Prints how near `model`, compiled from `source`, is to fp32; raises PipelineError where it is too far."""
         found = measure(self.network, model, self.held_out)
-        print(
+        tqdm.write(
             f"{name}: top-1 as fp32 for {100 * found.top1:.1f} %, cosine {found.cosine:.4f}, largest difference "
             f"{found.difference:.1e} of the largest logit ({found.images} held-out tensors)",
-            flush=True,
         )
         if not found.top1 >= self.minimum:
             lost = f"; furthest off: {', '.join(self._worst_layers(source))}"

@@ -15,9 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from tqdm import tqdm
 
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, read_json
@@ -269,7 +270,8 @@ class _Problem(NamedTuple):
 
 def _read_all(results: Dict[str, str], problems: Problems, workers: Optional[int]) -> Dict[str, _Output]:
     outputs: Dict[str, _Output] = {}
-    for image, outcome in zip(results, _predict_all(list(results.values()), workers)):
+    outcomes = tqdm(_predict_all(list(results.values()), workers), "score", len(results), unit="result", disable=None)
+    for outcome, image in zip(outcomes, results):
         if isinstance(outcome, _Problem):
             problems[outcome.kind].append(outcome.reason)
         else:
@@ -280,15 +282,16 @@ def _read_all(results: Dict[str, str], problems: Problems, workers: Optional[int
     return outputs
 
 
-def _predict_all(paths: List[str], workers: Optional[int]) -> Iterable[Union[_Output, _Problem]]:
+def _predict_all(paths: List[str], workers: Optional[int]) -> Iterator[Union[_Output, _Problem]]:
     processes = min(workers or cores(), len(paths) // _FILES_PER_PROCESS)
     if processes < 2:
-        return map(_predict, paths)
+        yield from map(_predict, paths)
+        return
     # Spawned, since a fork of a process with the threads of torch or OpenVINO may hang. Interrupts are the parent's.
     pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
         with pool:
-            return list(pool.map(_predict, paths, chunksize=256))
+            yield from pool.map(_predict, paths, chunksize=256)
     except BrokenProcessPool:
         raise PipelineError("a process that read results died, perhaps for want of memory; run again") from None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+from tqdm import tqdm
 
 from ResNeSt.engines import Engine, TensorSpec, open_engine, run_images
 from ResNeSt.errors import ArgumentError, PipelineError
@@ -103,7 +104,10 @@ def open_pair(reference: Path, judged: Path, source: Optional[Path], count: Opti
     sides = [
         _running(path, engines[path], folder) if folder and path in engines else _reading(saved[path]) for path in paths
     ]
-    return Pair(sides[0], sides[1], _chunks(spread(names, count or len(names)), size, folder))
+    chosen = spread(names, count or len(names))
+    steps = -(-len(chosen) // size)
+    chunks = tqdm(_chunks(chosen, size, folder), "compare", steps, unit="batch", disable=None)
+    return Pair(sides[0], sides[1], chunks)
 
 
 def _check_source(paths: Sequence[Path], source: Optional[Path]) -> None:
