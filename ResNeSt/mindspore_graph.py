@@ -56,15 +56,19 @@ class Segment(nn.Cell):
         """The input -> what the last step made."""
         values: Tuple[Any, ...] = (x,)
         for index in range(len(self.sources)):
-            tensors = [values[source] for source in self.sources[index]]
-            values = (*values, self.steps[index](*tensors))
+            taken = self.sources[index]
+            # One call for each arity: MindSpore compiles a comprehension or a star as a loop of its own.
+            if len(taken) == 1:
+                values = (*values, self.steps[index](values[taken[0]]))
+            else:
+                values = (*values, self.steps[index](values[taken[0]], values[taken[1]]))
         return values[-1]
 
 
 def _segments(steps: Sequence[nn.Cell], sources: Sequence[Sources]) -> nn.Cell:
     """The steps in a row of segments, cut wherever a single value is all that later steps take.
 
-    MindSpore unrolls a segment's loop, one call inside the other, and does not get through a whole network that way.
+    MindSpore unrolls a segment's loop, one call inside the other, and a whole network would be too deep for it.
     """
     cells: List[nn.Cell] = []
     start = 0
