@@ -313,3 +313,8 @@ def test_a_checkpoint_of_as_many_classes_keeps_its_classifier(demo_checkpoint):
     model, origin = build(card("resnest_demo"), demo_checkpoint, seed=0)
     assert origin == f"weights of {demo_checkpoint}"
     assert torch.equal(model.fc.weight, tensors(demo_checkpoint)["fc.weight"])
+
+
+def test_a_checkpoint_of_a_network_that_pools_in_another_way_is_refused(tmp_path):
+    with pytest.raises(PipelineError, match=r"x.ckpt: its network pools in another way"):
+        build(TINY, tmp_path / "x.ckpt", seed=0)

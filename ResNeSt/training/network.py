@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from ResNeSt import formats
 from ResNeSt.cards import Card
 from ResNeSt.checkpoint import load_state, read_state
+from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike
 from ResNeSt.models.resnest import Bottleneck, ResNeSt, create_model
 from ResNeSt.training.processes import Processes
@@ -45,7 +48,8 @@ class SharedDropout:
 def build(card: Card, weights: Optional[PathLike], seed: int) -> Tuple[ResNeSt, str]:
     """A network of `card` and a line that says where its weights come from.
 
-    A checkpoint of another number of classes gives all but the classifier. Raises PipelineError where it does not fit.
+    A checkpoint of another number of classes gives all but the classifier. Raises PipelineError where it does not fit,
+    and for one of a framework that pools in another way.
     """
     torch.manual_seed(seed)
     model = create_model(card)
@@ -65,6 +69,11 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _load(model: ResNeSt, weights: PathLike) -> str:
+    if Path(weights).suffix in formats.SUFFIXES:
+        raise PipelineError(
+            f"{weights}: its network pools in another way than a checkpoint of this project can say; start from an "
+            "official checkpoint (--weights auto)"
+        )
     state = read_state(weights)
     classes = len(state.get("fc.weight", ()))
     if classes in (0, model.fc.out_features):
