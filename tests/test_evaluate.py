@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
+import ResNeSt.batches as batches
 import ResNeSt.evaluate as evaluate
 from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
 from ResNeSt.engines import TensorSpec
@@ -244,7 +245,7 @@ class CountingEngine:
 
 def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch, tmp_path):
     decoded = []
-    monkeypatch.setattr(evaluate, "tensor_maker", lambda made: lambda path, out: decoded.append(path))
+    monkeypatch.setattr(batches, "tensor_maker", lambda made: lambda path, out: decoded.append(path))
     engine = CountingEngine(decoded)
     made = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
     images = [f"{number}.JPEG" for number in range(80)]
