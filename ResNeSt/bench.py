@@ -16,7 +16,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from ResNeSt import chips
+from ResNeSt import cards, chips
+from ResNeSt.cards import Published
 from ResNeSt.client import check_input, check_path, make_output_folder, read_summary, run_client
 from ResNeSt.convert import compiled_name, parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
@@ -238,10 +239,19 @@ def _report(made: Sequence[Bench], model: Path, chip: str, options: argparse.Nam
         loop=options.loop,
         images=options.images,
         class_names=json.loads(info["class_names"]) if "class_names" in info else None,
+        published=_published(info),
         speeds=[found.speed for found in made],
         steps=[step for found in made for step in found.steps],
         **collect.of_stages([found.judged for found in made if found.judged]),
     )
+
+
+def _published(info: Dict[str, str]) -> Optional[Published]:
+    """For the recipe that a model file names; a card of the user's own has nothing."""
+    if info.get("model") not in cards.names() or "class_names" in info:
+        return None
+    found = cards.card(info["model"]).published
+    return next((accuracy for accuracy in found if accuracy.recipe == info.get("recipe")), None)
 
 
 def _precision(record: Dict[str, Any]) -> Dict[str, str]:

@@ -292,6 +292,7 @@ def _report(job: Job, stages: list[Stage], steps: list[data.Step]) -> data.Repor
         loop=job.loop,
         images=str(job.images),
         class_names=list(job.card.class_names) if job.card.class_names else None,
+        published=job.card.own,
         speeds=speeds,
         steps=steps,
         **collect.of_stages([stage.judged for stage in stages]),

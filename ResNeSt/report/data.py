@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from ResNeSt.cards import Published
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, read_json, write_json
 
@@ -128,8 +129,8 @@ class Classes:
 class Report:
     """One run. `same_top1[i][j]` counts the images to which stages i and j give the same class.
 
-    The first of `stages` is the reference of the others. `images` is the folder of the pictures, where one is known;
-    `flips` are as many as a page shows of `flip_count`.
+    The first of `stages` is the reference of the others. `published` is of the network with its recipe. `images` is the
+    folder of the pictures, where one is known; `flips` are as many as a page shows of `flip_count`.
     """
 
     model: str
@@ -138,6 +139,7 @@ class Report:
     loop: Optional[int] = None
     images: Optional[str] = None
     class_names: Optional[List[str]] = None
+    published: Optional[Published] = None
     stages: List[StageScore] = dataclasses.field(default_factory=list)
     same_top1: List[List[int]] = dataclasses.field(default_factory=list)
     flip_count: int = 0
@@ -165,8 +167,9 @@ def read(folder: PathLike) -> Report:
 
 
 def _report(fields: Dict[str, Any]) -> Report:
-    classes = fields["classes"]
+    classes, published = fields["classes"], fields["published"]
     made = {
+        "published": Published(**published) if published else None,
         "stages": [StageScore(**found) for found in fields["stages"]],
         "flips": [_flip(found) for found in fields["flips"]],
         "classes": _classes(classes) if classes else None,

@@ -23,7 +23,7 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
     """The page of `report`; `pictures` are thumbnails, data URIs by image name."""
     parts = [_header(report)]
     if report.stages:
-        parts += [_accuracy(report.stages), _agreement(report), _flips(report, pictures)]
+        parts += [_accuracy(report), _agreement(report), _flips(report, pictures)]
     if report.classes:
         parts.append(_classes(report.classes, report))
     if report.speeds:
@@ -61,10 +61,10 @@ def _tiles(report: Report) -> List[str]:
     if len(report.stages) > 1:
         worst = min(report.stages[1:], key=lambda stage: stage.same_top1)
         of = f"images with the top-1 of {report.stages[0].name}"
-        tiles.append(_tile(f"{worst.same_top1:,} of {worst.total:,}", of, f"at least, in {worst.title}"))
+        tiles.append(_tile(f"{worst.same_top1:,} of {worst.total:,}", of, f"the fewest: {worst.title}"))
     if report.speeds:
         best = max(report.speeds, key=lambda speed: speed.images_per_second)
-        shown = f"batch {best.batch}, {best.mean_ms:.3g} ms each"
+        shown = f"batch {best.batch}, {best.mean_ms:,.2f} ms each"
         tiles.append(_tile(f"{best.images_per_second:,.0f} images/s", "the network alone", shown))
     if report.steps:
         seconds = sum(step.seconds for step in report.steps)
@@ -81,7 +81,8 @@ def _tile(value: str, *lines: str) -> str:
     )
 
 
-def _accuracy(stages: Sequence[StageScore]) -> str:
+def _accuracy(report: Report) -> str:
+    stages = report.stages
     drawn = [
         _figure(f"{name} with 95 % intervals", plots.shares(name, [_share(stage, key) for stage in stages], "%"))
         for name, key in (("top-1", "top1"), ("top-5", "top5"))
@@ -103,10 +104,18 @@ def _accuracy(stages: Sequence[StageScore]) -> str:
     return _section(
         "Accuracy",
         "Every stage on the same images. The intervals (Wilson's) are for images drawn like these; since all stages "
-        "saw the same ones, the next section tells stages apart more sharply.",
+        f"saw the same ones, the next section tells stages apart more sharply.{_published_accuracy(report)}",
         _grid(*drawn),
         _table("Scores", head, rows),
     )
+
+
+def _published_accuracy(report: Report) -> str:
+    found = report.published
+    if found is None:
+        return ""
+    top5 = "" if found.top5 is None else f", top-5 {found.top5:.2f} %"
+    return f" Published for this network and recipe: top-1 {found.top1:.2f} %{top5} ({found.source})."
 
 
 def _share(stage: StageScore, key: str) -> plots.Share:
@@ -261,7 +270,7 @@ def _comparable(report: Report, published: Sequence[Dict[str, Any]]) -> str:
     model, size = published[0]["model"], published[0]["size"]
     if (report.model, report.size) == (model, size):
         return f"The published figures are of the same network at {size} pixels, on other machines."
-    return f"The published figures are of {model} at {size} pixels, another network: they show the way, not a contest."
+    return f"The published figures are of {model} at {size} pixels, another network, so for orientation alone."
 
 
 def _name(row: Dict[str, Any]) -> str:
@@ -287,7 +296,7 @@ def _speed_table(speeds: Sequence[Speed], published: Sequence[Dict[str, Any]]) -
     rows = [
         [
             name,
-            *(f"{line[batch]:,.0f} ({1000 * batch / line[batch]:,.3g})" if batch in line else "-" for batch in batches),
+            *(f"{line[batch]:,.0f} ({1000 * batch / line[batch]:,.2f})" if batch in line else "-" for batch in batches),
         ]
         for name, line in lines.items()
     ]
@@ -304,8 +313,8 @@ def _latency_table(speeds: Sequence[Speed]) -> str:
     rows = [
         [
             str(found.batch),
-            f"{found.mean_ms:,.3g}",
-            *(f"{found.percentiles_ms[place]:,.3g}" for place in shown.values()),
+            f"{found.mean_ms:,.2f}",
+            *(f"{found.percentiles_ms[place]:,.2f}" for place in shown.values()),
         ]
         for found in speeds
     ]
@@ -357,11 +366,13 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], not
 
 def _scroller(caption: str, head: Sequence[str], rows: Sequence[str], notes: str = "") -> str:
     """A table that scrolls inside its card where the screen is narrow."""
+    caption = html.escape(caption)
     cells = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
     return (
-        f'<div class="card wide"><div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
-        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{cells}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>{notes}</div>"
+        f'<div class="card wide"><h3>{caption}</h3>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f'<table aria-label="{caption}"><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f"{notes}</div>"
     )
 
 
