@@ -47,6 +47,25 @@ def test_the_table_has_a_row_for_every_stage(demo_run):
         assert any(line.startswith(name) for line in lines)
 
 
+def test_the_report_has_the_scores_of_the_summary_the_speeds_of_bench_and_what_every_command_took(demo_run):
+    folder = demo_run[0] / "work/resnest_demo"
+    assert demo_run[1].splitlines()[-1] == "to look at: work/resnest_demo/report.html"
+    found = json.loads((folder / "report.json").read_text())
+    for stage, row in zip(found["stages"], read(demo_run[0])["stages"]):
+        same = ("batch", "top1", "top5", "total", "same_top1", "difference", "images_per_second")
+        assert {key: stage[key] for key in same} == {key: row[key] for key in same}
+    rows = json.loads((folder / "results/bench.json").read_text())["rows"]
+    assert [speed["images_per_second"] for speed in found["speeds"]] == [row["images_per_second"] for row in rows]
+    steps = {step["name"]: step for step in found["steps"]}
+    assert list(steps) == ["preprocess", "export", "convert", "PyTorch", "ONNX", "simplified ONNX", "bench"]
+    assert all(step["seconds"] > 0 and step["peak_bytes"] > 10e6 for step in steps.values())
+    assert steps["PyTorch"]["peak_bytes"] > steps["preprocess"]["peak_bytes"]
+    assert (
+        f"{100 * found['stages'][0]['top1'] / found['stages'][0]['total']:.2f} %"
+        in (folder / "report.html").read_text()
+    )
+
+
 def test_every_printed_command_can_be_typed_again(demo_run):
     folder, printed = demo_run
     commands = [line[2:].split() for line in printed.splitlines() if line.startswith("$ ")]
