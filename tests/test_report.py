@@ -150,7 +150,7 @@ def test_the_page_shows_the_figures_of_the_json(page):
     text = page.text
     assert "PyTorch 8 95.00 83.50 to 98.62" in text
     assert "compiled, batch 8 37 of 40 3 1 1" in text
-    assert "img_1 label 1 shark PyTorch 1 shark, 94.8 %, right compiled, batch 8 0 tench, 47.5 %" in text
+    assert "img_1 label 1 shark PyTorch, batch 8 1 shark, 94.8 %, right compiled, batch 8 0 tench, 47.5 %" in text
     assert "this run 1,000 (1.00)" in text
     assert "63.5 s 2 processes the largest held 345 MB" in text
     assert "Ascend 310P3 435 (2.30) 1,704 (2.35)" in text

@@ -60,7 +60,7 @@ def _tiles(report: Report) -> List[str]:
         tiles.append(_tile(_percent(last.top1, last.total), f"top-1: {last.top1:,} of {last.total:,}", shown))
     if len(report.stages) > 1:
         worst = min(report.stages[1:], key=lambda stage: stage.same_top1)
-        of = f"images with the top-1 of {report.stages[0].name}"
+        of = f"images with the top-1 of {report.stages[0].title}"
         tiles.append(_tile(f"{worst.same_top1:,} of {worst.total:,}", of, f"the fewest: {worst.title}"))
     if report.speeds:
         best = max(report.speeds, key=lambda speed: speed.images_per_second)
@@ -125,7 +125,7 @@ def _share(stage: StageScore, key: str) -> plots.Share:
 
 
 def _agreement(report: Report) -> str:
-    reference = report.stages[0].name
+    reference = report.stages[0].title
     head = ["stage", f"top-1 as {reference}", "another", "right before, wrong now", "wrong before, right now"]
     rows = [
         [stage.title, f"{stage.same_top1:,} of {stage.total:,}", *_counts(stage.flipped, stage.lost, stage.gained)]
@@ -178,7 +178,7 @@ def _flip(flip: Flip, report: Report, pictures: Mapping[str, str]) -> str:
     if flip.image in pictures:
         picture = f'<img src="{html.escape(pictures[flip.image])}" alt="{name}" width="96" height="96" loading="lazy">'
     judged = _titles([report.stages[place] for place in flip.stages])
-    answers = [(report.stages[0].name, flip.expected), (judged, flip.found)]
+    answers = [(report.stages[0].title, flip.expected), (judged, flip.found)]
     lines = "".join(
         f"<dt>{html.escape(who)}</dt><dd>{_answer(answer, flip.label, report)}</dd>" for who, answer in answers
     )
