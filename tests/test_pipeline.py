@@ -152,8 +152,22 @@ def test_a_compiled_model_that_parts_ends_the_run_and_the_command_to_dig_compare
     assert_refused(closer(result, again), "result_bs8_summary.json, compared with", "stage2_summary.json: differs by")
 
 
+@pytest.mark.heavy
+def test_int8_compiles_and_judges_int8_and_the_report_shows_each_flipped_image(again):
+    result = pipeline(again, "--precision=int8", "--batch=8")
+    assert result.returncode == 0, result.stderr
+    folder = again / "work/resnest_demo"
+    found = json.loads((folder / "report.json").read_text())
+    assert json.loads((folder / "resnest_demo_bs8.xml.json").read_text())["precision"] == "int8"
+    compiled = found["stages"][-1]
+    assert 1e-3 < compiled["difference"] < 0.5
+    assert found["flip_count"] == compiled["total"] - compiled["same_top1"]
+    assert (folder / "report.html").read_text().count("data:image/jpeg") == min(found["flip_count"], 24)
+
+
 @pytest.mark.parametrize(
-    "flags", [["--images=x"], ["--labels=x"], ["--model=resnest50"], ["--batch=0"], ["--chip=311"]]
+    "flags",
+    [["--images=x"], ["--labels=x"], ["--model=resnest50"], ["--batch=0"], ["--chip=311"], ["--precision=fp16"]],
 )
 def test_a_command_line_that_makes_no_sense_ends_with_2(flags, tmp_path):
     result = call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path)
