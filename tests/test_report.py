@@ -165,6 +165,15 @@ def test_another_json_gives_another_page(folder, page):
     assert "52.50" not in page.text
 
 
+def test_one_stage_one_batch_size_and_one_run_are_enough(folder):
+    report = data.read(folder)
+    one = {"stages": report.stages[:1], "flips": [], "flip_count": 0, "same_top1": [[IMAGES]]}
+    data.write(folder, dataclasses.replace(report, **one, speeds=[collect.speed(4, 100, np.array([40.0]))]))
+    text = Page(draw(folder)).text
+    assert "Agreement" not in text
+    assert "4 40.00 40.00 40.00 40.00 40.00 40.00" in text
+
+
 def test_published_figures_of_another_network_are_said_to_be_so(folder, page):
     assert "of the same network" in page.text
     data.write(folder, dataclasses.replace(data.read(folder), model="resnest101", size=256))

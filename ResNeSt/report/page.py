@@ -23,7 +23,9 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
     """The page of `report`; `pictures` are thumbnails, data URIs by image name."""
     parts = [_header(report)]
     if report.stages:
-        parts += [_accuracy(report), _agreement(report), _flips(report, pictures)]
+        parts.append(_accuracy(report))
+    if len(report.stages) > 1:
+        parts += [_agreement(report), _flips(report, pictures)]
     if report.classes:
         parts.append(_classes(report.classes, report))
     if report.speeds:
