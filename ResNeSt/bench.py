@@ -6,21 +6,25 @@ import argparse
 import csv
 import dataclasses
 import datetime
+import json
 import math
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from ResNeSt import chips
+from ResNeSt import cards, chips
+from ResNeSt.cards import Published
 from ResNeSt.client import check_input, check_path, make_output_folder, read_summary, run_client
 from ResNeSt.convert import compiled_name, parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import PathLike, read_json, whole, write_json
 from ResNeSt.parallel import cores
+from ResNeSt.report import collect, data
+from ResNeSt.report.draw import draw_where_possible
 from ResNeSt.scoring import Result, score_summaries
 from ResNeSt.tables import table
 
@@ -42,6 +46,15 @@ class Row:
     p99_ms: float
 
 
+class Bench(NamedTuple):
+    """What one batch size gave: its row, and for the report its score, its latencies and what the runs spent."""
+
+    row: Row
+    judged: Optional[collect.Judged]
+    speed: data.Speed
+    steps: List[data.Step]
+
+
 def main() -> int:
     """Command line of bench.sh."""
     options = _parser().parse_args()
@@ -51,10 +64,15 @@ def main() -> int:
         raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
     _find_data(options)
     output = make_output_folder(options.output_dir)
-    rows = [_bench(_model(options.model, batch, chip), batch, output, options) for batch in batches]
+    models = {batch: _model(options.model, batch, chip) for batch in batches}
+    made = [_bench(model, batch, output, options) for batch, model in models.items()]
+    rows = [found.row for found in made]
     _write(output, rows, chip, options)
     print(_table(rows))
     print(f"chip {chip}, {options.loop} runs a row, * is the fastest; written to {output}/bench.csv and bench.json")
+    data.write(output, _report(made, models[batches[0]], chip, options))
+    if not options.no_report:
+        draw_where_possible(output)
     return 0
 
 
@@ -72,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         "--device", type=_devices, default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
     )
     parser.add_argument("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
+    parser.add_argument("--images", metavar="DIR", help="the pictures behind the tensors, for the report")
+    parser.add_argument("--no-report", action="store_true", help="draw no report.html")
     return parser
 
 
@@ -103,23 +123,41 @@ def _model(prefix: str, batch: int, chip: str) -> Path:
     return path
 
 
-def _bench(model: Path, batch: int, output: Path, options: argparse.Namespace) -> Row:
+def _bench(model: Path, batch: int, output: Path, options: argparse.Namespace) -> Bench:
     if model.suffix == ".om":
         check_path(output)
         for path in filter(None, (model, options.input)):
             check_input(path)
-    score = None
+    steps: List[data.Step] = []
+    summaries: List[Path] = []
+    result = None
     if options.input:
-        score = accuracy(model, batch, output, options.input, options.labels, options.device).score
+        flags = [f"--input={options.input}", f"--batchsize={batch}", "--outfmt", "TXT"]
+        summaries, spent = run_client(model, output, f"result_bs{batch}", *flags, devices=options.device)
+        steps.append(data.Step(f"data set, batch {batch}", spent.seconds, spent.peak_bytes))
+        result = _accuracy(model, batch, summaries, options.labels)
     flags = [f"--loop={options.loop}", f"--batchsize={batch}"]
-    speed = run_client(model, output, f"pure_bs{batch}", *flags, devices=options.device)
-    return _row(batch, 100 * score.top1_acc if score else None, 100 * score.top5_acc if score else None, speed)
+    speed, spent = run_client(model, output, f"pure_bs{batch}", *flags, devices=options.device)
+    steps.append(data.Step(f"pure loop, batch {batch}", spent.seconds, spent.peak_bytes))
+    return _made(batch, result, summaries, speed, steps)
 
 
-def accuracy(model: Path, batch: int, output: Path, tensors: str, labels: str, devices: Sequence[int]) -> Result:
-    """Runs `tensors` through `model` and scores the results; raises PipelineError unless every image has a result."""
-    flags = [f"--input={tensors}", f"--batchsize={batch}", "--outfmt", "TXT"]
-    summaries = run_client(model, output, f"result_bs{batch}", *flags, devices=devices)
+def _made(
+    batch: int, result: Optional[Result], summaries: List[Path], speed: Sequence[Path], steps: List[data.Step]
+) -> Bench:
+    """Devices work side by side: their images/s add up, their latencies are those of one."""
+    lists = [read_summary(summary)["npu_compute_time_list"] for summary in speed]
+    rate = sum(1000 * batch / float(np.mean(times)) for times in lists)
+    times = np.concatenate(lists)
+    p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
+    top1, top5 = (100 * result.score.top1_acc, 100 * result.score.top5_acc) if result else (None, None)
+    row = Row(batch, top1, top5, rate, float(times.mean()), p50, p90, p99)
+    judged = collect.Judged("compiled", batch, result, summaries, rate) if result else None
+    return Bench(row, judged, collect.speed(batch, rate, times), steps)
+
+
+def _accuracy(model: Path, batch: int, summaries: Sequence[Path], labels: str) -> Result:
+    """Scores the results; raises PipelineError unless every image has one."""
     for summary in summaries:
         _check_batch(model, batch, summary)
     result = score_summaries(summaries, labels)
@@ -141,15 +179,6 @@ def _check_batch(model: Path, batch: int, summary: Path) -> None:
             f"{model}: took {runs} runs for {images} images, a batch of {batch} takes {math.ceil(images / batch)}; its "
             "batch size is not that of its name, compile it again with convert.sh"
         )
-
-
-def _row(batch: int, top1: Optional[float], top5: Optional[float], summaries: Sequence[Path]) -> Row:
-    """Devices work side by side: their images/s add up, their latencies are those of one."""
-    lists = [read_summary(summary)["npu_compute_time_list"] for summary in summaries]
-    rate = sum(1000 * batch / float(np.mean(times)) for times in lists)
-    times = np.concatenate(lists)
-    p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
-    return Row(batch, top1, top5, rate, float(times.mean()), p50, p90, p99)
 
 
 def _fastest(rows: Sequence[Row]) -> Row:
@@ -191,13 +220,51 @@ def _version(package: str) -> Optional[str]:
         return None
 
 
+def about(chip: str) -> Dict[str, str]:
+    """The same in words, for a report."""
+    found = environment(chip)
+    versions = found.pop("versions")
+    return {**{key: str(value) for key, value in found.items()}, **versions}
+
+
+def _report(made: Sequence[Bench], model: Path, chip: str, options: argparse.Namespace) -> data.Report:
+    record = model.with_name(f"{model.name}.json")
+    said = read_json(record) if record.is_file() else None
+    said = said if isinstance(said, dict) else {}
+    info = said.get("info", {})
+    return data.Report(
+        model=info.get("model", Path(options.model).name),
+        size=int(info["size"]) if "size" in info else None,
+        about={"models": f"{options.model}_bs*{model.suffix}", **_precision(said), **about(chip)},
+        loop=options.loop,
+        images=options.images,
+        class_names=json.loads(info["class_names"]) if "class_names" in info else None,
+        published=_published(info),
+        speeds=[found.speed for found in made],
+        steps=[step for found in made for step in found.steps],
+        **collect.of_stages([found.judged for found in made if found.judged]),
+    )
+
+
+def _published(info: Dict[str, str]) -> Optional[Published]:
+    """For the recipe that a model file names; a card of the user's own has nothing."""
+    if info.get("model") not in cards.names() or "class_names" in info:
+        return None
+    found = cards.card(info["model"]).published
+    return next((accuracy for accuracy in found if accuracy.recipe == info.get("recipe")), None)
+
+
+def _precision(record: Dict[str, Any]) -> Dict[str, str]:
+    return {"precision": str(record["precision"])} if "precision" in record else {}
+
+
 def _write(output: Path, rows: List[Row], chip: str, options: argparse.Namespace) -> None:
-    about = environment(chip)
+    where = environment(chip)
     best = _fastest(rows).batch
     figures = [{**dataclasses.asdict(row), "best": row.batch == best} for row in rows]
-    write_json(output / "bench.json", {**about, "model": options.model, "loop": options.loop, "rows": figures})
-    versions = " ".join(f"{name}={version}" for name, version in about.pop("versions").items())
-    _write_csv(output / "bench.csv", [{**row, **about, "versions": versions} for row in figures])
+    write_json(output / "bench.json", {**where, "model": options.model, "loop": options.loop, "rows": figures})
+    versions = " ".join(f"{name}={version}" for name, version in where.pop("versions").items())
+    _write_csv(output / "bench.csv", [{**row, **where, "versions": versions} for row in figures])
 
 
 def _write_csv(path: PathLike, rows: Sequence[Dict[str, Any]]) -> None:

@@ -73,9 +73,14 @@ class Card:
     class_names: Optional[Tuple[str, ...]] = None
 
     @property
+    def own(self) -> Optional[Published]:
+        """What was published for the card's own recipe."""
+        return next((found for found in self.published if found.recipe == self.recipe), None)
+
+    @property
     def top1(self) -> Optional[float]:
         """The accuracy published for the card's own recipe, in percent."""
-        return next((found.top1 for found in self.published if found.recipe == self.recipe), None)
+        return self.own.top1 if self.own else None
 
 
 def names() -> List[str]:

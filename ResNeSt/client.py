@@ -14,15 +14,23 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 from ResNeSt.errors import MissingRuntimeError, PipelineError
 from ResNeSt.files import PathLike, read_json
+from ResNeSt.processes import Spent, spend
 from ResNeSt.tensors import refuse_packed
 
 ALLOWED_PATH = re.compile(r"[_A-Za-z0-9/.-]+")
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 OUTPUT_MODE = 0o750
+
+
+class Ran(NamedTuple):
+    """What a client left, a summary for each device, and what it spent."""
+
+    summaries: List[Path]
+    spent: Spent
 
 
 def make_output_folder(folder: PathLike) -> Path:
@@ -33,14 +41,12 @@ def make_output_folder(folder: PathLike) -> Path:
     return folder
 
 
-def run_client(
-    model: PathLike, output: PathLike, dirname: str, *arguments: str, devices: Sequence[int] = (0,)
-) -> List[Path]:
-    """Runs the client for `model` with `arguments`, its results in `<output>/<dirname>`; returns its summaries.
+def run_client(model: PathLike, output: PathLike, dirname: str, *arguments: str, devices: Sequence[int] = (0,)) -> Ran:
+    """Runs the client for `model` with `arguments`, its results in `<output>/<dirname>`.
 
-    There is one for each of `devices`, which share the input (contract: ais_bench, several devices). What the client
-    prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises PipelineError where the
-    client fails, MissingRuntimeError where ais_bench is needed and not installed.
+    There is one summary for each of `devices`, which share the input (contract: ais_bench, several devices). What the
+    client prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises PipelineError where
+    the client fails, MissingRuntimeError where ais_bench is needed and not installed.
     """
     model, output = Path(model), make_output_folder(output)
     if not model.is_file():
@@ -58,11 +64,11 @@ def run_client(
     ascend = model.suffix == ".om"
     with open(log, "w", encoding="utf-8") as file:
         stderr = subprocess.STDOUT if ascend else None
-        code = subprocess.run(command, stdout=file, stderr=stderr, env=_environment(), check=False).returncode
-    if code or not all(summary.is_file() for summary in summaries):
+        spent = spend(command, stdout=file, stderr=stderr, env=_environment())
+    if spent.code or not all(summary.is_file() for summary in summaries):
         reason = f"{_last_line(log)} (all of it in {log})" if ascend else "the reason stands above"
-        raise PipelineError(f"{shlex.join(command)}: ended with exit code {code}: {reason}")
-    return summaries
+        raise PipelineError(f"{shlex.join(command)}: ended with exit code {spent.code}: {reason}")
+    return Ran(summaries, spent)
 
 
 def _last_line(log: Path) -> str:

@@ -9,14 +9,13 @@ import argparse
 import dataclasses
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from ResNeSt import chips, onnx_header
 from ResNeSt.agreement import Agreement, Tolerance
-from ResNeSt.bench import environment
+from ResNeSt.bench import about, environment
 from ResNeSt.cards import Card, card
 from ResNeSt.checkpoint import fetch
 from ResNeSt.client import read_summary, run_client
@@ -24,7 +23,10 @@ from ResNeSt.compare import compare
 from ResNeSt.convert import parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import read_json, sha256, write_json
-from ResNeSt.scoring import Score, score_summary
+from ResNeSt.processes import spend
+from ResNeSt.report import collect, data
+from ResNeSt.report.draw import draw_where_possible
+from ResNeSt.scoring import Result, Score, score_summary
 from ResNeSt.tables import table
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -47,6 +49,7 @@ class Job:
     images: Path
     labels: Path
     chip: str
+    precision: str
     batches: list[int]
     loop: int
     folder: Path
@@ -80,11 +83,24 @@ class Stage(NamedTuple):
 
     name: str
     batch: int
-    score: Score
+    result: Result
+    summary: Path
     agreement: Agreement
     images_per_second: float
     tolerance: Tolerance
     closer: list[str]
+
+    @property
+    def score(self) -> Score:
+        """Of all images."""
+        return self.result.score
+
+    @property
+    def judged(self) -> collect.Judged:
+        """What the report takes of it."""
+        return collect.Judged(
+            self.name, self.batch, self.result, [self.summary], self.images_per_second, self.agreement.difference
+        )
 
     @property
     def complaint(self) -> str | None:
@@ -102,17 +118,17 @@ def main() -> None:
     """Command line of run.sh."""
     job = _job(_parser().parse_args())
     job.folder.mkdir(parents=True, exist_ok=True)
-    _preprocess(job)
-    _export(job)
-    _convert(job)
-    stages = _run_uncompiled(job)
+    steps = [*_preprocess(job), *_export(job), *_convert(job)]
+    stages = _run_uncompiled(job, steps)
     if not any(stage.complaint for stage in stages):
-        stages += _run_compiled(job)
+        stages += _run_compiled(job, steps)
     _write(job, stages)
     print(f"\n{_table(stages)}\n")
     print(
         f"{job.card.name} on {stages[0].agreement.images} images, chip {job.chip}; written to {job.folder}/summary.json"
     )
+    data.write(job.folder, _report(job, stages, steps))
+    draw_where_possible(job.folder)
     for complaint in filter(None, (stage.complaint for stage in stages)):
         raise PipelineError(complaint)
 
@@ -124,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
     parser.add_argument("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
     parser.add_argument("--chip", default="cpu", help="a chip like 310P3, cpu, or auto [%(default)s]")
+    parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
     parser.add_argument("--loop", type=int, default=100, help="runs of each speed measurement [%(default)s]")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
@@ -139,13 +156,15 @@ def _job(options: argparse.Namespace) -> Job:
     if demo and model != DEMO_MODEL:
         raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
     folder = options.work or Path("work") / found.name
+    chip = chips.resolve(options.chip)
     return Job(
         card=found,
         model=model,
         weights=_weights(found, options.weights, folder),
         images=options.images or DEMO / "val",
         labels=options.labels or DEMO / "val_label.txt",
-        chip=chips.resolve(options.chip),
+        chip=chip,
+        precision=chips.precision(options.precision, chip),
         batches=parse_batches(options.batch),
         loop=options.loop,
         folder=folder,
@@ -161,13 +180,15 @@ def _weights(found: Card, given: str, folder: Path) -> Path:
     return fetch(found, folder)
 
 
-def _preprocess(job: Job) -> None:
-    _command("resnest_preprocess.py", job.images, job.tensors, "--model", job.model)
+def _preprocess(job: Job) -> list[data.Step]:
+    return [_command("preprocess", "resnest_preprocess.py", job.images, job.tensors, "--model", job.model)]
 
 
-def _export(job: Job) -> None:
-    if not _is_exported(job):
-        _command("resnest_pth2onnx.py", f"--source={job.weights}", f"--target={job.onnx}", f"--model={job.model}")
+def _export(job: Job) -> list[data.Step]:
+    if _is_exported(job):
+        return []
+    flags = [f"--source={job.weights}", f"--target={job.onnx}", f"--model={job.model}"]
+    return [_command("export", "resnest_pth2onnx.py", *flags)]
 
 
 def _is_exported(job: Job) -> bool:
@@ -178,13 +199,20 @@ def _is_exported(job: Job) -> bool:
     return made_of.endswith(f"sha256:{sha256(job.weights)}")
 
 
-def _convert(job: Job) -> None:
-    batches = ",".join(map(str, job.batches))
-    _command("convert.sh", batches, job.chip, f"--onnx={job.onnx}", f"--output-dir={job.folder}")
+def _convert(job: Job) -> list[data.Step]:
+    flags = [f"--onnx={job.onnx}", f"--output-dir={job.folder}"]
+    if job.precision != chips.precision(None, job.chip):
+        flags.append(f"--precision={job.precision}")
+    if job.precision == "int8":
+        flags.append(f"--calibration={job.tensors}")
+    return [_command("convert", "convert.sh", ",".join(map(str, job.batches)), job.chip, *flags)]
 
 
-def _run_uncompiled(job: Job) -> list[Stage]:
-    """Runs checkpoint and ONNX files, each judged by PyTorch's outputs; a closer look is at it and the one before."""
+def _run_uncompiled(job: Job, steps: list[data.Step]) -> list[Stage]:
+    """Runs checkpoint and ONNX files, each judged by PyTorch's outputs; a closer look is at it and the one before.
+
+    What they spend goes to `steps`.
+    """
     batch = max(job.batches)
     models = {"PyTorch": job.weights, "ONNX": job.onnx, "simplified ONNX": job.simplified}
     rows = []
@@ -193,20 +221,22 @@ def _run_uncompiled(job: Job) -> list[Stage]:
         print(f"running {model} on {job.tensors}", flush=True)
         flags = [f"--input={job.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
         architecture = [f"--arch={job.model}"] if model == job.weights else []
-        (summary,) = run_client(model, job.results, f"stage{number}", *flags, *architecture)
+        (summary,), spent = run_client(model, job.results, f"stage{number}", *flags, *architecture)
+        steps.append(data.Step(name, spent.seconds, spent.peak_bytes))
         look = ["--layers", str(before), str(model), f"--input={job.tensors}", f"--arch={job.model}"]
         rows.append(_stage(name, batch, summary, job, FP32, look))
         before = model
     return rows
 
 
-def _run_compiled(job: Job) -> list[Stage]:
+def _run_compiled(job: Job, steps: list[data.Step]) -> list[Stage]:
     """bench.sh, its outputs judged by PyTorch's; a closer look is at them and those of what was compiled."""
     batches = ",".join(map(str, job.batches))
     flags = [f"--input={job.tensors}", f"--labels={job.labels}", f"--loop={job.loop}", f"--output-dir={job.results}"]
-    _command("bench.sh", batches, job.chip, f"--model={job.folder / job.card.name}", *flags)
+    flags.append("--no-report")  # what it would say is in ours
+    steps.append(_command("bench", "bench.sh", batches, job.chip, f"--model={job.folder / job.card.name}", *flags))
     speeds = {row["batch"]: row["images_per_second"] for row in read_json(job.results / "bench.json")["rows"]}
-    tolerance = FP32 if chips.precision(None, job.chip) == "fp32" else REDUCED
+    tolerance = FP32 if job.precision == "fp32" else REDUCED
     stages = []
     for batch in job.batches:
         summary = job.results / f"result_bs{batch}_summary.json"
@@ -216,20 +246,23 @@ def _run_compiled(job: Job) -> list[Stage]:
 
 
 def _stage(name: str, batch: int, summary: Path, job: Job, tolerance: Tolerance, closer: list[str]) -> Stage:
-    score = score_summary(summary, job.labels).score
+    result = score_summary(summary, job.labels)
     throughput = read_summary(summary)["throughput"]
     found = compare(job.results / "stage0_summary.json", summary)
-    return Stage(name, batch, score, found, throughput, tolerance, closer)
+    return Stage(name, batch, result, summary, found, throughput, tolerance, closer)
 
 
-def _command(*arguments: str | Path) -> None:
-    """Runs one of the project's scripts as a user would; ends the run where it fails."""
+def _command(step: str, *arguments: str | Path) -> data.Step:
+    """Runs one of the project's scripts as a user would; returns what it spent. Ends the run where it fails."""
     name, *rest = map(str, arguments)
     print(f"\n$ {shlex.join(['bash' if name.endswith('.sh') else 'python', name, *rest])}", flush=True)
     interpreter = "bash" if name.endswith(".sh") else sys.executable
-    code = subprocess.run([interpreter, str(PROJECT / name), *rest], check=False).returncode
-    if code:
-        raise PipelineError(f"{name} ended with exit code {code}; the command is above, run it alone to look closer")
+    spent = spend([interpreter, str(PROJECT / name), *rest])
+    if spent.code:
+        raise PipelineError(
+            f"{name} ended with exit code {spent.code}; the command is above, run it alone to look closer"
+        )
+    return data.Step(step, spent.seconds, spent.peak_bytes)
 
 
 def _table(stages: list[Stage]) -> str:
@@ -249,6 +282,23 @@ def _table(stages: list[Stage]) -> str:
     return table(head, rows)
 
 
+def _report(job: Job, stages: list[Stage], steps: list[data.Step]) -> data.Report:
+    speeds = data.read(job.results).speeds if stages[-1].name == "compiled" else []
+    files = {"weights": str(job.weights), "pictures": str(job.images), "labels": str(job.labels)}
+    return data.Report(
+        model=job.card.name,
+        size=job.card.size,
+        about={**files, "precision": job.precision, **about(job.chip)},
+        loop=job.loop,
+        images=str(job.images),
+        class_names=list(job.card.class_names) if job.card.class_names else None,
+        published=job.card.own,
+        speeds=speeds,
+        steps=steps,
+        **collect.of_stages([stage.judged for stage in stages]),
+    )
+
+
 def _write(job: Job, stages: list[Stage]) -> None:
     rows = [
         {
@@ -260,8 +310,8 @@ def _write(job: Job, stages: list[Stage]) -> None:
         }
         for stage in stages
     ]
-    about = {"model": job.card.name, "weights": str(job.weights), "images": str(job.images), **environment(job.chip)}
-    write_json(job.folder / "summary.json", {**about, "stages": rows})
+    made_of = {"model": job.card.name, "weights": str(job.weights), "images": str(job.images), **environment(job.chip)}
+    write_json(job.folder / "summary.json", {**made_of, "stages": rows})
 
 
 if __name__ == "__main__":

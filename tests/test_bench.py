@@ -99,6 +99,17 @@ def test_the_csv_and_the_json_say_when_where_and_with_what(on_cpu, work):
     assert on_cpu["loop"] == 5
 
 
+def test_the_report_has_the_same_scores_and_speeds(on_cpu, work):
+    found = json.loads((work / "cpu/report.json").read_text())
+    rows = on_cpu["rows"]
+    assert [100 * stage["top1"] / stage["total"] for stage in found["stages"]] == pytest.approx(
+        [r["top1"] for r in rows]
+    )
+    assert [speed["percentiles_ms"][90] for speed in found["speeds"]] == pytest.approx([row["p90_ms"] for row in rows])
+    assert (found["model"], found["size"]) == ("resnest_demo", 96)
+    assert "<svg" in (work / "cpu/report.html").read_text()
+
+
 def test_without_tensors_the_speed_alone_is_measured(work):
     result = bench(work, "speed", batches="4")
     assert result.returncode == 0, result.stderr

@@ -47,6 +47,25 @@ def test_the_table_has_a_row_for_every_stage(demo_run):
         assert any(line.startswith(name) for line in lines)
 
 
+def test_the_report_has_the_scores_of_the_summary_the_speeds_of_bench_and_what_every_command_took(demo_run):
+    folder = demo_run[0] / "work/resnest_demo"
+    assert demo_run[1].splitlines()[-1] == "to look at: work/resnest_demo/report.html"
+    found = json.loads((folder / "report.json").read_text())
+    for stage, row in zip(found["stages"], read(demo_run[0])["stages"]):
+        same = ("batch", "top1", "top5", "total", "same_top1", "difference", "images_per_second")
+        assert {key: stage[key] for key in same} == {key: row[key] for key in same}
+    rows = json.loads((folder / "results/bench.json").read_text())["rows"]
+    assert [speed["images_per_second"] for speed in found["speeds"]] == [row["images_per_second"] for row in rows]
+    steps = {step["name"]: step for step in found["steps"]}
+    assert list(steps) == ["preprocess", "export", "convert", "PyTorch", "ONNX", "simplified ONNX", "bench"]
+    assert all(step["seconds"] > 0 and step["peak_bytes"] > 10e6 for step in steps.values())
+    assert steps["PyTorch"]["peak_bytes"] > steps["preprocess"]["peak_bytes"]
+    assert (
+        f"{100 * found['stages'][0]['top1'] / found['stages'][0]['total']:.2f} %"
+        in (folder / "report.html").read_text()
+    )
+
+
 def test_every_printed_command_can_be_typed_again(demo_run):
     folder, printed = demo_run
     commands = [line[2:].split() for line in printed.splitlines() if line.startswith("$ ")]
@@ -130,11 +149,25 @@ def test_a_compiled_model_that_parts_ends_the_run_and_the_command_to_dig_compare
     result = pipeline(again)
     assert_refused(result, "compiled, batch 8, compared with PyTorch:")
     assert [stage["stage"] for stage in read(again)["stages"]] == STAGES
-    assert_refused(closer(result, again), "result_bs8_summary.json, compared with", "stage2_summary.json: differs by")
+    assert_refused(closer(result, again), "result_bs8_summary.json, compared with", "stage2_summary.json: ")
+
+
+@pytest.mark.heavy
+def test_int8_compiles_and_judges_int8_and_the_report_shows_each_flipped_image(again):
+    result = pipeline(again, "--precision=int8", "--batch=8")
+    assert result.returncode == 0, result.stderr
+    folder = again / "work/resnest_demo"
+    found = json.loads((folder / "report.json").read_text())
+    assert json.loads((folder / "resnest_demo_bs8.xml.json").read_text())["precision"] == "int8"
+    compiled = found["stages"][-1]
+    assert 1e-3 < compiled["difference"] < 0.5
+    assert found["flip_count"] == compiled["total"] - compiled["same_top1"]
+    assert (folder / "report.html").read_text().count("data:image/jpeg") == min(found["flip_count"], 24)
 
 
 @pytest.mark.parametrize(
-    "flags", [["--images=x"], ["--labels=x"], ["--model=resnest50"], ["--batch=0"], ["--chip=311"]]
+    "flags",
+    [["--images=x"], ["--labels=x"], ["--model=resnest50"], ["--batch=0"], ["--chip=311"], ["--precision=fp16"]],
 )
 def test_a_command_line_that_makes_no_sense_ends_with_2(flags, tmp_path):
     result = call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path)

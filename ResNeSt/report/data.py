@@ -1,0 +1,191 @@
+"""Everything that a page shows, as plain data: report.json, which bench.sh and run.sh write where they ran.
+
+The page is drawn from it alone (and from the images, where they are there), on whatever machine has matplotlib.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from ResNeSt.cards import Published
+from ResNeSt.errors import PipelineError
+from ResNeSt.files import PathLike, read_json, write_json
+
+NAME = "report.json"
+Z95 = 1.959963984540054  # of a standard normal distribution, 95 % lie within this
+
+
+def wilson(right: int, total: int) -> Tuple[float, float]:
+    """95 % interval of a share, from `right` of `total` (Wilson 1927, score interval)."""
+    share, spread = right / total, Z95**2 / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z95 * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageScore:
+    """What one stage answered: images right at first guess, within five, and scored.
+
+    Against the reference stage: images with the same top-1, and of the others those that only the reference (`lost`)
+    or only this stage (`gained`) got right. `difference` of logits is the largest, relative to the largest one, where
+    it was measured; `images_per_second` is the network's alone.
+    """
+
+    name: str
+    batch: int
+    top1: int
+    top5: int
+    total: int
+    same_top1: int
+    lost: int
+    gained: int
+    images_per_second: float
+    difference: Optional[float] = None
+
+    @property
+    def title(self) -> str:
+        """The stage and its batch size."""
+        return f"{self.name}, batch {self.batch}"
+
+    @property
+    def flipped(self) -> int:
+        """Images with another top-1 than the reference."""
+        return self.total - self.same_top1
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """One batch size of the pure loop; `percentiles_ms` are the latencies of a batch, 101 of them from 0 to 100 %."""
+
+    batch: int
+    images_per_second: float
+    mean_ms: float
+    percentiles_ms: List[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One process of the run: seconds of wall-clock time, bytes of the largest resident set of it or a child of it."""
+
+    name: str
+    seconds: float
+    peak_bytes: int
+
+
+class Answer(NamedTuple):
+    """A class, and the softmax of the logits at it."""
+
+    number: int
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip:
+    """An image whose top-1 changed, alike in all of `stages`, which are places in the report's list."""
+
+    image: str
+    label: int
+    stages: List[int]
+    expected: Answer
+    found: Answer
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScore:
+    """Images of one class, and how many of them were right at first guess."""
+
+    label: int
+    images: int
+    right: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """How many of the `images` of class `label` were taken for class `found`."""
+
+    label: int
+    found: int
+    count: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The classes of stage `of`: how many have images, the fewest and most of one, the worst, the most confused."""
+
+    of: str
+    count: int
+    fewest: int
+    most: int
+    worst: List[ClassScore]
+    confused: List[Confusion]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One run. `same_top1[i][j]` counts the images to which stages i and j give the same class.
+
+    The first of `stages` is the reference of the others. `published` is of the network with its recipe. `images` is the
+    folder of the pictures, where one is known; `flips` are as many as a page shows of `flip_count`.
+    """
+
+    model: str
+    size: Optional[int]
+    about: Dict[str, str]
+    loop: Optional[int] = None
+    images: Optional[str] = None
+    class_names: Optional[List[str]] = None
+    published: Optional[Published] = None
+    stages: List[StageScore] = dataclasses.field(default_factory=list)
+    same_top1: List[List[int]] = dataclasses.field(default_factory=list)
+    flip_count: int = 0
+    flips: List[Flip] = dataclasses.field(default_factory=list)
+    classes: Optional[Classes] = None
+    speeds: List[Speed] = dataclasses.field(default_factory=list)
+    steps: List[Step] = dataclasses.field(default_factory=list)
+
+
+def write(folder: PathLike, report: Report) -> None:
+    """Writes report.json into `folder`."""
+    write_json(Path(folder) / NAME, dataclasses.asdict(report))
+
+
+def read(folder: PathLike) -> Report:
+    """What report.json of `folder` holds; raises PipelineError where it is not there or is no report."""
+    path = Path(folder) / NAME
+    if not path.is_file():
+        raise PipelineError(f"{path}: no such file; name a folder that bench.sh or run.sh wrote")
+    fields = read_json(path)
+    try:
+        return _report(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PipelineError(f"{path}: not a report ({error}); let bench.sh or run.sh make it again") from None
+
+
+def _report(fields: Dict[str, Any]) -> Report:
+    classes, published = fields["classes"], fields["published"]
+    made = {
+        "published": Published(**published) if published else None,
+        "stages": [StageScore(**found) for found in fields["stages"]],
+        "flips": [_flip(found) for found in fields["flips"]],
+        "classes": _classes(classes) if classes else None,
+        "speeds": [Speed(**found) for found in fields["speeds"]],
+        "steps": [Step(**found) for found in fields["steps"]],
+    }
+    return Report(**{**fields, **made})
+
+
+def _flip(fields: Dict[str, Any]) -> Flip:
+    return Flip(**{**fields, "expected": Answer(*fields["expected"]), "found": Answer(*fields["found"])})
+
+
+def _classes(fields: Dict[str, Any]) -> Classes:
+    made = {
+        "worst": [ClassScore(**found) for found in fields["worst"]],
+        "confused": [Confusion(**found) for found in fields["confused"]],
+    }
+    return Classes(**{**fields, **made})

@@ -1,0 +1,48 @@
+"""report.json -> report.html, where matplotlib is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import Optional
+
+from ResNeSt.errors import MissingRuntimeError
+from ResNeSt.files import PathLike, whole
+from ResNeSt.report import data
+
+NAME = "report.html"
+
+
+def draw(folder: PathLike, images: Optional[PathLike] = None) -> Path:
+    """Writes report.html of the report.json in `folder`, with thumbnails from `images` [the folder it names].
+
+    Raises MissingRuntimeError without matplotlib, PipelineError where report.json is not there or is damaged.
+    """
+    report = data.read(folder)
+    if not _can_draw():
+        raise MissingRuntimeError(
+            f"{folder}: the plots need matplotlib, which is not installed here; pip install -r requirements.txt, or "
+            f"copy {data.NAME} to where it is"
+        )
+    from ResNeSt.report.page import page
+    from ResNeSt.report.thumbnails import thumbnails
+
+    pictures = thumbnails(images or report.images, [flip.image for flip in report.flips])
+    path = Path(folder) / NAME
+    with whole(path) as temporary:
+        temporary.write_text(page(report, pictures), encoding="utf-8")
+    return path
+
+
+def draw_where_possible(folder: PathLike) -> None:
+    """The same, for a run that does without: says where the page is, or how it can be drawn elsewhere."""
+    if _can_draw():
+        print(f"to look at: {draw(folder)}")
+    else:
+        command = shlex.join(["python", "-m", "ResNeSt.report", str(folder)])
+        print(f"no {NAME}: matplotlib is not installed here; where it is, with this folder, run: {command}")
+
+
+def _can_draw() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None

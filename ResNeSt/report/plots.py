@@ -1,0 +1,167 @@
+"""The plots of a page, as SVG to be put into it: text stays text, colours are the page's CSS variables.
+
+One drawing therefore serves light and dark. No series is told by its colour alone: markers and dashes differ, too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+WIDTH = 5.0  # inches of 72 units: as wide as a phone, so that text of 10 units can be read there
+MARKERS = "os^Dv<>P"
+
+# matplotlib takes these for colours; the page reads its own variables in their place.
+INK, MUTED, GRID = "#000001", "#000002", "#000003"
+SERIES = tuple(f"#0000{number:02x}" for number in range(0x11, 0x17))
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    **{colour: f"var(--series-{place})" for place, colour in enumerate(SERIES, start=1)},
+}
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": ["DejaVu Sans"],  # wider than what browsers put in its place, so nothing overlaps there
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 2,
+    "lines.markersize": 6,
+}
+
+
+class Share(NamedTuple):
+    """A share in percent with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+class Line(NamedTuple):
+    """A value over batch sizes; `ours` is drawn whole, what others published dashed."""
+
+    name: str
+    points: Sequence[Tuple[float, float]]
+    ours: bool
+
+
+def shares(name: str, rows: Sequence[Share], unit: str) -> str:
+    """A dot with a whisker for every row, the first one on top."""
+
+    def draw(axes: Any) -> None:
+        places = range(len(rows))
+        below = [row.value - row.low for row in rows]
+        above = [row.high - row.value for row in rows]
+        axes.errorbar(
+            [row.value for row in rows], places, xerr=[below, above], fmt="o", color=SERIES[0], capsize=4, ecolor=MUTED
+        )
+        axes.set_yticks(places, [row.name for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlabel(unit)
+        axes.grid(False, axis="y")
+
+    return _svg(name, draw, 0.75 + 0.32 * len(rows))
+
+
+def over_batch(name: str, lines: Sequence[Line], unit: str) -> str:
+    """Both axes logarithmic; batch sizes are named where there are points."""
+
+    def draw(axes: Any) -> None:
+        for place, line in enumerate(lines):
+            x, y = zip(*line.points)
+            style = {"linestyle": "-" if line.ours else (0, (4, 2)), "linewidth": 2.5 if line.ours else 1.5}
+            axes.plot(x, y, marker=MARKERS[place % 8], color=SERIES[place % 6], label=line.name, **style)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        batches = sorted({batch for line in lines for batch, _ in line.points})
+        axes.set_xticks(batches, [f"{batch:g}" for batch in batches])
+        axes.set_xlabel("batch size")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_minor_locator(NullLocator())
+        _plain_numbers(axes.yaxis)
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=2, borderaxespad=0)
+
+    return _svg(name, draw, 3.4 + 0.2 * ((len(lines) + 1) // 2))
+
+
+def distribution(name: str, series: Dict[str, List[float]]) -> str:
+    """Share of the runs that took at most so long; every series holds its percentiles from 0 to 100."""
+
+    def draw(axes: Any) -> None:
+        for place, (title, values) in enumerate(series.items()):
+            style = {"marker": MARKERS[place % 8], "markevery": [50, 90, 99], "color": SERIES[place % 6]}
+            axes.plot(values, range(len(values)), label=title, **style)
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
+        axes.set_yticks([0, 50, 90, 99], ["0", "50", "90", "99"])
+        axes.set_xlabel("latency of a batch, ms")
+        axes.set_ylabel("% of the runs")
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=3, borderaxespad=0)
+
+    return _svg(name, draw, 3.2 + 0.2 * ((len(series) + 2) // 3))
+
+
+def bars(name: str, values: Dict[str, float], unit: str) -> str:
+    """A bar a row, the first one on top, with its value behind it."""
+
+    def draw(axes: Any) -> None:
+        drawn = axes.barh(range(len(values)), list(values.values()), color=SERIES[0], height=0.62)
+        axes.bar_label(
+            drawn, [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in values.values()], padding=4
+        )
+        axes.set_yticks(range(len(values)), list(values))
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlabel(unit)
+        axes.margins(x=0.14)
+        axes.grid(False, axis="y")
+
+    return _svg(name, draw, 0.75 + 0.32 * len(values))
+
+
+def _plain_numbers(axis: Any) -> None:
+    """A few ticks of a logarithmic axis: 1, 2, 5, 10, ... where it is long, else at even distances."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def _svg(name: str, draw: Callable[[Any], None], height: float) -> str:
+    """What `draw` puts on an axes; `name` keeps the ids of one page's drawings apart."""
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _for_page(buffer.getvalue(), name)
+
+
+def _for_page(svg: str, name: str) -> str:
+    """Without what only a file of its own needs, ids made the page's only ones, colours made variables."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    return re.sub(r"#0000[01][0-9a-f]", lambda found: _VARIABLES.get(found[0], found[0]), svg)

@@ -1,0 +1,28 @@
+"""Programs weighed from outside."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from ResNeSt.processes import spend
+
+
+def test_exit_code_time_and_memory_are_those_of_the_process():
+    code = "import time; held = bytearray(300_000_000); time.sleep(0.3); raise SystemExit(7)"
+    found = spend([sys.executable, "-S", "-c", code])
+    assert found.code == 7
+    assert 0.3 <= found.seconds < 30
+    assert 300e6 < found.peak_bytes < 600e6
+
+
+def test_memory_of_a_child_that_it_started_counts():
+    child = "held = bytearray(300_000_000)"
+    found = spend([sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"])
+    assert found.peak_bytes > 300e6
+
+
+def test_a_program_that_is_not_there_is_an_os_error():
+    with pytest.raises(FileNotFoundError):
+        spend(["no-such-program"])

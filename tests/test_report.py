@@ -1,0 +1,295 @@
+"""report.html: what stands on it, where it comes from, and that it opens anywhere."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ResNeSt.errors import MissingRuntimeError, PipelineError
+from ResNeSt.report import collect, data
+from ResNeSt.report.draw import draw, draw_where_possible
+from ResNeSt.report.thumbnails import thumbnails
+from ResNeSt.scoring import score_summary
+from tests.conftest import assert_refused, call
+
+CLASSES, IMAGES = 4, 40
+
+
+def run_of(folder, dirname, logits):
+    """A client's results in float32, a file an image, and the summary that lists them."""
+    (folder / dirname).mkdir(parents=True)
+    entries = {}
+    for number, row in enumerate(logits):
+        path = folder / dirname / f"img_{number}_0.bin"
+        path.write_bytes(np.asarray(row, "<f4").tobytes())
+        entries[str(number)] = {"infiles": [f"img_{number}.bin"], "outfiles": [str(path)]}
+    summary = folder / f"{dirname}_summary.json"
+    summary.write_text(json.dumps({"filesinfo": entries}))
+    return summary
+
+
+LABELS = np.arange(IMAGES) % CLASSES
+
+
+def answers():
+    """Logits of a reference that is right but for images 7 and 8, and of a stage with three other answers."""
+    reference = np.eye(CLASSES)[LABELS] * 4
+    reference[7] = reference[8] = [0, 0, 5, 0]  # labels 3 and 0
+    judged = reference.copy()
+    judged[1] = [1, 0, 0, 0]  # label 1: right before, wrong now
+    judged[7] = [0, 0, 0, 2]  # label 3: wrong before, right now
+    judged[8] = [0, 3, 0, 0]  # label 0: wrong both times
+    return reference, judged
+
+
+def make(folder):
+    """A run's folder with report.json and the pictures that it names."""
+    (folder / "labels.txt").write_text("".join(f"img_{place}.png {label}\n" for place, label in enumerate(LABELS)))
+    (folder / "images").mkdir()
+    for place in range(IMAGES):
+        Image.new("RGB", (300, 200), (6 * place, 0, 255 - 6 * place)).save(folder / "images" / f"img_{place}.png")
+    stages = []
+    for name, values in zip(("PyTorch", "compiled"), answers()):
+        summary = run_of(folder, name, values)
+        stages.append(collect.Judged(name, 8, score_summary(summary, folder / "labels.txt"), [summary], 123.4))
+    report = data.Report(
+        model="resnest50",
+        size=224,
+        about={"chip": "cpu", "date": "2026-01-02"},
+        loop=50,
+        images=str(folder / "images"),
+        class_names=["tench", "shark", "ray", "hen"],
+        speeds=[collect.speed(batch, 1000 / batch, np.linspace(batch, 3 * batch, 50)) for batch in (1, 8)],
+        steps=[data.Step("export", 2.5, 345_000_000), data.Step("bench", 61.0, 89_000_000)],
+        **collect.of_stages(stages),
+    )
+    data.write(folder, report)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run's folder to be changed, not drawn yet."""
+    return make(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A run's folder with its page, to be read only."""
+    made = make(tmp_path_factory.mktemp("drawn"))
+    draw(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(drawn):
+    return Page(drawn / "report.html")
+
+
+class Page(HTMLParser):
+    """The text of a page, and the values of its attributes by name."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.words, self.attributes, self.tags = [], {}, []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            self.attributes.setdefault(name, []).append(value)
+
+    def handle_data(self, words):
+        self.words.append(words)
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 5), (1, 1), (39, 40), (394, 396), (40515, 50000)])
+def test_the_intervals_are_wilson_s(right, total):
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
+    assert data.wilson(right, total) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_what_is_collected_is_what_the_logits_say(drawn):
+    reference, judged = answers()
+    found = data.read(drawn)
+    before, after = reference.argmax(1), judged.argmax(1)
+    stage = found.stages[1]
+    assert (stage.top1, stage.total) == ((after == LABELS).sum(), IMAGES)
+    assert stage.same_top1 == (before == after).sum() == found.same_top1[0][1] == found.same_top1[1][0]
+    assert (stage.lost, stage.gained) == (1, 1)
+    assert {(score.label, score.right, score.images) for score in found.classes.worst} == {(0, 9, 10), (1, 9, 10)}
+    assert {(pair.label, pair.found, pair.count) for pair in found.classes.confused} == {(0, 1, 1), (1, 0, 1)}
+    assert found.speeds[1].percentiles_ms[99] == pytest.approx(np.percentile(np.linspace(8, 24, 50), 99))
+
+
+def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy_come_first(drawn):
+    reference, judged = answers()
+    flips = data.read(drawn).flips
+    assert [flip.image for flip in flips] == ["img_1", "img_7", "img_8"]
+    for flip in flips:
+        number = int(flip.image[4:])
+        for answer, values in ((flip.expected, reference[number]), (flip.found, judged[number])):
+            assert answer.number == values.argmax()
+            assert answer.probability == pytest.approx(np.exp(values.max()) / np.exp(values).sum(), rel=1e-6)
+
+
+def test_the_page_shows_the_figures_of_the_json(page):
+    text = page.text
+    assert "PyTorch 8 95.00 83.50 to 98.62" in text
+    assert "compiled, batch 8 37 of 40 3 1 1" in text
+    assert "img_1 label 1 shark PyTorch, batch 8 1 shark, 94.8 %, right compiled, batch 8 0 tench, 47.5 %" in text
+    assert "this run 1,000 (1.00)" in text
+    assert "63.5 s 2 processes the largest held 345 MB" in text
+    assert "Ascend 310P3 435 (2.30) 1,704 (2.35)" in text
+    assert "NVIDIA T4 FP16 142 (7.06) 445 (8.98) 599 (13.35)" in text
+
+
+def test_another_json_gives_another_page(folder, page):
+    report = data.read(folder)
+    changed = dataclasses.replace(report.stages[1], top1=21)
+    data.write(folder, dataclasses.replace(report, stages=[report.stages[0], changed]))
+    assert "52.50" in Page(draw(folder)).text
+    assert "52.50" not in page.text
+
+
+def test_one_stage_one_batch_size_and_one_run_are_enough(folder):
+    report = data.read(folder)
+    one = {"stages": report.stages[:1], "flips": [], "flip_count": 0, "same_top1": [[IMAGES]]}
+    data.write(folder, dataclasses.replace(report, **one, speeds=[collect.speed(4, 100, np.array([40.0]))]))
+    text = Page(draw(folder)).text
+    assert "Agreement" not in text
+    assert "4 40.00 40.00 40.00 40.00 40.00 40.00" in text
+
+
+def test_published_figures_of_another_network_are_said_to_be_so(folder, page):
+    assert "of the same network" in page.text
+    data.write(folder, dataclasses.replace(data.read(folder), model="resnest101", size=256))
+    assert "another network" in Page(draw(folder)).text
+
+
+def test_names_from_outside_cannot_become_markup(folder):
+    report = data.read(folder)
+    evil = "<script>alert(1)</script>\"'&"
+    flips = [dataclasses.replace(flip, image=evil) for flip in report.flips]
+    names = [evil] * CLASSES
+    stages = [dataclasses.replace(stage, name=evil) for stage in report.stages]
+    classes = dataclasses.replace(report.classes, of=evil)
+    steps = [data.Step(evil, 1.0, 1)]
+    hostile = dataclasses.replace(
+        report,
+        model=evil,
+        about={evil: evil},
+        class_names=names,
+        stages=stages,
+        flips=flips,
+        classes=classes,
+        steps=steps,
+    )
+    data.write(folder, hostile)
+    page = Page(draw(folder))
+    assert "script" not in page.tags
+    assert page.text.count(evil) > 10
+
+
+def test_a_browser_has_nothing_to_load(page):
+    loads = [
+        value for name in ("src", "href", "xlink:href", "srcset", "action") for value in page.attributes.get(name, [])
+    ]
+    assert loads
+    assert all(value.startswith(("#", "data:image/")) for value in loads)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    styles = " ".join(page.words) + " ".join(filter(None, page.attributes.get("style", [])))
+    assert not re.search(r"@import|url\((?!#)", styles)
+    assert "default-src 'none'" in page.attributes["content"][0]
+
+
+def test_ids_are_unique_and_every_reference_has_one(page):
+    ids = page.attributes["id"]
+    assert len(ids) == len(set(ids))
+    assert {value[1:] for value in page.attributes["xlink:href"]} <= set(ids)
+
+
+def test_colours_follow_the_theme(drawn):
+    text = (drawn / "report.html").read_text()
+    plots = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    used = set(re.findall(r"var\((--[\w-]+)\)", plots))
+    dark = text[text.index("prefers-color-scheme: dark") :]
+    assert "--ink" in used
+    assert all(f"{name}:" in dark for name in used)
+    assert not re.findall(r"#0000[01][0-9a-f]", plots)
+
+
+def test_thumbnails_show_the_flipped_images(page):
+    uris = [value for value in page.attributes["src"] if value.startswith("data:image/jpeg;base64,")]
+    colours = []
+    for uri in uris:
+        image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+        assert max(image.size) == 160
+        colours.append(image.getpixel((80, 50))[0])
+    assert colours == pytest.approx([6 * 1, 6 * 7, 6 * 8], abs=4)
+
+
+def test_pictures_that_are_gone_or_damaged_are_left_out(folder):
+    (folder / "images" / "img_1.png").write_bytes(b"damaged")
+    (folder / "images" / "img_7.png").unlink()
+    assert set(thumbnails(folder / "images", ["img_1", "img_7", "img_8"])) == {"img_8"}
+    assert "no picture here" in Page(draw(folder)).text
+    shutil.rmtree(folder / "images")
+    assert "src" not in Page(draw(folder)).attributes
+
+
+def test_the_command_draws_it_again_elsewhere_with_the_pictures_of_that_machine(folder):
+    shutil.move(folder / "images", folder / "elsewhere")
+    result = call("-m", "ResNeSt.report", folder, f"--images={folder / 'elsewhere'}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"to look at: {folder}/report.html\n"
+    assert len(Page(folder / "report.html").attributes["src"]) == 3
+
+
+def test_without_matplotlib_a_run_says_how_to_draw_it_and_the_command_what_to_install(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    draw_where_possible(folder)
+    assert f"python -m ResNeSt.report {folder}" in capsys.readouterr().out
+    with pytest.raises(MissingRuntimeError, match=r"pip install -r requirements\.txt"):
+        draw(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_a_folder_without_a_report_or_with_a_damaged_one_is_named(folder, tmp_path):
+    assert_refused(call("-m", "ResNeSt.report", folder / "images"), "report.json: no such file", "bench.sh or run.sh")
+    (tmp_path / "report.json").write_text('{"model": 1}')
+    with pytest.raises(PipelineError, match="not a report"):
+        data.read(tmp_path)
+
+
+@pytest.mark.heavy
+def test_in_a_browser_the_page_is_never_wider_than_a_phone_or_a_desktop(drawn, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium")
+    frames = "".join(
+        f'<iframe width="{width}" height="800" src="{(drawn / "report.html").as_uri()}" onload="const page = this.'
+        f"contentDocument.documentElement; this.title = 'too wide by ' + (page.scrollWidth - page.clientWidth) + "
+        f"', plots ' + page.querySelectorAll('svg path').length\"></iframe>"
+        for width in (360, 390, 1280)
+    )
+    (tmp_path / "frames.html").write_text(frames)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", "--allow-file-access-from-files"]
+    command = [chromium, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    command.append((tmp_path / "frames.html").as_uri())
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert len(re.findall(r'title="too wide by 0, plots [1-9]\d+"', shown)) == 3
