@@ -37,3 +37,33 @@ def test_every_command_of_the_readme_names_a_file_that_is_there():
     assert [name for name in scripts if not (PROJECT / name).is_file()] == []
     paths = [PROJECT / name.replace(".", "/") for name in modules]
     assert [path for path in paths if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file())] == []
+
+
+def sections(name: str) -> list[list[str]]:
+    """Lines of each section of a document, its heading first."""
+    text = (PROJECT / name).read_text()
+    return [part.splitlines() for part in re.split(r"^(?=#+ )", text, flags=re.MULTILINE)[1:]]
+
+
+def commands(section: list[str]) -> list[str]:
+    """Lines of its code blocks: commands and what they print."""
+    return [line for line in section if line.startswith("    ")]
+
+
+def named(section: list[str]) -> list[str]:
+    """Code, link targets and quoted files in its prose, in any order."""
+    prose = "\n".join(line for line in section if not line.startswith("    "))
+    found = re.findall(r"`[^`]+`|\]\([^)]+\)", prose)
+    return sorted(" ".join(text.split()) for text in found)
+
+
+def test_the_chinese_readme_has_the_sections_commands_and_names_of_the_english_one():
+    english, chinese = sections("README.md"), sections("README.zh-CN.md")
+    assert len(english) > 15
+    assert len(chinese) == len(english)
+    for ours, theirs in zip(english, chinese, strict=True):
+        assert theirs[0].split()[0] == ours[0].split()[0], ours[0]  # as many #
+        assert commands(theirs) == commands(ours), ours[0]
+        assert named(theirs) == named(ours), ours[0]
+        assert not re.search("[\u4e00-\u9fff]", "".join(ours)), ours[0]
+        assert re.search("[\u4e00-\u9fff]", "".join(theirs)), theirs[0]
