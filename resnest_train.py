@@ -46,7 +46,7 @@ def main() -> None:
         judged_by = read_samples(options.val, options.val_labels, train_on.class_names)
         base = card(options.model)
         found = _card(base, train_on, judged_by, options)
-        weights = fetch(base) if options.weights == "auto" else options.weights
+        weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
         workers = options.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         made = Run(found, _settings(options), train_on, judged_by, weights, workers)
         train(made, options.output, processes, options.tensorboard)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from typing import Iterator
+from typing import Callable, Iterator, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 from ResNeSt.errors import MissingRuntimeError
+
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,15 @@ class Processes:
     rank: int
     count: int
     device: torch.device
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, done by process 0 before the others, which find what it left on the disk."""
+        if self.rank > 0:
+            distributed.barrier()
+        done = work()
+        if self.rank == 0 and self.count > 1:
+            distributed.barrier()
+        return done
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of all processes' tensors of this shape."""
