@@ -67,11 +67,11 @@ def images(tmp_path: Path) -> Path:
 def call(
     *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one of the project's scripts as a user would: a .py, a .sh or `-m module`, and captures what it prints."""
+    """Runs a script of the project as a user would: a .py, a .sh, `-m module` or `-c code`, and captures its output."""
     name, *rest = map(str, arguments)
     program = ["bash", str(PROJECT / name)] if name.endswith(".sh") else [sys.executable, str(PROJECT / name)]
-    if name == "-m":
-        program = [sys.executable, "-m"]
+    if name in {"-m", "-c"}:
+        program = [sys.executable, name]
     environment = {**os.environ, "PYTHON": sys.executable, **(env or {})}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")]))
     return subprocess.run([*program, *rest], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
