@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import json
 
 import numpy as np
@@ -94,13 +95,25 @@ def test_the_sample_s_onnxsim_step_leaves_a_graph_that_is_right_at_every_batch_s
     assert not {"Shape", "Gather", "Reshape", "Softmax", "Transpose"} & set(operators(simplified))
 
 
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory):
+    """Makes a folder with a published network's m.onnx, and m_sim.onnx by the original command; once for each name."""
+
+    @functools.cache
+    def make(name):
+        folder = tmp_path_factory.mktemp(name)
+        assert call(SCRIPT, "--untrained", "--model", name, "--target=m.onnx", cwd=folder).returncode == 0
+        step = call("-m", "onnxsim", "--input-shape=1,3,224,224", "m.onnx", "m_sim.onnx", cwd=folder)
+        assert step.returncode == 0, step.stderr
+        return folder
+
+    return make
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["resnest50", "resnest50_fast_1s1x64d", "resnest50_fast_4s2x40d"])
-def test_a_full_size_model_survives_the_original_commands(name, tmp_path):
-    assert call(SCRIPT, "--untrained", "--model", name, "--target=m.onnx", cwd=tmp_path).returncode == 0
-    step = call("-m", "onnxsim", "--input-shape=1,3,224,224", "m.onnx", "m_sim.onnx", cwd=tmp_path)
-    assert step.returncode == 0, step.stderr
-    original, simplified = onnx.load(tmp_path / "m.onnx"), onnx.load(tmp_path / "m_sim.onnx")
+@pytest.mark.parametrize("name", ["resnest50", "resnest50_fast_4s2x40d"])
+def test_a_full_size_model_survives_the_original_commands(name, full_size):
+    original, simplified = (onnx.load(full_size(name) / file) for file in ("m.onnx", "m_sim.onnx"))
     images = random_images(4, 224)
     expected = run(original, images)
     found = run(with_batch(simplified, 4), images)
@@ -109,10 +122,8 @@ def test_a_full_size_model_survives_the_original_commands(name, tmp_path):
 
 
 @pytest.mark.heavy
-def test_the_simplified_resnest50_is_convolutions_and_element_wise_operators_in_four_dimensions(tmp_path):
-    call(SCRIPT, "--untrained", "--target=m.onnx", cwd=tmp_path)
-    call("-m", "onnxsim", "--input-shape=1,3,224,224", "m.onnx", "m_sim.onnx", cwd=tmp_path)
-    model = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "m_sim.onnx"))
+def test_the_simplified_resnest50_is_convolutions_and_element_wise_operators_in_four_dimensions(full_size):
+    model = onnx.shape_inference.infer_shapes(onnx.load(full_size("resnest50") / "m_sim.onnx"))
     ranks = {len(value.type.tensor_type.shape.dim) for value in model.graph.value_info}
     assert max(ranks) == 4
     unwanted = {"Shape", "Gather", "Reshape", "Transpose", "Softmax", "Split", "Concat", "BatchNormalization"}
