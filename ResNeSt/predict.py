@@ -20,7 +20,7 @@ from ResNeSt.engines import Engine
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.parallel import Stopwatch, cores
 from ResNeSt.preprocess import find_images
-from ResNeSt.scoring import top_k_predictions
+from ResNeSt.scoring import softmax, top_k_predictions
 
 
 class Guess(NamedTuple):
@@ -89,12 +89,6 @@ def _guesses(logits: np.ndarray, names: Sequence[ClassName], top: int) -> List[G
     probabilities = softmax(logits)
     labels = top_k_predictions(logits[None], top)[0].tolist()
     return [Guess(label, float(probabilities[label]), *names[label]) for label in labels]
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """float64 (..., classes): probabilities of logits, along the last axis."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def _print_text(answers: Iterator[Answer], out: TextIO) -> List[Answer]:

@@ -12,7 +12,7 @@ import pytest
 
 from ResNeSt.class_names import imagenet_classes, names_of, read_names
 from ResNeSt.errors import PipelineError
-from ResNeSt.predict import softmax
+from ResNeSt.scoring import softmax
 from tests.conftest import PROJECT, assert_refused, call
 
 VAL = PROJECT / "demo/val"

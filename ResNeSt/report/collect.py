@@ -10,7 +10,7 @@ import numpy as np
 
 from ResNeSt.files import PathLike
 from ResNeSt.report.data import Answer, Classes, ClassScore, Confusion, Flip, Speed, StageScore
-from ResNeSt.scoring import OUTPUT_NAME, Result, list_outputs, read_output
+from ResNeSt.scoring import OUTPUT_NAME, Result, list_outputs, read_output, softmax
 
 SHOWN_FLIPS = 24
 SHOWN_CLASSES = 10
@@ -128,9 +128,7 @@ def _outputs(stage: Judged) -> Dict[str, str]:
 
 
 def _probability(path: str, number: int) -> float:
-    logits = read_output(path).astype(np.float64)
-    powers = np.exp(logits - logits.max())
-    return float(powers[number] / powers.sum())
+    return float(softmax(read_output(path))[number])
 
 
 def _classes(stage: Judged) -> Classes:
