@@ -88,15 +88,15 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str, code: 
     assert result.returncode == code
 
 
-def corrupt(source: Path, target: Path, node: str) -> None:
-    """Copies an ONNX file with one weight of the convolution `node` changed."""
+def corrupt(source: Path, target: Path, node: str, by: float = 5) -> None:
+    """Copies an ONNX file with one weight of the convolution `node` changed by that many times the largest."""
     import onnx
 
     model = onnx.load(source)
     weights = next(found.input[1] for found in model.graph.node if found.name == node)
     constant = next(value for value in model.graph.initializer if value.name == weights)
     values = onnx.numpy_helper.to_array(constant).copy()
-    values.flat[0] += 5 * np.abs(values).max()
+    values.flat[0] += by * np.abs(values).max()
     constant.CopyFrom(onnx.numpy_helper.from_array(values, constant.name))
     onnx.save(model, target)
 
