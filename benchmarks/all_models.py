@@ -1,7 +1,7 @@
 """Every published model at its own input size: images/s in fp32, bf16 and int8, and the peak memory of every stage.
 
 Weights are random, since neither depends on them. Each stage is a process of its own; the compiled models of one
-network then run in turns.
+network then run in turns. The files are written anew after every model, so that an interrupted run keeps what it found.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from pathlib import Path
 from benchmarks.end_to_end import repeat_images
 from benchmarks.inference import PRECISIONS, rate
 from benchmarks.processes import spend
-from benchmarks.rounds import interleave, report
+from benchmarks.rounds import interleave, report, save
 from ResNeSt.cards import Card, card, names
 from ResNeSt.engines import open_engine
 from ResNeSt.preprocess import find_images
 
 BATCH = 8
 IMAGES = 200
+STAGES = ("preprocess", "export", "fp32", "bf16", "int8", "infer", "score")
+SPEEDS = ("models", [f"images/s at batch {BATCH}", "input", *PRECISIONS])
+PEAKS = ("models-memory", ["peak MB", "input", *STAGES])
 
 
 def measure(images: Path, rounds: int) -> None:
@@ -28,10 +31,13 @@ def measure(images: Path, rounds: int) -> None:
         if found.url:
             with tempfile.TemporaryDirectory() as scratch:
                 memory, speed = _measure(found, images, Path(scratch), rounds)
-            speeds.append([found.name, str(found.size), *(f"{speed[precision]:.1f}" for precision in PRECISIONS)])
-            peaks.append([found.name, str(found.size), *(f"{megabytes:.0f}" for megabytes in memory.values())])
-    report("models", [f"images/s at batch {BATCH}", "input", *PRECISIONS], speeds)
-    report("models-memory", ["peak MB", "input", *memory], peaks)
+            speeds.append([found.name, str(found.size), *(f"{speed[precision]:.3g}" for precision in PRECISIONS)])
+            peaks.append([found.name, str(found.size), *(f"{memory[stage]:.0f}" for stage in STAGES)])
+            save(*SPEEDS, speeds)
+            save(*PEAKS, peaks)
+            print(f"{found.name}: measured", flush=True)
+    report(*SPEEDS, speeds)
+    report(*PEAKS, peaks)
 
 
 def _measure(found: Card, images: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:

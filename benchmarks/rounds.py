@@ -15,6 +15,8 @@ from ResNeSt.tables import table
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 1.0  # of one round of a contender that can be repeated at will
+# Flags of /proc/cpuinfo that decide the speed of a network, best first.
+WIDEST = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
 
 
 def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -44,15 +46,23 @@ def repeated(work: Callable[[], object], items: float) -> Callable[[], float]:
 def report(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints the table and writes it to a CSV file named after the machine."""
     print(table(head, rows))
+    path = save(name, head, rows)
+    print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", flush=True)
+
+
+def save(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+    """Writes the CSV file alone."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{machine()}.csv"
     with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
-    print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", flush=True)
+    return path
 
 
 def machine() -> str:
-    """Processor and cores, as part of a file name."""
-    fields = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    """Processor, cores and widest instruction set, as part of a file name."""
+    about = Path("/proc/cpuinfo").read_text()
+    fields = re.findall(r"^model name\s*:\s*(.+)$", about, re.MULTILINE)
     processor = re.sub(r"[^A-Za-z0-9]+", "-", fields[0] if fields else "unknown").strip("-")
-    return f"{processor}-{cores()}-cores"
+    found = set(about.split())
+    return "-".join([processor, f"{cores()}-cores", *[flag for flag in WIDEST if flag in found][:1]])
