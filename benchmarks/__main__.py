@@ -7,7 +7,8 @@ import importlib
 from pathlib import Path
 
 from benchmarks.plots import draw
-from ResNeSt.errors import ArgumentError, run
+from ResNeSt.arguments import positive
+from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.preprocess import find_images
 
 PARTS = {
@@ -30,12 +31,16 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"[all] {', '.join(PARTS)}")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a few hundred photographs")
-    parser.add_argument("--rounds", type=int, default=5, help="of every contender, after one uncounted [%(default)s]")
+    parser.add_argument(
+        "--rounds", type=positive, default=5, help="of every contender, after one uncounted [%(default)s]"
+    )
     options = parser.parse_args()
     for part in options.parts or PARTS:
         if part not in PARTS:
             raise ArgumentError(f"{part!r} is not a part; they are {', '.join(PARTS)}")
-    find_images(options.images)
+    for image in map(Path, find_images(options.images)):
+        if image.suffix != ".JPEG" or image.parent != options.images:
+            raise PipelineError(f"{image}: the sample's script takes a flat folder of .JPEG files; link them into one")
     for part in options.parts or PARTS:
         print(f"\n{part}: {PARTS[part]}\n", flush=True)
         importlib.import_module(f"benchmarks.{part}").measure(options.images, options.rounds)

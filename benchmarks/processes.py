@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +20,11 @@ class Spent(NamedTuple):
     megabytes: float
 
 
-# A process of its own that is small: the kernel counts what a process held before it became another program.
+# A small process in between: the kernel counts what a process held before it became another program.
 WATCH = """
-import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(code)
+import os, sys
+from ResNeSt.processes import spend
+print(*spend(sys.argv[1:], stdout=os.open(os.devnull, os.O_WRONLY)))
 """
 
 
@@ -35,9 +33,8 @@ def spend(*arguments: object) -> Spent:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, *map(str, arguments)]
     watch = [sys.executable, "-S", "-c", WATCH, *command]
-    started = time.perf_counter()
-    done = subprocess.run(watch, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        raise PipelineError(f"{' '.join(command[1:])}: ended with {done.returncode}")
-    return Spent(seconds, int(done.stdout) * 1024 / 1e6)
+    done = subprocess.run(watch, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    code, seconds, peak_bytes = map(float, done.stdout.split())
+    if code:
+        raise PipelineError(f"{' '.join(command[1:])}: ended with {code:.0f}")
+    return Spent(seconds, peak_bytes / 1e6)
