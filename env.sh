@@ -5,8 +5,8 @@ export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 
 use_environment() {
     if [ -z "${VIRTUAL_ENV:-}" ]; then
-        [ -x "$here/.venv/bin/python" ] || make_environment || return
-        . "$here/.venv/bin/activate"
+        [ -f "$here/.venv/bin/activate" ] || make_environment || return  # the last file that venv writes
+        . "$here/.venv/bin/activate" || return
     fi
     # One stamp per content of the requirements: nothing is asked of pip while they have not changed.
     local stamp
@@ -24,7 +24,7 @@ make_environment() {
         return 1
     fi
     echo "making $here/.venv"
-    "$python" -m venv "$here/.venv"
+    "$python" -m venv --clear "$here/.venv"
 }
 
 install() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+from ResNeSt.arguments import positive
 from ResNeSt.cards import card, names
 from ResNeSt.errors import run
 from ResNeSt.files import write_json
@@ -32,7 +33,7 @@ def main() -> int:
         action="store_true",
         help=f"write {SHARD_IMAGES:,} images a file, for engines on cpu; ais_bench takes a file per image",
     )
-    parser.add_argument("--workers", type=int, help="threads [one per core]")
+    parser.add_argument("--workers", type=positive, help="threads [one per core]")
     parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
     parser.add_argument("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
     options = parser.parse_args()

@@ -10,6 +10,7 @@ import dataclasses
 import os
 from typing import Any, Dict
 
+from ResNeSt.arguments import positive
 from ResNeSt.cards import Card, card, names
 from ResNeSt.checkpoint import fetch
 from ResNeSt.class_names import imagenet_classes
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, metavar="N", help="of the input in pixels [the model's own]")
     parser.add_argument("--weights", metavar="PTH", help="start from this checkpoint, or 'auto' for the official one")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads a process that decode [share of cores]")
+    parser.add_argument("--workers", type=positive, metavar="N", help="threads a process that decode [share of cores]")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard, too")
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over the images of all processes")
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="do not mirror pictures")

@@ -7,6 +7,7 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ResNeSt.arguments import positive
 from ResNeSt.cards import card
 from ResNeSt.engines import NAMES, Engine, open_engine
 from ResNeSt.errors import ArgumentError
@@ -35,11 +36,11 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a .om, .xml, .onnx, or a checkpoint (.pth, .safetensors, .ckpt, .pdparams)",
     )
-    parser.add_argument("--batch", type=int, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
+    parser.add_argument("--batch", type=positive, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
     parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
     parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that decode [one per core]")
+    parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode [one per core]")
 
 
 def open_for_images(options: argparse.Namespace, batch: int = FREE_BATCH) -> Engine:

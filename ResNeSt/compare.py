@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from ResNeSt.agreement import Agreement, Flip, Tolerance, agreement
+from ResNeSt.arguments import positive
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import write_json
 from ResNeSt.layers import FLOAT_DISTANCE, INT8_DISTANCE, Layer, Layers
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("reference", type=Path, metavar="REFERENCE", help=side)
     parser.add_argument("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
     parser.add_argument("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")
-    parser.add_argument("--count", type=_positive, metavar="N", help="images, at even distances [all; --layers: 8]")
+    parser.add_argument("--count", type=positive, metavar="N", help="images, at even distances [all; --layers: 8]")
     parser.add_argument("--arch", metavar="NAME", help="the network of a checkpoint whose file name does not tell it")
     parser.add_argument("--min-agreement", type=float, metavar="SHARE", help=f"with the same top-1 [{MIN_AGREEMENT}]")
     parser.add_argument(
@@ -56,13 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures and every flipped image")
     parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def _compare_outputs(options: argparse.Namespace) -> None:
