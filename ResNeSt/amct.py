@@ -43,9 +43,9 @@ def _record(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
 
-def configuration(network: Network, count: int) -> str:
+def configuration(onnx: Path, count: int) -> str:
     """AMCT's configuration file: `count` batches; the attention branches stay in floating point, as on cpu."""
-    nodes = onnx_header.read(network.path).nodes
+    nodes = onnx_header.read(onnx).nodes
     skipped = [node.name for node in nodes if node.operator == "Conv" and is_float_branch(node.name)]
     return f"batch_num : {count}\n" + "".join(f'skip_layers : "{name}"\n' for name in skipped)
 
@@ -104,7 +104,7 @@ def quantize(
 
 
 def _write_inputs(folder: Path, network: Network, calibration: Sequence[TensorFile]) -> None:
-    (folder / "quant.cfg").write_text(configuration(network, len(calibration)), encoding="utf-8")
+    (folder / "quant.cfg").write_text(configuration(network.path, len(calibration)), encoding="utf-8")
     data = folder / "data"
     data.mkdir()
     for number, tensor in enumerate(calibration):

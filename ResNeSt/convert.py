@@ -23,6 +23,8 @@ from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, ru
 from ResNeSt.files import read_json, sha256, write_json
 from ResNeSt.tensors import LAYOUTS
 
+MIN_AGREEMENT = 0.95
+
 
 def compiled_name(stem: str, batch: int, chip: str) -> str:
     """File name of the model of `stem`.onnx compiled for `batch` images on `chip` (a name of `chips.resolve`)."""
@@ -87,6 +89,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     job = Job(found, args.onnx.stem, args.output_dir, chip, args.dtype, precision, args.log)
     if args.calibration or precision == "int8":
         job = _gated(job, args)
+    if args.min_agreement is not None and job.gate is None:
+        raise ArgumentError("--min-agreement takes --calibration and chip cpu; nothing else is judged")
     if args.dry_run:
         _print_plan(job, batches)
     else:
@@ -106,7 +110,7 @@ def _parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     )
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="float32 tensors, to quantize and to judge by")
     parser.add_argument(
-        "--min-agreement", type=float, default=0.95, help="share with the top-1 of fp32, on cpu [%(default)s]"
+        "--min-agreement", type=float, metavar="SHARE", help=f"with the top-1 of fp32, on cpu [{MIN_AGREEMENT}]"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
@@ -123,7 +127,8 @@ def _gated(job: Job, args: argparse.Namespace) -> Job:
         raise ArgumentError(f"--calibration is for int8 on {job.chip}; leave it out for {job.precision}")
     tensors = quantize.choose(args.calibration, job.network)
     if job.chip == chips.CPU:
-        job = dataclasses.replace(job, gate=quantize.Gate(job.network, tensors.held_out, args.min_agreement))
+        wanted = MIN_AGREEMENT if args.min_agreement is None else args.min_agreement
+        job = dataclasses.replace(job, gate=quantize.Gate(job.network, tensors.held_out, wanted))
     if job.precision != "int8":
         return job
     quantized = _quantized_on_cpu if job.chip == chips.CPU else _quantized_for_ascend
@@ -143,12 +148,16 @@ def _quantized_on_cpu(job: Job, tensors: quantize.Tensors, args: argparse.Namesp
 
 def _quantized_for_ascend(job: Job, tensors: quantize.Tensors, args: argparse.Namespace) -> Path:
     target, count = amct.target_of(job.folder, job.stem), len(tensors.calibration)
-    made_of = quantize.describe(job.network.path, tensors)
     if args.dry_run:
+        # The simplified file may not be there yet; its convolutions have the names of those of its source.
+        readable = job.network.path if job.network.path.exists() else args.onnx
+        lines = amct.configuration(readable, count).splitlines()
         print(f"# in a scratch directory with {count} tensors of {args.calibration} in ./data and this ./quant.cfg:")
-        print("".join(f"# {line}\n" for line in amct.configuration(job.network, count).splitlines()), end="")
+        print("".join(f"# {line}\n" for line in lines), end="")
         print(shlex.join(amct.command(job.network)))
-    elif args.force or not amct.is_current(target, made_of):
+        return target
+    made_of = quantize.describe(job.network.path, tensors)
+    if args.force or not amct.is_current(target, made_of):
         print(f"{target.name}: AMCT calibrates on {count} tensors, which takes minutes", flush=True)
         amct.quantize(job.network, target, tensors.calibration, made_of, verbose=job.log is not None)
     return target
@@ -186,7 +195,7 @@ def _compile_all(job: Job, batches: List[int], force: bool) -> None:
     source = sha256(job.network.path)
     stale = []
     for batch in batches:
-        if not force and _is_current(job.target(batch), _record(job, batch, source)):
+        if not force and _is_current(job, batch, source):
             print(f"{job.target(batch).name}: up to date")
         else:
             stale.append(batch)
@@ -201,15 +210,15 @@ def _compile_stale(job: Job, batches: List[int], source: str) -> None:
         # Of what was made before, nothing stays that could be taken for what is asked for now.
         _sidecar(target).unlink(missing_ok=True)
         target.unlink(missing_ok=True)
-        tool = compile_one(batch)
+        made = compile_one(batch)
         write_json(
             _sidecar(target),
-            {**_record(job, batch, source), "tool": tool, "info": job.network.info, "files": _sizes(target)},
+            {**_record(job, batch, source), **made, "info": job.network.info, "files": _sizes(target)},
         )
 
 
-def _compiler(job: Job, batches: List[int], source: str) -> Callable[[int], str]:
-    """A function that compiles for a batch size and returns the tool that did."""
+def _compiler(job: Job, batches: List[int], source: str) -> Callable[[int], Dict[str, Any]]:
+    """A function that compiles for a batch size and returns what is to be recorded of it: `tool`, and `agreement`."""
     if job.chip == chips.CPU:
         if job.precision == "bf16" and not openvino_ir.has_bf16():
             print("note: this CPU does not compute in bf16; the models run here in fp32")
@@ -226,32 +235,35 @@ def _compiler(job: Job, batches: List[int], source: str) -> Callable[[int], str]
     return functools.partial(_compile_for_ascend, job, toolkit)
 
 
-def _compile_on_cpu(job: Job, source: str, batch: int) -> str:
+def _compile_on_cpu(job: Job, source: str, batch: int) -> Dict[str, Any]:
     target = job.target(batch)
+    judged = {}
 
     def check(model: Path) -> None:
         if job.gate is not None:
-            job.gate.check(model, job.network.path, target.name)
+            judged["agreement"] = job.gate.check(model, job.network.path, target.name)
 
     version = openvino_ir.compile_model(job.network, target, batch, job.dtype, job.precision, source, check)
     size = sum(_sizes(target).values())
     tqdm.write(f"{target.name}: batch {batch}, {job.dtype} {LAYOUTS[job.dtype]}, {job.precision}, {size:,} bytes")
-    return f"OpenVINO {version}"
+    return {"tool": f"OpenVINO {version}", **judged}
 
 
-def _compile_for_ascend(job: Job, toolkit: atc.Toolkit, batch: int) -> str:
+def _compile_for_ascend(job: Job, toolkit: atc.Toolkit, batch: int) -> Dict[str, Any]:
     target = job.target(batch)
     tqdm.write(f"{target.name}: compiling for Ascend{job.chip}, which takes minutes")
     sys.stdout.flush()
     header = atc.compile_model(toolkit, job.atc_command(batch), target, verbose=job.log is not None)
     tqdm.write(f"{target.name}: {header}")
     # Where atc lies tells its release: CANN installs each into a folder of its version.
-    return os.path.realpath(toolkit.atc)
+    return {"tool": os.path.realpath(toolkit.atc)}
 
 
 def _record(job: Job, batch: int, source: str) -> Dict[str, Any]:
-    """Everything that a compiled model depends on; `source` is the SHA-256 of the simplified ONNX."""
+    """Everything that a compiled model depends on, and what it is judged by; `source` is the SHA-256 of the ONNX."""
+    judged_by = {"held_out": quantize.sha256_of(job.gate.held_out)} if job.gate else {}
     return {
+        **judged_by,
         "source": source,
         "batch": batch,
         "chip": job.chip,
@@ -269,11 +281,15 @@ def _sizes(target: Path) -> Dict[str, int]:
     return {path.name: path.stat().st_size for path in files}
 
 
-def _is_current(target: Path, record: Dict[str, Any]) -> bool:
-    """Whether the model's files are as they were left, made from this source with these options."""
+def _is_current(job: Job, batch: int, source: str) -> bool:
+    """Whether the model's files are as they were left, made from this source, and found as good as is asked for."""
+    target = job.target(batch)
     with contextlib.suppress(OSError, PipelineError):
         saved = read_json(_sidecar(target))
-        return isinstance(saved, dict) and {**record, "files": _sizes(target)}.items() <= saved.items()
+        if not isinstance(saved, dict):
+            return False
+        passed = job.gate is None or saved.get("agreement", 0) >= job.gate.minimum
+        return passed and {**_record(job, batch, source), "files": _sizes(target)}.items() <= saved.items()
     return False
 
 

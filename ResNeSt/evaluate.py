@@ -180,9 +180,10 @@ def _journal(
 
 def _head(options: argparse.Namespace, made: TensorFormat, images: Sequence[str], batch: int) -> Dict[str, Any]:
     """All that the predictions depend on."""
-    names = hashlib.sha256()
+    names_and_times = hashlib.sha256()
     for image in images:
-        names.update(os.fsencode(os.path.basename(image)) + b"\0")
+        found = os.stat(image)
+        names_and_times.update(os.fsencode(f"{os.path.basename(image)}\0{found.st_size} {found.st_mtime_ns}\0"))
     files = [options.model, *([options.model[:-4] + ".bin"] if options.model.endswith(".xml") else [])]
     return {
         "model": {os.path.basename(file): sha256(file) for file in files},
@@ -190,7 +191,7 @@ def _head(options: argparse.Namespace, made: TensorFormat, images: Sequence[str]
         "batch": batch,
         "tensors": str(made),
         "images": len(images),
-        "names": names.hexdigest(),
+        "files": names_and_times.hexdigest(),
     }
 
 

@@ -18,6 +18,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from ResNeSt.arguments import positive
 from ResNeSt.engines import NAMES, Engine, TensorSpec, open_engine
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
 from ResNeSt.files import sole_writer, stem, whole, write_json
@@ -55,23 +56,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output", "-o", help="folder for the results [none written]")
     made.add_argument("--output_dirname", help="folder below --output [date and time]")
     made.add_argument("--outfmt", default="BIN", choices=["BIN", "NPY", "TXT"], help="format of the results [BIN]")
-    made.add_argument("--loop", type=_positive, default=1, help="runs of every batch [1]")
+    made.add_argument("--loop", type=positive, default=1, help="runs of every batch [1]")
     made.add_argument("--warmup_count", type=int, default=1, help="uncounted runs first [1]")
-    made.add_argument("--batchsize", type=_positive, help="changes the throughput printed, nothing else [the model's]")
-    made.add_argument("--dymBatch", type=_positive, default=1, help="batch size of a model that leaves it free [1]")
+    made.add_argument("--batchsize", type=positive, help="changes the throughput printed, nothing else [the model's]")
+    made.add_argument("--dymBatch", type=positive, default=1, help="batch size of a model that leaves it free [1]")
     made.add_argument("--device", type=int, default=0, help="there is one cpu: 0 [0]")
     made.add_argument("--pure_data_type", default="zero", choices=["zero", "random"], help="data of a pure run [zero]")
     made.add_argument("--display_all_summary", type=_flag, default=False, help="prints the copy times too [False]")
     made.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     made.add_argument("--arch", help="the network of a checkpoint whose file name does not tell it")
     return made
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def _flag(text: str) -> bool:
@@ -125,7 +119,7 @@ def infer(engine: Engine, options: argparse.Namespace) -> None:
 
 def _run(engine: Engine, options: argparse.Namespace, folder: Optional[str]) -> None:
     pure = options.input is None
-    batches = _pure_batch(engine.input, options.pure_data_type) if pure else _file_batches(engine.input, options.input)
+    batches = _pure_batch(engine.input, options.pure_data_type) if pure else _file_batches(engine, options.input)
     for _ in range(options.warmup_count):
         engine.run(np.zeros(engine.input.shape, engine.input.dtype))
     _say(f"warm up {options.warmup_count} done")
@@ -168,9 +162,9 @@ def _pure_batch(spec: TensorSpec, kind: str) -> Batches:
     return Batches(1, [Batch([PURE_NAME], tensor)])
 
 
-def _file_batches(spec: TensorSpec, source: str) -> Batches:
-    files = tensor_files(source)
-    check_tensors(source, spec.shape, spec.dtype)
+def _file_batches(engine: Engine, source: str) -> Batches:
+    files, spec = tensor_files(source), engine.input
+    check_tensors(source, spec.shape, spec.dtype, engine.info)
     first = len(read_bytes(files[0]))
     if first == 0 or spec.nbytes % first:
         raise PipelineError(f"[ERROR] arg0 tensorsize: {spec.nbytes} filesize: {first} not match ({files[0].path})")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import logging
 import re
@@ -25,7 +26,7 @@ from ResNeSt.files import PathLike, sha256, stem, whole
 from ResNeSt.layers import Layers
 from ResNeSt.metadata import SECTION
 from ResNeSt.network import Network
-from ResNeSt.tensors import TensorFile, check_tensors, find_tensors, read_tensor, spread
+from ResNeSt.tensors import TensorFile, check_tensors, find_tensors, read_bytes, read_tensor, spread
 
 CALIBRATED, HELD_OUT = 128, 64
 FEWEST = 12
@@ -52,7 +53,7 @@ def choose(folder: PathLike, network: Network) -> Tensors:
 
     Raises PipelineError unless the folder holds float32 tensors of the network's size, at least 12.
     """
-    check_tensors(folder, network.shape(1), "float32")
+    check_tensors(folder, network.shape(1), "float32", network.info)
     files = find_tensors(folder) if Path(folder).is_dir() else []
     if len(files) < FEWEST:
         raise PipelineError(
@@ -66,10 +67,19 @@ def choose(folder: PathLike, network: Network) -> Tensors:
 def describe(source: Path, tensors: Tensors) -> Dict[str, str]:
     """What a quantized file is made of, as it says itself."""
     folder = Path(tensors.calibration[0].path).parent
+    calibration = f"{len(tensors.calibration)} tensors of {folder.name} sha256:{sha256_of(tensors.calibration)}"
     return {
         f"{SECTION}.quantized": f"{source.name} sha256:{sha256(source)}",
-        f"{SECTION}.calibration": f"{len(tensors.calibration)} tensors of {folder.name}",
+        f"{SECTION}.calibration": calibration,
     }
+
+
+def sha256_of(tensors: Sequence[TensorFile]) -> str:
+    """Hex SHA-256 of the tensors, one after the other."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(read_bytes(tensor))
+    return digest.hexdigest()
 
 
 def is_current(target: Path, made_of: Dict[str, str]) -> bool:
@@ -88,7 +98,6 @@ def quantize(network: Network, target: Path, tensors: Tensors) -> None:
     except ImportError as error:
         raise MissingRuntimeError(f"int8 takes NNCF ({error}); run: pip install -r requirements.txt") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    model = onnx.version_converter.convert_version(onnx.load(str(network.path)), PER_CHANNEL_OPSET)
     bar = tqdm(desc="calibrate", total=len(tensors.calibration), unit="img", disable=None)
 
     def images(file: TensorFile) -> Dict[str, np.ndarray]:
@@ -97,6 +106,7 @@ def quantize(network: Network, target: Path, tensors: Tensors) -> None:
 
     batches = nncf.Dataset(list(tensors.calibration), images)
     try:
+        model = onnx.version_converter.convert_version(onnx.load(str(network.path)), PER_CHANNEL_OPSET)
         with contextlib.redirect_stdout(io.StringIO()), bar:  # NNCF paints bars of its own
             quantized = nncf.quantize(
                 model,
@@ -105,8 +115,8 @@ def quantize(network: Network, target: Path, tensors: Tensors) -> None:
                 subset_size=len(tensors.calibration),
                 ignored_scope=nncf.IgnoredScope(patterns=FLOAT_BRANCHES, validate=False),
             )
-    except Exception as error:  # NNCF's errors share no base class with what it calls
-        raise PipelineError(f"{network.path}: NNCF cannot quantize it: {error}") from error
+    except Exception as error:  # the errors of NNCF, ONNX and what they call share no base class
+        raise PipelineError(f"{network.path}: cannot be quantized: {error}") from error
     metadata = {**onnx_header.read(network.path).metadata, **describe(network.path, tensors)}
     onnx.helper.set_model_props(quantized, metadata)
     with whole(target) as temporary:
@@ -148,19 +158,24 @@ class Gate:
     held_out: List[TensorFile]
     minimum: float
 
-    def check(self, model: Path, source: Path, name: str) -> None:
-        """Prints how near `model`, compiled from `source`, is to fp32; raises PipelineError where it is too far."""
+    def check(self, model: Path, source: Path, name: str) -> float:
+        """Prints how near `model`, compiled from `source`, is to fp32; raises PipelineError where it is too far.
+
+        Returns the share of the held-out tensors with the top-1 of fp32.
+        """
         found = measure(self.network, model, self.held_out)
         tqdm.write(
             f"{name}: top-1 as fp32 for {100 * found.top1:.1f} %, cosine {found.cosine:.4f}, largest difference "
             f"{found.difference:.1e} of the largest logit ({found.images} held-out tensors)",
         )
         if not found.top1 >= self.minimum:
-            lost = f"; furthest off: {', '.join(self._worst_layers(source))}"
+            quantized = source != self.network.path
+            lost = f"; furthest off: {', '.join(self._worst_layers(source))}" if quantized else ""
             raise PipelineError(
                 f"{name}: not written: agrees with fp32 on {found.top1:.3f} of the images, --min-agreement is "
-                f"{self.minimum}{lost if source != self.network.path else ''}"
+                f"{self.minimum}{lost}"
             )
+        return found.top1
 
     def _worst_layers(self, quantized: Path) -> List[str]:
         """The layers of the quantized ONNX file that are furthest from the network's, with their relative distance."""

@@ -55,7 +55,7 @@ class TensorFolder:
         self.shape = index.format.shape if index else like.shape[1:]
         self.dtype = index.format.dtype if index else like.dtype
         self._table = normalisation_table(index.format.mean, index.format.std) if index else None
-        check_tensors(folder, (1, *self.shape), self.dtype)
+        check_tensors(folder, (1, *self.shape), self.dtype, {})
 
     def load(self, names: Sequence[str]) -> np.ndarray:
         """(N, ...): the tensors as they are."""

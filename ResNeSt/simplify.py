@@ -8,17 +8,26 @@ import shlex
 from pathlib import Path
 from typing import List
 
-from ResNeSt import network
+from ResNeSt import network, onnx_header
 from ResNeSt.errors import MissingRuntimeError, PipelineError
-from ResNeSt.files import whole
+from ResNeSt.files import sha256, whole
 
 # onnxsim compares both graphs at this batch size: at 1, a batch axis that got baked in would pass.
 CHECKED_BATCH = 2
+MADE_OF = "simplified_from"  # key among the metadata_props: SHA-256 of the source
 
 
 def is_current(source: Path, target: Path) -> bool:
-    """Whether `target` is there and not older than `source`, which an Ascend host may not have at all."""
-    return target.exists() and (not source.exists() or target.stat().st_mtime_ns >= source.stat().st_mtime_ns)
+    """Whether `target` is there and made of `source`, which an Ascend host may not have at all.
+
+    What onnxsim's own command wrote does not say what it is made of; it must not be older than `source`.
+    """
+    if not (target.exists() and source.exists()):
+        return target.exists()
+    made_of = onnx_header.read(target).metadata.get(MADE_OF)
+    if made_of is None:
+        return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    return made_of == sha256(source)
 
 
 def command(source: Path, target: Path) -> List[str]:
@@ -52,5 +61,6 @@ def simplify(source: Path, target: Path) -> None:
     # onnxsim adds pages of its own remarks.
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(model.metadata_props)
+    simplified.metadata_props.add(key=MADE_OF, value=sha256(source))
     with whole(target) as temporary:
         onnx.save(simplified, str(temporary))

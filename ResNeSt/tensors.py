@@ -7,9 +7,10 @@ from one that is still missing pictures.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
@@ -212,11 +213,12 @@ def spread(items: Sequence[Item], count: int) -> List[Item]:
     return [items[place] for place in places]
 
 
-def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str) -> None:
+def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str, info: Mapping[str, str]) -> None:
     """Raises PipelineError unless the tensors of `folder` fit a model's input and are all there.
 
-    `shape` is the model's input with its batch axis, `dtype` its NumPy name. A folder without `tensors.json` (made by
-    another program) is left to the size check that every client does.
+    `shape` is the model's input with its batch axis, `dtype` its NumPy name, `info` what the model says of itself
+    (ResNeSt.metadata), from which float32 tensors must not differ in mean and std; another recipe is the user's choice.
+    A folder without `tensors.json` (made by another program) is left to the size check that every client does.
     """
     tensors = read_index(folder)
     if tensors is None:
@@ -227,6 +229,13 @@ def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str) -> None:
             f"{folder}: holds {made} tensors of shape {list(made.shape)}, the model takes {dtype} {list(shape[1:])}; "
             "run resnest_preprocess.py with the model's size and dtype, or compile the model for these tensors"
         )
+    normalised = {"mean": made.mean, "std": made.std}
+    for key, values in normalised.items():
+        if dtype == "float32" and key in info and json.loads(info[key]) != list(values):
+            raise PipelineError(
+                f"{folder}: tensors are normalised with {key} {list(values)}, the model wants {info[key]}; run "
+                "resnest_preprocess.py with --model and the model's card"
+            )
     here = len(find_tensors(folder))
     if not tensors.complete or here != tensors.count:
         raise PipelineError(

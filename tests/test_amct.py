@@ -111,6 +111,14 @@ def test_other_tensors_or_force_calibrate_again(int8, folder):
     assert "AMCT calibrates" in int8("--calibration=prep2", "--force").stdout
 
 
+def test_a_dry_run_needs_no_simplified_file(int8, folder):
+    shown = int8("--dry-run").stdout
+    (folder / "m_sim.onnx").unlink()
+    result = int8("--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(shown)
+
+
 def test_the_commands_of_a_dry_run_can_be_typed_by_hand(int8, folder, standins):
     result = int8("--dry-run")
     assert result.returncode == 0, result.stderr

@@ -21,7 +21,7 @@ from tests.conftest import PROJECT, STANDINS, assert_refused, call
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("torch")
-pytest.importorskip("onnxsim")
+onnxsim = pytest.importorskip("onnxsim")
 
 SIZE = 96
 # The untrained network's logits reach 0.06; float32 rounding moves them by some 1e-8, a scale off by 0.4 % by 1.5e-5.
@@ -124,13 +124,26 @@ def test_a_missing_onnx_file_is_named(folder):
 # --- simplified ONNX
 
 
+def test_a_network_in_the_place_of_another_one_is_simplified_anew_however_old_its_file_is(folder, capsys):
+    run("1", "cpu")
+    model = onnx.load("demo.onnx")
+    model.doc_string = "another"
+    onnx.save(model, "demo.onnx")
+    os.utime("demo.onnx", (0, 0))
+    run("1", "cpu")
+    assert capsys.readouterr().out.count("demo_sim.onnx: simplified from demo.onnx") == 2
+    os.utime("demo_sim.onnx", (0, 0))
+    run("1", "cpu")
+    assert capsys.readouterr().out.splitlines() == ["demo_bs1.xml: up to date"]
+
+
 def test_the_simplified_file_keeps_batch_axis_opset_metadata_and_answers(folder):
     simplify.simplify(Path("demo.onnx"), Path("demo_sim.onnx"))
     before, after = onnx.load("demo.onnx"), onnx.load("demo_sim.onnx")
     assert after.graph.input == before.graph.input
     assert after.graph.output == before.graph.output
     assert [(entry.domain, entry.version) for entry in after.opset_import] == [("", 11)]
-    assert list(after.metadata_props) == list(before.metadata_props)
+    assert list(after.metadata_props)[:-1] == list(before.metadata_props)
     for batch in (1, 5):
         images = normalised(PIXELS[:batch])
         np.testing.assert_allclose(
@@ -138,9 +151,10 @@ def test_the_simplified_file_keeps_batch_axis_opset_metadata_and_answers(folder)
         )
 
 
-def test_the_simplified_file_is_made_again_only_when_older_than_its_source(folder, capsys):
-    run("1", "cpu")
-    assert "demo_sim.onnx: simplified" in capsys.readouterr().out
+def test_what_onnxsim_s_own_command_wrote_is_made_again_only_when_older_than_its_source(folder, capsys):
+    simplified, same = onnxsim.simplify(onnx.load("demo.onnx"))
+    assert same
+    onnx.save(simplified, "demo_sim.onnx")
     run("1", "cpu")
     assert "simplified" not in capsys.readouterr().out
     older("demo_sim.onnx")
@@ -244,7 +258,7 @@ def test_the_cpu_model_says_what_it_is(folder):
     pytest.importorskip("openvino")
     run("2", "cpu", "--precision", "bf16")
     info = openvino_model("demo_bs2.xml").get_rt_info(["resnest"]).astype(dict)
-    source = {key.split(".", 1)[1]: value for key, value in read_metadata("demo_sim.onnx").items()}
+    source = {key.split(".", 1)[1]: value for key, value in read_metadata("demo.onnx").items()}
     sha256 = subprocess.run(["sha256sum", "demo_sim.onnx"], capture_output=True, text=True).stdout.split()[0]
     assert {key: value.astype(str) for key, value in info.items()} == {**source, "precision": "bf16", "source": sha256}
     assert source["model"] == "resnest_demo"

@@ -227,6 +227,18 @@ def test_what_another_model_left_unfinished_is_not_taken_over(work, tmp_path, un
     assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])["batch"] == 5
 
 
+def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(work, tmp_path):
+    data = few(tmp_path)
+    flags = (f"--predictions={tmp_path / 'p.jsonl'}",)
+    assert run(work, "m_bs8.xml", *flags, images=data.images, labels=data.labels).returncode == 0
+    (tmp_path / "p.jsonl").rename(tmp_path / "p.jsonl.unfinished")
+    first, second = sorted(data.images.iterdir())[:2]
+    shutil.copy(second, first)
+    result = run(work, "m_bs8.xml", *flags, images=data.images, labels=data.labels)
+    assert result.returncode == 0, result.stderr
+    assert "earlier run" not in result.stdout
+
+
 class CountingEngine:
     """Notes how many images had been decoded whenever it was called."""
 

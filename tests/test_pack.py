@@ -248,7 +248,7 @@ def test_calibration_chooses_the_same_tensors_from_shards(work):
 def test_a_folder_that_lacks_a_shard_is_refused(copy):
     (copy[1] / "shard_00001.npy").unlink()
     with pytest.raises(PipelineError, match="1124 tensors of 2148 are there"):
-        check_tensors(copy[1], (1, 16, 16, 3), "uint8")
+        check_tensors(copy[1], (1, 16, 16, 3), "uint8", {})
 
 
 def test_a_shard_cut_short_or_with_names_of_another_is_refused_before_anything_runs(work, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_weights_are_int8_per_channel_and_the_attention_stays_in_floating_point(
 def test_the_file_says_how_it_was_made(work):
     found = {entry.key: entry.value for entry in onnx.load(work / "m_int8.onnx").metadata_props}
     assert found["resnest.quantized"].startswith("m_sim.onnx sha256:")
-    assert found["resnest.calibration"] == "128 tensors of prep"
+    assert re.fullmatch("128 tensors of prep sha256:[0-9a-f]{64}", found["resnest.calibration"])
     assert found["resnest.model"] == "resnest_demo"
 
 
@@ -125,6 +126,29 @@ def test_bf16_passes_the_same_gate_when_it_is_given_tensors(work, tmp_path):
         shutil.copy(work / name, tmp_path / name)
     (tmp_path / "prep").symlink_to(work / "prep")
     assert "held-out tensors" in convert(tmp_path, "8", "--precision=bf16", "--calibration=prep").stdout
+
+
+def test_a_model_that_was_never_judged_or_passed_a_lower_bar_is_judged_before_it_counts_as_up_to_date(work, tmp_path):
+    for name in ("m.onnx", "m_sim.onnx"):
+        shutil.copy(work / name, tmp_path / name)
+    (tmp_path / "prep").symlink_to(work / "prep")
+    assert "held-out" not in convert(tmp_path, "8").stdout
+    assert "64 held-out tensors" in convert(tmp_path, "8", "--calibration=prep").stdout
+    assert convert(tmp_path, "8", "--calibration=prep").stdout == "m_bs8.xml: up to date\n"
+    assert_refused(convert(tmp_path, "8", "--calibration=prep", "--min-agreement=1.01"), "--min-agreement is 1.01")
+
+
+def test_a_bar_without_anything_to_judge_by_is_refused(work):
+    assert_refused(convert(work, "8", "--min-agreement=0.9"), "--min-agreement takes --calibration", code=2)
+
+
+def test_other_tensors_under_the_same_name_quantize_anew(work, tmp_path):
+    for name in ("m.onnx", "m_sim.onnx", "m_int8.onnx"):
+        shutil.copy(work / name, tmp_path / name)
+    shutil.copytree(work / "prep", tmp_path / "prep")
+    chosen = quantize.choose(tmp_path / "prep", network.read(work / "m_sim.onnx"))
+    shutil.copy(chosen.held_out[0].path, chosen.calibration[0].path)
+    assert "m_int8.onnx: quantized from m_sim.onnx" in convert(tmp_path, "8", *INT8).stdout
 
 
 def test_int8_without_tensors_is_refused(work):
