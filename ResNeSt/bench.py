@@ -17,16 +17,19 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from ResNeSt import cards, chips
+from ResNeSt.arguments import positive
 from ResNeSt.cards import Published
-from ResNeSt.client import check_input, check_path, make_output_folder, read_summary, run_client
+from ResNeSt.client import check_input, check_output, make_output_folder, read_summary, run_client
 from ResNeSt.convert import compiled_name, parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import PathLike, read_json, whole, write_json
+from ResNeSt.labels import check_names, read_labels
 from ResNeSt.parallel import cores
 from ResNeSt.report import collect, data
-from ResNeSt.report.draw import draw_where_possible
+from ResNeSt.report.draw import REPORTS, draw_where_possible
 from ResNeSt.scoring import Result, score_summaries
 from ResNeSt.tables import table
+from ResNeSt.tensors import TensorFormat, check_tensors, read_index, tensor_files
 
 USUAL_DATA = ("prep_dataset", "val_label.txt")
 PACKAGES = ("ais_bench", "aclruntime", "openvino", "numpy")
@@ -63,8 +66,13 @@ def main() -> int:
     if chip == chips.CPU and options.device != [0]:
         raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
     _find_data(options)
-    output = make_output_folder(options.output_dir)
     models = {batch: _model(options.model, batch, chip) for batch in batches}
+    if options.input:
+        files = [tensor.path for tensor in tensor_files(options.input)]
+        check_names(options.labels, read_labels(options.labels), options.input, files)
+    output = make_output_folder(options.output_dir)
+    for name in ("bench.csv", "bench.json", *REPORTS):  # of an earlier run
+        (output / name).unlink(missing_ok=True)
     made = [_bench(model, batch, output, options) for batch, model in models.items()]
     rows = [found.row for found in made]
     _write(output, rows, chip, options)
@@ -85,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
     parser.add_argument("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
-    parser.add_argument("--loop", type=int, default=100, help="runs of the speed measurement [%(default)s]")
+    parser.add_argument("--loop", type=positive, default=100, help="runs of the speed measurement [%(default)s]")
     parser.add_argument(
         "--device", type=_devices, default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
     )
@@ -113,21 +121,22 @@ def _model(prefix: str, batch: int, chip: str) -> Path:
     path = Path(compiled_name(prefix, batch, chip))
     if not path.is_file():
         raise PipelineError(f"{path}: no such file; make it with: bash convert.sh {batch} {chip}")
-    record = path.with_name(f"{path.name}.json")
-    said = read_json(record) if record.is_file() else None
-    compiled_for = said.get("batch", batch) if isinstance(said, dict) else batch
+    compiled_for = _record(path).get("batch", batch)
     if compiled_for != batch:
         raise PipelineError(
-            f"{path}: is compiled for batch {compiled_for} ({record}); make it with: bash convert.sh {batch} {chip}"
+            f"{path}: is compiled for batch {compiled_for}, says {path.name}.json; "
+            f"make it with: bash convert.sh {batch} {chip}"
         )
     return path
 
 
 def _bench(model: Path, batch: int, output: Path, options: argparse.Namespace) -> Bench:
     if model.suffix == ".om":
-        check_path(output)
+        check_output(output)
         for path in filter(None, (model, options.input)):
             check_input(path)
+        if options.input:
+            _check_tensors(model, options.input)
     steps: List[data.Step] = []
     summaries: List[Path] = []
     result = None
@@ -140,6 +149,23 @@ def _bench(model: Path, batch: int, output: Path, options: argparse.Namespace) -
     speed, spent = run_client(model, output, f"pure_bs{batch}", *flags, devices=options.device)
     steps.append(data.Step(f"pure loop, batch {batch}", spent.seconds, spent.peak_bytes))
     return _made(batch, result, summaries, speed, steps)
+
+
+def _check_tensors(model: Path, tensors: str) -> None:
+    """check_tensors for a `.om`, whose record says what it takes; without one ais_bench alone looks at the sizes."""
+    said = _record(model)
+    info = said.get("info", {})
+    if {"recipe", "size", "mean", "std"} <= info.keys():
+        size, dtype = int(info["size"]), said.get("dtype", "float32")
+        shape = TensorFormat(info["recipe"], size, dtype, (), ()).shape
+        check_tensors(tensors, (1, *shape), dtype, info)
+
+
+def _record(model: Path) -> Dict[str, Any]:
+    """What convert.sh wrote beside the model; empty where there is nothing."""
+    path = model.with_name(f"{model.name}.json")
+    said = read_json(path) if path.is_file() else None
+    return said if isinstance(said, dict) else {}
 
 
 def _made(
@@ -228,9 +254,7 @@ def about(chip: str) -> Dict[str, str]:
 
 
 def _report(made: Sequence[Bench], model: Path, chip: str, options: argparse.Namespace) -> data.Report:
-    record = model.with_name(f"{model.name}.json")
-    said = read_json(record) if record.is_file() else None
-    said = said if isinstance(said, dict) else {}
+    said = _record(model)
     info = said.get("info", {})
     return data.Report(
         model=info.get("model", Path(options.model).name),
@@ -239,19 +263,21 @@ def _report(made: Sequence[Bench], model: Path, chip: str, options: argparse.Nam
         loop=options.loop,
         images=options.images,
         class_names=json.loads(info["class_names"]) if "class_names" in info else None,
-        published=_published(info),
+        published=_published(info, options.input),
         speeds=[found.speed for found in made],
         steps=[step for found in made for step in found.steps],
         **collect.of_stages([found.judged for found in made if found.judged]),
     )
 
 
-def _published(info: Dict[str, str]) -> Optional[Published]:
-    """For the recipe that a model file names; a card of the user's own has nothing."""
+def _published(info: Dict[str, str], tensors: Optional[str]) -> Optional[Published]:
+    """For the recipe of the tensors, or else the one that the model names; a card of the user's own has nothing."""
     if info.get("model") not in cards.names() or "class_names" in info:
         return None
+    index = read_index(tensors) if tensors else None
+    recipe = index.format.recipe if index else info.get("recipe")
     found = cards.card(info["model"]).published
-    return next((accuracy for accuracy in found if accuracy.recipe == info.get("recipe")), None)
+    return next((accuracy for accuracy in found if accuracy.recipe == recipe), None)
 
 
 def _precision(record: Dict[str, Any]) -> Dict[str, str]:

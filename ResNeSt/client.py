@@ -34,10 +34,11 @@ class Ran(NamedTuple):
 
 
 def make_output_folder(folder: PathLike) -> Path:
-    """The folder, made if it is not there, of mode 0750: ais_bench refuses an `--output` that is open to others."""
+    """The folder, made if it is not there; of mode 0750 then, since ais_bench refuses one that is open to others."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(OUTPUT_MODE)
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(OUTPUT_MODE)
     return folder
 
 
@@ -101,6 +102,17 @@ def check_path(path: PathLike) -> None:
     for part in [path, *path.parents]:
         if part.is_symlink():
             raise PipelineError(f"{part}: is a symbolic link, which ais_bench refuses; give the path it points to")
+
+
+def check_output(folder: PathLike) -> None:
+    """check_path, and that the folder is not open to others."""
+    check_path(folder)
+    mode = stat.S_IMODE(Path(folder).stat().st_mode)
+    if mode & ~OUTPUT_MODE:
+        raise PipelineError(
+            f"{folder}: is of mode {mode:04o}, ais_bench refuses an output folder that is open to others; run "
+            f"`chmod {OUTPUT_MODE:o} {folder}`, or name another folder"
+        )
 
 
 def check_input(path: PathLike) -> None:

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt import chips, onnx_header
+from ResNeSt import chips, metadata, onnx_header
 from ResNeSt.agreement import Agreement, Tolerance
+from ResNeSt.arguments import positive
 from ResNeSt.bench import about, environment
 from ResNeSt.cards import Card, card
 from ResNeSt.checkpoint import fetch
@@ -23,9 +24,11 @@ from ResNeSt.compare import compare
 from ResNeSt.convert import parse_batches
 from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.files import read_json, sha256, write_json
+from ResNeSt.labels import check_names, read_labels
+from ResNeSt.preprocess import find_images
 from ResNeSt.processes import spend
 from ResNeSt.report import collect, data
-from ResNeSt.report.draw import draw_where_possible
+from ResNeSt.report.draw import REPORTS, draw_where_possible
 from ResNeSt.scoring import Result, Score, score_summary
 from ResNeSt.tables import table
 
@@ -118,6 +121,8 @@ def main() -> None:
     """Command line of run.sh."""
     job = _job(_parser().parse_args())
     job.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("summary.json", *REPORTS):  # of an earlier run
+        (job.folder / name).unlink(missing_ok=True)
     steps = [*_preprocess(job), *_export(job), *_convert(job)]
     stages = _run_uncompiled(job, steps)
     if not any(stage.complaint for stage in stages):
@@ -142,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--chip", default="cpu", help="a chip like 310P3, cpu, or auto [%(default)s]")
     parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
-    parser.add_argument("--loop", type=int, default=100, help="runs of each speed measurement [%(default)s]")
+    parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
     return parser
 
@@ -157,15 +162,18 @@ def _job(options: argparse.Namespace) -> Job:
         raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
     folder = options.work or Path("work") / found.name
     chip = chips.resolve(options.chip)
+    precision, batches = chips.precision(options.precision, chip), parse_batches(options.batch)
+    images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
+    check_names(labels, read_labels(labels), images, find_images(images))
     return Job(
         card=found,
         model=model,
         weights=_weights(found, options.weights, folder),
-        images=options.images or DEMO / "val",
-        labels=options.labels or DEMO / "val_label.txt",
+        images=images,
+        labels=labels,
         chip=chip,
-        precision=chips.precision(options.precision, chip),
-        batches=parse_batches(options.batch),
+        precision=precision,
+        batches=batches,
         loop=options.loop,
         folder=folder,
     )
@@ -192,11 +200,14 @@ def _export(job: Job) -> list[data.Step]:
 
 
 def _is_exported(job: Job) -> bool:
-    """Whether the ONNX file says that it was made of these very weights."""
+    """Whether the ONNX file says that it was made of these very weights and of this card."""
     if not job.onnx.is_file() or not job.weights.is_file():
         return False
-    made_of = onnx_header.read(job.onnx).metadata.get("resnest.weights", "")
-    return made_of.endswith(f"sha256:{sha256(job.weights)}")
+    made_of = metadata.of_onnx(onnx_header.read(job.onnx).metadata)
+    weights = made_of.get("weights", "")
+    asked = {"class_names": None, **metadata.describe(job.card, job.card.size, weights)}
+    same = all(made_of.get(key) == value for key, value in asked.items())
+    return same and weights.endswith(f"sha256:{sha256(job.weights)}")
 
 
 def _convert(job: Job) -> list[data.Step]:
@@ -257,7 +268,8 @@ def _command(step: str, *arguments: str | Path) -> data.Step:
     name, *rest = map(str, arguments)
     print(f"\n$ {shlex.join(['bash' if name.endswith('.sh') else 'python', name, *rest])}", flush=True)
     interpreter = "bash" if name.endswith(".sh") else sys.executable
-    spent = spend([interpreter, str(PROJECT / name), *rest])
+    # The scripts take the Python of this process, too, and not one that only served to make the environment.
+    spent = spend([interpreter, str(PROJECT / name), *rest], env={**os.environ, "PYTHON": sys.executable})
     if spent.code:
         raise PipelineError(
             f"{name} ended with exit code {spent.code}; the command is above, run it alone to look closer"

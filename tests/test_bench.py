@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -133,10 +134,49 @@ def test_tensors_without_labels_are_refused(work):
     assert_refused(bench(work, "x", "--input=prep"), "--labels", code=2)
 
 
-def test_images_without_a_result_stop_the_run(work, tmp_path):
+def test_images_that_only_the_labels_name_are_refused_before_anything_runs(work, tmp_path):
     (tmp_path / "labels.txt").write_text(LABELS.read_text() + "never_seen.JPEG 1\n")
     result = bench(work, "x", "--input=prep", f"--labels={tmp_path / 'labels.txt'}", batches="4")
-    assert_refused(result, "1 missing", "never_seen", "ResNeSt_postprocess.py")
+    assert_refused(result, "1 of 397 labelled images are not in prep", "never_seen")
+    assert not (work / "x").exists()
+
+
+def test_tensors_without_a_label_are_refused_before_anything_runs(work, tmp_path):
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS.read_text().splitlines()[1:]))
+    result = bench(work, "x", "--input=prep", f"--labels={tmp_path / 'labels.txt'}", batches="4")
+    assert_refused(result, "1 of the 396 images in prep have no label", "digits_val_00000001")
+
+
+def test_tensors_of_another_normalisation_are_refused_on_either_chip(work, tmp_path, ascend):
+    shutil.copytree(work / "prep", tmp_path / "prep")
+    about = json.loads((tmp_path / "prep/tensors.json").read_text())
+    about["mean"] = [0.5, 0.5, 0.5]
+    (tmp_path / "prep/tensors.json").write_text(json.dumps(about))
+    for chip in ("cpu", "310P3"):
+        result = bench(
+            work, f"other-{chip}", f"--input={tmp_path / 'prep'}", f"--labels={LABELS}", chip=chip, env=ascend
+        )
+        assert "normalised with mean [0.5, 0.5, 0.5], the model wants [0.485, 0.456, 0.406]" in result.stderr
+        assert result.returncode == 1
+
+
+def test_what_an_earlier_run_measured_does_not_stay_beside_one_that_failed(work, tmp_path):
+    shutil.copytree(work / "cpu", tmp_path / "out")
+    (tmp_path / "out/report.html").touch()
+    shutil.copy(work / "resnest_demo_bs4.xml", tmp_path / "resnest_demo_bs4.xml")  # without its weights
+    assert call("bench.sh", "4", "cpu", "--model=resnest_demo", "--output-dir=out", cwd=tmp_path).returncode == 1
+    assert not [path for path in (tmp_path / "out").iterdir() if path.stem in ("bench", "report")]
+
+
+def test_an_output_folder_that_was_there_keeps_its_mode(work, tmp_path, ascend):
+    (tmp_path / "open").mkdir(mode=0o755)
+    result = call(
+        "bench.sh", "1", "cpu", f"--model={work / 'resnest_demo'}", "--loop=1", "--output-dir=open", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o755
+    result = bench(work, tmp_path / "open", chip="310P3", batches="1", env=ascend)
+    assert_refused(result, "mode 0755", "chmod 750")
 
 
 @pytest.fixture

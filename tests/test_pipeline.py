@@ -22,7 +22,8 @@ def pipeline(cwd, *flags, env=None):
 def demo_run(tmp_path_factory):
     """The folder and the output of a run without any data of the user's."""
     folder = tmp_path_factory.mktemp("run")
-    result = pipeline(folder)
+    # As where run.sh was told which Python to make its environment with.
+    result = pipeline(folder, env={"PYTHON": "/no/packages/here"})
     assert result.returncode == 0, result.stderr
     return folder, result.stdout
 
@@ -111,6 +112,13 @@ def test_it_runs_for_an_ascend_chip(tmp_path, standins):
     assert {stage["same_top1"] for stage in stages} == {stages[0]["images"]}
 
 
+def test_labels_of_other_images_end_it_before_anything_runs(tmp_path):
+    (tmp_path / "labels.txt").write_text((DEMO / "val_label.txt").read_text() + "other.JPEG 1\n")
+    result = pipeline(tmp_path, f"--images={DEMO / 'val'}", "--labels=labels.txt", "--model=resnest_demo")
+    assert_refused(result, "labels.txt: 1 of 397 labelled images are not in", "such as other")
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_stage_that_fails_ends_the_run_and_is_named(tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"damaged")
     result = pipeline(tmp_path, "--weights=bad.pth")
@@ -150,6 +158,17 @@ def test_a_compiled_model_that_parts_ends_the_run_and_the_command_to_dig_compare
     assert_refused(result, "compiled, batch 8, compared with PyTorch:")
     assert [stage["stage"] for stage in read(again)["stages"]] == STAGES
     assert_refused(closer(result, again), "result_bs8_summary.json, compared with", "stage2_summary.json: differs by")
+
+
+def test_a_card_that_was_changed_is_exported_anew(again, demo_checkpoint):
+    names = [f"digit {number}" for number in range(10)]
+    (again / "resnest_demo.json").write_text(json.dumps({"architecture": "resnest_demo", "class_names": names}))
+    data = (f"--images={DEMO / 'val'}", f"--labels={DEMO / 'val_label.txt'}", f"--weights={demo_checkpoint}")
+    result = pipeline(again, *data, "--model=resnest_demo.json", "--batch=8")
+    assert result.returncode == 0, result.stderr
+    image = DEMO / "val/digits_val_00000001.JPEG"
+    compiled = again / "work/resnest_demo/resnest_demo_bs8.xml"
+    assert "digit 0" in call("-m", "ResNeSt.predict", f"--model={compiled}", image).stdout
 
 
 @pytest.mark.heavy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Dict, Mapping, Tuple
+from typing import Dict, Mapping, Sequence, Tuple
 
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, stem, whole
@@ -48,6 +48,22 @@ def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
         temporary.write_text("".join(f"{name} {label}\n" for name, label in labels.items()), encoding="utf-8")
         if read_labels(temporary) != {stem(name): label for name, label in labels.items()}:
             raise PipelineError(f"{path}: a file name holds a line break, or blanks at its end; rename it")
+
+
+def check_names(labels: PathLike, truth: Mapping[str, int], folder: PathLike, files: Sequence[PathLike]) -> None:
+    """Raises PipelineError unless the `files` of `folder` are those that the labels file names, all of them."""
+    here = {stem(file) for file in files}
+    missing, extra = sorted(truth.keys() - here), sorted(here - truth.keys())
+    if missing:
+        raise PipelineError(
+            f"{labels}: {len(missing)} of {len(truth)} labelled images are not in {folder}, such as {missing[0]}; "
+            "complete the folder, or name a labels file of these images alone"
+        )
+    if extra:
+        raise PipelineError(
+            f"{labels}: {len(extra)} of the {len(here)} images in {folder} have no label, such as {extra[0]}; "
+            "complete the labels, or name a folder of the labelled images alone"
+        )
 
 
 def _text(path: PathLike) -> str:

@@ -12,6 +12,7 @@ from ResNeSt.files import PathLike, whole
 from ResNeSt.report import data
 
 NAME = "report.html"
+REPORTS = (data.NAME, NAME)
 
 
 def draw(folder: PathLike, images: Optional[PathLike] = None) -> Path:
