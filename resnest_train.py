@@ -14,7 +14,7 @@ from ResNeSt.arguments import positive
 from ResNeSt.cards import Card, card, names
 from ResNeSt.checkpoint import fetch
 from ResNeSt.class_names import imagenet_classes
-from ResNeSt.errors import PipelineError, run
+from ResNeSt.errors import ArgumentError, PipelineError, run
 from ResNeSt.parallel import cores
 from ResNeSt.training.data import Samples, read_samples
 from ResNeSt.training.loop import Run, train
@@ -42,14 +42,16 @@ CHOICES = {"augment": AUGMENTATIONS, "precision": PRECISIONS}
 def main() -> None:
     """Parses the command line and trains."""
     options = _parser().parse_args()
+    if options.train_labels and not options.val_labels:
+        raise ArgumentError("--train-labels takes --val-labels, too: folders have class numbers of their own")
+    settings, base = _settings(options), card(options.model)
     with joined(options.device) as processes:
         train_on = read_samples(options.train, options.train_labels)
         judged_by = read_samples(options.val, options.val_labels, train_on.class_names)
-        base = card(options.model)
         found = _card(base, train_on, judged_by, options)
         weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
         workers = options.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        made = Run(found, _settings(options), train_on, judged_by, weights, workers)
+        made = Run(found, settings, train_on, judged_by, weights, workers)
         train(made, options.output, processes, options.tensorboard)
 
 
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", default="resnest50", help=f"[%(default)s] architecture: {', '.join(names())}, or a card file"
     )
-    parser.add_argument("--size", type=int, metavar="N", help="of the input in pixels [the model's own]")
+    parser.add_argument("--size", type=positive, metavar="N", help="of the input in pixels [the model's own]")
     parser.add_argument("--weights", metavar="PTH", help="start from this checkpoint, or 'auto' for the official one")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads a process that decode [share of cores]")
@@ -90,10 +92,12 @@ def _card(base: Card, train_on: Samples, judged_by: Samples, options: argparse.N
             f"{options.val_labels or options.val}: has class {judged_by.classes - 1}, the training pictures have "
             f"{train_on.classes} classes"
         )
-    class_names = train_on.class_names
+    classes, class_names = train_on.classes, train_on.class_names
+    if class_names is None and base.class_names and classes <= base.classes:
+        classes, class_names = base.classes, base.class_names
     if class_names == tuple(found.synset for found in imagenet_classes()):
         class_names = None  # ImageNet's have better names than their synsets
-    return dataclasses.replace(base, classes=train_on.classes, class_names=class_names, size=options.size or base.size)
+    return dataclasses.replace(base, classes=classes, class_names=class_names, size=options.size or base.size)
 
 
 if __name__ == "__main__":

@@ -81,14 +81,15 @@ def _decoded(
     size = engine.input.shape[0]
     make = tensor_maker(made)
 
-    def rows() -> Iterator[Tuple[str, np.ndarray, int]]:
+    def rows() -> Iterator[Tuple[str, np.ndarray, int, int]]:
         for start in range(0, len(images), size):
             tensor = np.zeros(engine.input.shape, engine.input.dtype)
-            for row, image in enumerate(images[start : start + size]):
-                yield image, tensor, row
+            together = images[start : start + size]
+            for row, image in enumerate(together):
+                yield image, tensor, row, len(together) - 1
 
-    def work(item: Tuple[str, np.ndarray, int]) -> Optional[str]:
-        image, tensor, row = item
+    def work(item: Tuple[str, np.ndarray, int, int]) -> Optional[str]:
+        image, tensor, row, _ = item
         try:
             make(image, tensor[row])
         except BrokenImageError as error:
@@ -98,9 +99,9 @@ def _decoded(
     group: List[str] = []
     reasons: List[Optional[str]] = []
     # Two batches ahead: one is being decoded while the model runs, and the next one is ready when it ends.
-    for (image, tensor, row), reason in in_parallel(watch.timed(work), rows(), workers, ahead=2 * size):
+    for (image, tensor, row, last), reason in in_parallel(watch.timed(work), rows(), workers, ahead=2 * size):
         group.append(image)
         reasons.append(reason)
-        if row == size - 1 or image is images[-1]:
+        if row == last:
             yield Batch(group, reasons, tensor)
             group, reasons = [], []

@@ -137,7 +137,7 @@ def read_card(path: PathLike) -> Card:
         )
     try:
         made = _own(stem(path), fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"{path}: not a card ({type(error).__name__}: {error})") from None
     return made
 
@@ -146,6 +146,9 @@ def _own(name: str, fields: Dict[str, Any]) -> Card:
     architecture = fields["architecture"]
     base = _CARDS[architecture if isinstance(architecture, str) else "resnest50"]
     class_names = fields.get("class_names")
+    for key in ("class_names", "mean", "std"):
+        if not isinstance(fields.get(key, []), list):
+            raise ValueError(f"{key} is {fields[key]!r}, expected a list")
     made = Card(
         name=name,
         architecture=base.architecture if isinstance(architecture, str) else _architecture(architecture),
@@ -164,6 +167,10 @@ def _check(made: Card) -> None:
     """Raises ValueError for what no network or picture can be."""
     if not re.fullmatch(r"[\w-]+", made.name, re.ASCII):
         raise ValueError(f"the name {made.name!r} goes into file names; use letters, digits, _ and -")
+    shape = made.architecture
+    numbers = [*shape.layers, *shape.planes, shape.radix, shape.cardinality, shape.width, shape.stem_width]
+    if {len(shape.layers), len(shape.planes)} != {4} or not all(type(value) is int and value > 0 for value in numbers):
+        raise ValueError("architecture takes four layers, four planes, and whole numbers above 0")
     if made.recipe not in RECIPES:
         raise ValueError(f"recipe {made.recipe!r}, expected one of {', '.join(RECIPES)}")
     if not all(type(value) is int and value > 0 for value in (made.size, made.classes)):

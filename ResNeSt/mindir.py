@@ -16,6 +16,7 @@ import numpy as np
 
 from ResNeSt import network
 from ResNeSt.agreement import ratio
+from ResNeSt.arguments import positive
 from ResNeSt.engines import open_engine
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
 from ResNeSt.files import scratch_folder, whole
@@ -99,11 +100,9 @@ def main() -> None:
         "--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not"
     )
     parser.add_argument("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
-    parser.add_argument("--batch", type=int, metavar="N", help="fixed batch size [free]")
+    parser.add_argument("--batch", type=positive, metavar="N", help="fixed batch size [free]")
     options = parser.parse_args()
     target = options.target or options.onnx.with_suffix(".mindir")
-    if options.batch is not None and options.batch < 1:
-        raise ArgumentError(f"--batch {options.batch}: expected a number from 1 on")
     difference = export(options.onnx, target, options.batch)
     print(
         f"{target}: exported from {options.onnx}, batch {options.batch or 'free'}, {target.stat().st_size:,} bytes; "

@@ -112,7 +112,7 @@ def _steps(path: PathLike, node: Any, attributes: Attributes, constants: Constan
     except (KeyError, ValueError) as error:
         raise PipelineError(
             f"{path}: node {node.name} ({node.op_type}) has no counterpart in MindSpore ({error!r}); "
-            "give the file that resnest_pth2onnx.py writes"
+            "give the file that resnest_pth2onnx.py writes with its default --opset 11"
         ) from None
 
 

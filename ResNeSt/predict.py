@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import sys
@@ -14,12 +15,13 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Te
 
 import numpy as np
 
+from ResNeSt.arguments import positive
 from ResNeSt.batches import FREE_BATCH, add_model_flags, image_format, logits_of, open_for_images
 from ResNeSt.class_names import ClassName, names_of
 from ResNeSt.engines import Engine
-from ResNeSt.errors import ArgumentError, PipelineError, run
+from ResNeSt.errors import PipelineError, run
 from ResNeSt.parallel import Stopwatch, cores
-from ResNeSt.preprocess import find_images
+from ResNeSt.preprocess import list_images
 from ResNeSt.scoring import softmax, top_k_predictions
 
 
@@ -43,9 +45,9 @@ class Answer(NamedTuple):
 def main() -> int:
     """Runs the command line; 1 where an image has no answer."""
     options = _parser().parse_args()
-    if options.top < 1:
-        raise ArgumentError(f"--top {options.top}: expected 1 or more")
     images = list(_images(options.images))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no text
     answers = predict(open_for_images(options, min(len(images), FREE_BATCH)), images, options)
     failed = FORMATS[options.format](answers, sys.stdout)
     for answer in failed:
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ResNeSt.predict", description=__doc__)
     add_model_flags(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE|DIR", help="image files, or folders of them")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes an image [%(default)s]")
+    parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes an image [%(default)s]")
     parser.add_argument("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
     parser.add_argument("--format", choices=list(FORMATS), default="text", help="of what is printed [%(default)s]")
     return parser
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _images(given: Sequence[str]) -> Iterator[str]:
     for path in given:
         if os.path.isdir(path):
-            yield from find_images(path)
+            yield from list_images(path)
         elif os.path.exists(path):
             yield path
         else:

@@ -62,12 +62,13 @@ def main() -> None:
 
 def _save(model: ResNeSt, found: Card) -> Path:
     """Writes the state dict under a name that carries its own hash, in place of the one that was there."""
-    for old in DEMO.glob(f"{found.name}-*.pth"):
-        old.unlink()
-    with whole(DEMO / f"{found.name}.pth") as temporary:
-        torch.save(model.state_dict(), temporary)
     unnamed = DEMO / f"{found.name}.pth"
-    return unnamed.rename(DEMO / f"{found.name}-{sha256(unnamed)[:8]}.pth")
+    with whole(unnamed) as temporary:
+        torch.save(model.state_dict(), temporary)
+    made = unnamed.rename(DEMO / f"{found.name}-{sha256(unnamed)[:8]}.pth")
+    for old in set(DEMO.glob(f"{found.name}-*.pth")) - {made}:
+        old.unlink()
+    return made
 
 
 def _evaluate(model: ResNeSt, checkpoint: Path, found: Card) -> None:

@@ -87,6 +87,9 @@ def test_the_card_beside_a_checkpoint_goes_before_its_file_name(tmp_path):
     assert card_of_file(tmp_path / "resnest101-mine.pth") == card("resnest101")
 
 
+SHAPE = {"layers": [1, 1, 1, 1], "radix": 2, "cardinality": 1, "width": 64, "stem_width": 8, "avd_first": False}
+
+
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
@@ -95,6 +98,10 @@ def test_the_card_beside_a_checkpoint_goes_before_its_file_name(tmp_path):
         ({**OWN, "architecture": "resnet50"}, "resnet50"),
         ({**OWN, "recipe": "stretch"}, "stretch"),
         ({**OWN, "size": 0}, "size 0"),
+        ({**OWN, "architecture": 5}, "not a card"),
+        ({**OWN, "architecture": {**SHAPE, "layers": [3, 4, 6]}}, "four layers"),
+        ({**OWN, "architecture": {**SHAPE, "radix": 0}}, "whole numbers above 0"),
+        ({**OWN, "class_names": "cat"}, "class_names is 'cat', expected a list"),
         ({**OWN, "std": [1, 1, 0]}, "std above 0"),
         ({**OWN, "classes": 4}, "3 class_names, expected 4"),
         ([1], "list"),
@@ -136,5 +143,6 @@ def test_the_four_stages_run_a_user_s_own_card(tmp_path):
 
 def test_run_with_an_own_card_and_no_weights_is_refused(tmp_path):
     saved(tmp_path, OWN)
-    flags = ["--images=x", "--labels=y", "--model=pets.json"]
+    demo = PROJECT / "demo"
+    flags = [f"--images={demo / 'val'}", f"--labels={demo / 'val_label.txt'}", "--model=pets.json"]
     assert_refused(call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path), "pets: has no published weight file")

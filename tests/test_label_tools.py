@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -89,6 +90,14 @@ def test_any_other_tree_is_numbered_as_torchvision_s_imagefolder_does(tmp_path, 
     assert found == {Path(path).name: label for path, label in theirs}
 
 
+def test_synsets_are_numbered_from_zero_on_request_as_training_numbers_them(tmp_path):
+    data = pytest.importorskip("ResNeSt.training.data")
+    root = tree(tmp_path / "val", n09193705=["b.jpg"], n01751748=["a.jpg", "c.jpg"])
+    assert call("-m", "ResNeSt.labels", "tree", root, tmp_path / "l.txt", "--from-zero").returncode == 0
+    samples = data.read_samples(root, None)
+    assert read_labels(tmp_path / "l.txt") == {Path(i).stem: n for i, n in zip(samples.images, samples.labels)}
+
+
 def test_an_image_beside_the_class_folders_is_named(tmp_path):
     picture(8, 8).save(tree(tmp_path, cat=["c.jpg"]) / "loose.jpg")
     with pytest.raises(PipelineError, match=r"loose.jpg: lies in no folder of a class"):
@@ -107,6 +116,29 @@ def test_a_line_of_a_csv_that_says_no_class_or_says_it_twice_is_named(tmp_path, 
     (tmp_path / "l.csv").write_text(f"image,class\na.jpg,3\n{line}\n")
     assert_refused(call("-m", "ResNeSt.labels", "csv", tmp_path / "l.csv", tmp_path / "l.txt"), "l.csv: line 3:")
     assert not (tmp_path / "l.txt").exists()
+
+
+def test_a_csv_without_a_head_is_refused_and_loses_no_image(tmp_path):
+    (tmp_path / "l.csv").write_text("a.jpg,3\nb.jpg,4\n")
+    with pytest.raises(PipelineError, match="line 1 labels an image already; put a head"):
+        from_csv(tmp_path / "l.csv")
+
+
+def test_images_that_cannot_be_told_apart_or_written_in_a_labels_file_are_named(tmp_path):
+    with pytest.raises(PipelineError, match=r"l\.txt: a\.jpg and a\.png are one name up to the first dot"):
+        write_labels({"a.jpg": 1, "a.png": 2}, tmp_path / "l.txt")
+    with pytest.raises(PipelineError, match=r"l\.txt: the file name 'caf\\udce9.jpg 1\\n' is not UTF-8"):
+        write_labels({os.fsdecode(b"caf\xe9.jpg"): 1}, tmp_path / "l.txt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("labels", ["a.jpg 7\nb.jpg 7\n", "a.jpg 7\nb.jpg 3\n"], ids=["one class", "another order"])
+def test_a_folder_is_not_flattened_by_labels_that_lose_what_its_folders_say(tmp_path, labels):
+    root = tree(tmp_path / "val", cat=["a.jpg"], dog=["b.jpg"])
+    (tmp_path / "l.txt").write_text(labels)
+    result = call("-m", "ResNeSt.labels", "to-flat", root, tmp_path / "l.txt")
+    assert_refused(result, "l.txt: exists and does not give each class folder a class of its own")
+    assert files(root) == ["cat/a.jpg", "dog/b.jpg"]
 
 
 def test_check_names_images_without_a_label_and_labels_without_an_image(tmp_path):

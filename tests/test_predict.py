@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +50,23 @@ def test_a_model_of_one_batch_size_takes_any_number_of_pictures(demo_onnx, few, 
     (model,) = tmp_path.glob("*_bs2.xml")
     assert predict(model, few).count("digits_val_") == 5
     assert_refused(call("-m", "ResNeSt.predict", f"--model={model}", "--batch=3", few), "batch size is 2", code=2)
+
+
+def test_pictures_given_more_than_once_or_of_one_name_or_no_text_keep_their_answers(demo_onnx, few):
+    first, second, *_ = sorted(few.iterdir())
+    for source, name in ((first, b"a.jpg"), (second, b"a.png"), (second, b"caf\xe9.jpg")):
+        shutil.copy(source, few / os.fsdecode(name))
+    for name, source in (("a", first), ("b", second)):
+        shutil.copy(source, few / name)
+    command = [sys.executable, "-m", "ResNeSt.predict", f"--model={demo_onnx}", "--format=csv", "--batch=2", "--top=1"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    result = subprocess.run([*command, "a", "b", "a", "."], cwd=few, env=environment, capture_output=True, check=True)
+    rows = [line.split(b",") for line in result.stdout.splitlines()[1:]]
+    answers = [(row[0], int(row[2])) for row in rows]
+    known = EXPECTED["predicted"]
+    one, two = known[first.name], known[second.name]
+    assert answers[:3] == [(b"a", one), (b"b", two), (b"a", one)]
+    assert {(b"./a.jpg", one), (b"./a.png", two), (b"./caf\\udce9.jpg", two)} <= set(answers)
 
 
 def test_probabilities_are_the_softmax_of_the_logits(torchvision):

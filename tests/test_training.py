@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -277,6 +278,34 @@ def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(pic
     assert_refused(result, "val: its folder violet is none of the 3 classes")
     result = call("resnest_train.py", *flags, f"--val={pictures / 'val'}", "--batch=13")
     assert_refused(result, "12 training images, one step takes 13 on each of 1; lower --batch")
+
+
+def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures, tmp_path):
+    (labels := tmp_path / "l.txt").write_text("blue_0.png 2\n")
+    flags = [f"--train={pictures / 'train'}", f"--train-labels={labels}", f"--val={pictures / 'val'}"]
+    result = call("resnest_train.py", *flags, f"--output={tmp_path / 'out'}", "--model=resnest_demo")
+    assert_refused(result, "--train-labels takes --val-labels, too", code=2)
+
+
+def test_an_own_card_keeps_its_class_names_with_a_labels_file(pictures, tmp_path):
+    write_card(dataclasses.replace(TINY, class_names=("azure", "lime", "ruby")), tmp_path / "tiny.json")
+    flags = [f"--model={tmp_path / 'tiny.json'}", f"--output={tmp_path}", "--epochs=1", "--warmup=0", "--batch=2"]
+    for split in ("train", "val"):
+        samples = read_samples(pictures / split, None)
+        lines = [f"{Path(path).name} {label}\n" for path, label in zip(samples.images, samples.labels, strict=True)]
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
+        flags += [f"--{split}={pictures / split}", f"--{split}-labels={tmp_path / split}.txt"]
+    assert call("resnest_train.py", *flags).returncode == 0
+    assert read_card(tmp_path / "best.json").class_names == ("azure", "lime", "ruby")
+
+
+def test_processes_that_find_different_checkpoints_do_not_start(pictures, tmp_path):
+    class Apart(Processes):
+        def total(self, values):
+            return values + 2  # as where another process had two epochs behind it
+
+    with pytest.raises(PipelineError, match="the processes do not find the same one"):
+        Trainer(tiny_run(pictures), tmp_path, Apart(0, 1, torch.device("cpu")))
 
 
 @pytest.mark.heavy

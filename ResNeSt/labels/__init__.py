@@ -44,8 +44,16 @@ def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
     """
     if Path(path).exists():
         raise PipelineError(f"{path}: exists; name another file, or delete it")
+    named: Dict[str, str] = {}
+    for name in labels:
+        if named.setdefault(stem(name), name) != name:
+            raise PipelineError(f"{path}: {named[stem(name)]} and {name} are one name up to the first dot; rename one")
+    try:
+        text = "".join(f"{name} {label}\n" for name, label in labels.items()).encode()
+    except UnicodeEncodeError as error:
+        raise PipelineError(f"{path}: the file name {error.object[:80]!a} is not UTF-8; rename it") from None
     with whole(path) as temporary:
-        temporary.write_text("".join(f"{name} {label}\n" for name, label in labels.items()), encoding="utf-8")
+        temporary.write_bytes(text)
         if read_labels(temporary) != {stem(name): label for name, label in labels.items()}:
             raise PipelineError(f"{path}: a file name holds a line break, or blanks at its end; rename it")
 

@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def _from_tree(options: argparse.Namespace) -> int:
-    labels, meaning = sources.from_tree(options.images)
+    labels, meaning = sources.from_tree(options.images, options.from_zero)
     return _write(labels, options, f", by {meaning}")
 
 
@@ -78,7 +78,18 @@ _LABELS: Dict[str, Any] = {"metavar": "LABELS", "help": "a file with a line 'NAM
 _IMAGES: Dict[str, Any] = {"metavar": "DIR", "help": "the folder of images"}
 _Command = Callable[[argparse.Namespace], int]
 COMMANDS: Dict[str, Any] = {
-    "tree": (_from_tree, "make LABELS from a folder with one folder per class", {"images": _IMAGES, "labels": _LABELS}),
+    "tree": (
+        _from_tree,
+        "make LABELS from a folder with one folder per class",
+        {
+            "images": _IMAGES,
+            "labels": _LABELS,
+            "--from-zero": {
+                "action": "store_true",
+                "help": "number synsets, too, in the order of the folders, as resnest_train.py does",
+            },
+        },
+    ),
     "devkit": (
         _from_devkit,
         "make LABELS of ImageNet's validation images from ILSVRC2012_devkit_t12",
@@ -86,7 +97,7 @@ COMMANDS: Dict[str, Any] = {
     ),
     "csv": (
         _from_csv,
-        "make LABELS from a CSV: name, then synset or class number",
+        "make LABELS from a CSV with a head: name, then synset or class number",
         {"csv": {"metavar": "CSV", "help": "such as LOC_val_solution.csv"}, "labels": _LABELS},
     ),
     "check": (

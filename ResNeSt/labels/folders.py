@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 from tqdm import tqdm
 
@@ -42,9 +42,9 @@ def check(labels: PathLike, source: PathLike) -> Dict[str, Any]:
 def to_tree(labels: PathLike, source: PathLike, names: Optional[PathLike]) -> int:
     """Moves each image of `source` into a folder called by its class, and returns how many were moved.
 
-    Folders are ImageNet's synsets, or the first words of the lines of `names`. Raises PipelineError, before anything
-    moves, where an image has no label, where a class has no name, or where the folders would not give the same class
-    numbers again.
+    Folders are ImageNet's synsets, or the lines of `names`, of each the synset if it has one. Raises PipelineError,
+    before anything moves, where an image has no label, where a class has no name, or where the folders would not give
+    the same class numbers again.
     """
     truth, images = read_labels(labels), find_images(source)
     folders = _folders(names)
@@ -84,7 +84,7 @@ def to_flat(source: PathLike, labels: PathLike) -> int:
     """Moves all images out of their class folders into `source`, and returns how many were moved.
 
     Their classes go to the file `labels` before anything moves. One that a stopped run wrote is kept, after all images
-    still in a folder were found in it.
+    still in a folder were found in it, with a class for each folder.
     """
     images = find_images(source)
     inside = [image for image in images if Path(image).parent != Path(source)]
@@ -105,6 +105,16 @@ def _refuse_other_labels(images: List[str], labels: PathLike) -> None:
     if unknown:
         raise PipelineError(
             f"{labels}: exists and has no line for {unknown[0]}, so it is not of these images; name another file"
+        )
+    classes: Dict[str, Set[int]] = {}
+    for image in images:
+        classes.setdefault(os.path.dirname(image), set()).add(truth[stem(image)])
+    mixed = [folder for folder, found in classes.items() if len(found) > 1]
+    numbers = [min(classes[folder]) for folder in sorted(classes)]
+    if mixed or numbers != sorted(set(numbers)):
+        raise PipelineError(
+            f"{labels}: exists and does not give each class folder{f' ({mixed[0]})' if mixed else ''} a class of its "
+            "own, in the order of their names, so what the folders say would be lost; name another file"
         )
 
 

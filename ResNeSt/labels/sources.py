@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ResNeSt.class_names import imagenet_classes
 from ResNeSt.errors import MissingRuntimeError, PipelineError
@@ -21,14 +21,15 @@ def imagenet_numbers() -> Dict[str, int]:
     return {found.synset: number for number, found in enumerate(imagenet_classes())}
 
 
-def class_numbers(folders: Sequence[str]) -> Tuple[Dict[str, int], str]:
+def class_numbers(folders: Sequence[str], from_zero: bool = False) -> Tuple[Dict[str, int], str]:
     """Class numbers of class folders, and in words what they go by.
 
-    Folders that are all ImageNet's synsets have ImageNet's numbers, even if not all 1,000 are there; others are counted
-    from 0 in the order of their names, as torchvision's ImageFolder does.
+    Folders that are all ImageNet's synsets have ImageNet's numbers, even if not all 1,000 are there; others, and with
+    `from_zero` all, are counted from 0 in the order of their names, as resnest_train.py and torchvision's ImageFolder
+    do.
     """
     of_imagenet = imagenet_numbers()
-    if set(folders) <= set(of_imagenet):
+    if not from_zero and set(folders) <= set(of_imagenet):
         return {folder: of_imagenet[folder] for folder in folders}, "ImageNet's numbers of the synsets"
     return {folder: number for number, folder in enumerate(sorted(set(folders)))}, "numbers in the order of the folders"
 
@@ -41,14 +42,14 @@ def class_folder(image: PathLike, source: PathLike) -> str:
     return os.path.basename(folder)
 
 
-def from_tree(source: PathLike) -> Tuple[Dict[str, int], str]:
+def from_tree(source: PathLike, from_zero: bool = False) -> Tuple[Dict[str, int], str]:
     """Class of every image of a folder with one folder per class, and what the numbers go by.
 
     Raises PipelineError where an image lies beside the folders.
     """
     images = find_images(source)
     folders = [class_folder(image, source) for image in images]
-    numbers, meaning = class_numbers(folders)
+    numbers, meaning = class_numbers(folders, from_zero)
     return {os.path.basename(image): numbers[folder] for image, folder in zip(images, folders)}, meaning
 
 
@@ -97,10 +98,16 @@ def from_csv(path: PathLike) -> Dict[str, int]:
             raise PipelineError(f"{path}: not a CSV in UTF-8 ({error})") from None
     of_imagenet = imagenet_numbers()
     labels: Dict[str, int] = {}
+    if rows and _label(rows[0], of_imagenet) is not None:
+        raise PipelineError(f"{path}: line 1 labels an image already; put a head before it, such as ImageId,Class")
     for line, row in enumerate(rows[1:], start=2):
         if not row:
             continue
-        name, label = _labelled(row, of_imagenet, f"{path}: line {line}")
+        name, label = row[0].strip(), _label(row, of_imagenet)
+        if not name or label is None:
+            raise PipelineError(
+                f"{path}: line {line}: found {','.join(row)[:80]!r}, expected an image and a synset or a class number"
+            )
         if name in labels:
             raise PipelineError(f"{path}: line {line}: image {name!r} has a label already; remove one of them")
         labels[name] = label
@@ -109,11 +116,9 @@ def from_csv(path: PathLike) -> Dict[str, int]:
     return labels
 
 
-def _labelled(row: List[str], of_imagenet: Mapping[str, int], where: str) -> Tuple[str, int]:
-    words: Any = row[1].split() if len(row) > 1 else []
-    if row[0].strip() and words:
-        if words[0] in of_imagenet:
-            return row[0].strip(), of_imagenet[words[0]]
-        if words[0].isascii() and words[0].isdigit():
-            return row[0].strip(), int(words[0])
-    raise PipelineError(f"{where}: found {','.join(row)[:80]!r}, expected an image and a synset or a class number")
+def _label(row: List[str], of_imagenet: Mapping[str, int]) -> Optional[int]:
+    """The class that the first word of the second column says, None where it says none."""
+    first = row[1].split()[0] if len(row) > 1 and row[1].strip() else ""
+    if first in of_imagenet:
+        return of_imagenet[first]
+    return int(first) if first.isascii() and first.isdigit() else None

@@ -18,6 +18,7 @@ from ResNeSt.cards import Card
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike, stem
 from ResNeSt.labels import read_labels
+from ResNeSt.labels.sources import class_folder
 from ResNeSt.parallel import in_parallel
 from ResNeSt.preprocess import decode, find_images, list_images, tensor_maker
 from ResNeSt.recipes import normalisation_table, normalise
@@ -45,7 +46,7 @@ class Samples:
     def digest(self) -> str:
         """Tells whether two runs have the same pictures in the same classes."""
         lines = (f"{os.path.basename(path)} {label}\n" for path, label in zip(self.images, self.labels))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 def read_samples(
@@ -61,11 +62,7 @@ def read_samples(
 
 def _by_folder(source: Path, class_names: Optional[Tuple[str, ...]]) -> Samples:
     images = list_images(source)
-    folders = [os.path.dirname(path) for path in images]
-    loose = [path for path, folder in zip(images, folders) if Path(folder) == source]
-    if loose:
-        raise PipelineError(f"{loose[0]}: lies in no folder of a class; move it into one, or give a file of labels")
-    names = [os.path.basename(folder) for folder in folders]
+    names = [class_folder(path, source) for path in images]
     class_names = class_names or tuple(sorted(set(names)))
     numbers = {name: number for number, name in enumerate(class_names)}
     unknown = sorted(set(names) - set(numbers))
@@ -118,13 +115,10 @@ def training_batches(
 
     shuffled = list(range(len(samples.images)))
     Random(f"{settings.seed} {epoch}").shuffle(shuffled)
-    whole = settings.batch * processes
-    mine = [
-        index
-        for step in range(steps_of(samples, settings.batch, processes))
-        for index in shuffled[step * whole :][rank * settings.batch :][: settings.batch]
-    ]
-    return _batches(samples, mine, settings.batch, card.size, make, workers)
+    batch, steps = settings.batch, steps_of(samples, settings.batch, processes)
+    starts = ((step * processes + rank) * batch for step in range(steps))
+    mine = [index for start in starts for index in shuffled[start : start + batch]]
+    return _batches(samples, mine, batch, card.size, make, workers)
 
 
 def validation_batches(

@@ -96,6 +96,11 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=run.settings.precision == "float16")
         self._identity = {**run.identity(), "processes": processes.count}
         self._go_on()
+        epochs = int(processes.total(torch.tensor(len(self.history), device=processes.device)))
+        if epochs != processes.count * len(self.history):
+            raise PipelineError(
+                f"{folder / LAST}: the processes do not find the same one; name an --output on a disk that all share"
+            )
         self._parallel = processes.wrap(self._model)
         if processes.rank == 0:
             print(self._opening(origin), flush=True)

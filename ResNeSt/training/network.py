@@ -32,7 +32,7 @@ class SharedDropout:
 
     def begin(self, step: int) -> None:
         """Sets what step `step`, counted from the start of training, drops."""
-        self._draw.manual_seed(self._seed * 1_000_003 + step)
+        self._draw.manual_seed((self._seed * 1_000_003 + step) % 2**63)
 
     def __call__(self, module: nn.Module, inputs: Tuple[Tensor]) -> Tensor:
         """The classifier's input, (batch, features), with a share of it zero and the rest scaled up."""

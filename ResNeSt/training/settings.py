@@ -1,4 +1,8 @@
-"""What decides how a network is trained; the defaults are the recipe that the published weights were made with."""
+"""What decides how a network is trained.
+
+The defaults are the published recipe, as the official PyTorch trainer has it (scripts/torch/train.py), without the
+mixup and DropBlock that the paper adds.
+"""
 
 from __future__ import annotations
 
