@@ -1,7 +1,18 @@
-# Sourced by run.sh and test.sh: `use_environment FILE...` puts a Python environment that holds these requirements on PATH.
-# An active virtual environment is used as it is; otherwise .venv is made here. What is installed already stays.
+# Sourced by the scripts. `use_environment FILE...` puts a Python environment that holds these requirements on PATH: an active
+# virtual environment is used as it is; otherwise .venv is made here. What is installed already stays.
+# `run_module MODULE ARGUMENT...` becomes that module of this project, in the Python that $PYTHON names, else python3.
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+
+run_module() {
+    local python="${PYTHON:-python3}"
+    "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, ("numpy", "PIL", "tqdm"))))' || {
+        echo "error: $python lacks numpy, pillow or tqdm; activate an environment that has them, such as $here/.venv," \
+            "or pip install -r requirements.txt (on an Ascend host: requirements-npu.txt)" >&2
+        exit 3
+    }
+    exec "$python" -m "$@"
+}
 
 use_environment() {
     if [ -z "${VIRTUAL_ENV:-}" ]; then

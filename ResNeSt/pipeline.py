@@ -144,7 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
     parser.add_argument("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
     parser.add_argument("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
-    parser.add_argument("--chip", default="cpu", help="a chip like 310P3, cpu, or auto [%(default)s]")
+    parser.add_argument(
+        "--chip",
+        default="cpu",
+        help="cpu, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
+    )
     parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
     parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")

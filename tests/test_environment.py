@@ -7,7 +7,16 @@ import shutil
 import subprocess
 import sys
 
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, assert_refused, call
+
+
+def test_a_python_without_the_packages_is_named_in_one_line(tmp_path):
+    bare = tmp_path / "python3"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    for script in ("convert.sh", "bench.sh"):
+        result = call(script, "1", "cpu", env={"PYTHON": str(bare)})
+        assert_refused(result, "python3 lacks numpy, pillow or tqdm; activate an environment", code=3)
 
 
 def test_an_environment_that_was_only_half_made_is_made_again_and_nothing_is_installed_elsewhere(tmp_path):
