@@ -174,10 +174,12 @@ def test_one_stage_one_batch_size_and_one_run_are_enough(folder):
     assert "4 40.00 40.00 40.00 40.00 40.00 40.00" in text
 
 
-def test_published_figures_of_another_network_are_said_to_be_so(folder, page):
+def test_published_figures_of_another_network_or_size_are_said_to_be_so(folder, page):
     assert "of the same network" in page.text
     data.write(folder, dataclasses.replace(data.read(folder), model="resnest101", size=256))
     assert "another network" in Page(draw(folder)).text
+    data.write(folder, dataclasses.replace(data.read(folder), model="resnest50", size=256))
+    assert "another size" in Page(draw(folder)).text
 
 
 def test_names_from_outside_cannot_become_markup(folder):

@@ -272,7 +272,8 @@ def _comparable(report: Report, published: Sequence[Dict[str, Any]]) -> str:
     model, size = published[0]["model"], published[0]["size"]
     if (report.model, report.size) == (model, size):
         return f"The published figures are of the same network at {size} pixels, on other machines."
-    return f"The published figures are of {model} at {size} pixels, another network, so for orientation alone."
+    what = "another size" if report.model == model else "another network"
+    return f"The published figures are of {model} at {size} pixels, {what}, so for orientation alone."
 
 
 def _name(row: Dict[str, Any]) -> str:
