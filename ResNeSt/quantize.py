@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
@@ -157,6 +158,11 @@ class Gate:
     network: Network
     held_out: List[TensorFile]
     minimum: float
+
+    @functools.cached_property
+    def tensors(self) -> str:
+        """Hex SHA-256 of the held-out tensors."""
+        return sha256_of(self.held_out)
 
     def check(self, model: Path, source: Path, name: str) -> float:
         """Prints how near `model`, compiled from `source`, is to fp32; raises PipelineError where it is too far.

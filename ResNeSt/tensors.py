@@ -229,11 +229,11 @@ def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str, info: Mapp
             f"{folder}: holds {made} tensors of shape {list(made.shape)}, the model takes {dtype} {list(shape[1:])}; "
             "run resnest_preprocess.py with the model's size and dtype, or compile the model for these tensors"
         )
-    normalised = {"mean": made.mean, "std": made.std}
-    for key, values in normalised.items():
-        if dtype == "float32" and key in info and json.loads(info[key]) != list(values):
+    for key, values in {"mean": made.mean, "std": made.std}.items():
+        said = json.dumps(values)  # as ResNeSt.metadata writes them
+        if dtype == "float32" and info.get(key, said) != said:
             raise PipelineError(
-                f"{folder}: tensors are normalised with {key} {list(values)}, the model wants {info[key]}; run "
+                f"{folder}: tensors are normalised with {key} {said}, the model wants {info[key]}; run "
                 "resnest_preprocess.py with --model and the model's card"
             )
     here = len(find_tensors(folder))

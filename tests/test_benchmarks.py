@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 
 from benchmarks import inference, sample
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave
+from ResNeSt.cards import names
 from ResNeSt.errors import PipelineError
 from ResNeSt.scoring import score_summary
-from tests.conftest import assert_refused, call
+from tests.conftest import PROJECT, assert_refused, call
+
+
+def published(name):
+    """Rows of the CSV files of that name in benchmarks/results."""
+    for path in (PROJECT / "benchmarks/results").glob(f"{name}-AMD*.csv"):
+        with open(path, newline="") as file:
+            yield from list(csv.reader(file))[1:]
+
+
+def test_every_stage_of_all_eleven_models_was_measured_to_stay_below_8_gb():
+    peaks = {row[0]: [int(megabytes) for megabytes in row[2:]] for row in published("models-memory")}
+    assert set(peaks) == set(names()) - {"resnest_demo"}
+    assert max(map(max, peaks.values())) < 8000
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_readme_has_the_speeds_of_all_eleven_models_as_they_were_measured(readme):
+    lines = (PROJECT / readme).read_text().splitlines()
+    rows = list(published("models"))
+    assert len(rows) == 11
+    for name, _, *speeds in rows:
+        (line,) = (line for line in lines if line.startswith(f"| `{name}` |"))
+        assert line.endswith(f"| {' | '.join(speeds)} |")
 
 
 def test_multiply_adds_of_resnest50_are_those_published():
