@@ -1,6 +1,7 @@
 """Trains a ResNeSt by the published recipe, or fine-tunes one; alone, or in many processes that torchrun starts.
 
-Run again with the same options, it goes on after the last epoch that was saved.
+Of the paper's recipe mixup and DropBlock are left out. Run again with the same options, it goes on after the last epoch
+that was saved.
 """
 
 from __future__ import annotations

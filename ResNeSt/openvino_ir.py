@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict
 
+from ResNeSt import onnx_header
 from ResNeSt.errors import MissingRuntimeError, PipelineError
 from ResNeSt.files import scratch_folder
 from ResNeSt.metadata import SECTION
@@ -39,6 +41,7 @@ def compile_model(
             model = _static_model(openvino, network, batch, dtype)
             for key, value in _info(network, precision, source).items():
                 model.set_rt_info(value, [SECTION, key])
+            _name_evenly(model, network.path)
             openvino.save_model(model, temporary, compress_to_fp16=False)
             _try(openvino, temporary)
         except RuntimeError as error:
@@ -80,6 +83,18 @@ def _try(openvino: ModuleType, path: Path) -> None:
     result = compiled(np.zeros(tuple(images.shape), images.element_type.to_dtype()))[0]
     if result.ndim != 2 or len(result) != images.shape[0] or not np.isfinite(result).all():
         raise RuntimeError(f"its output is {list(logits.shape)} for an input of {list(images.shape)}, or not finite")
+
+
+def _name_evenly(model: Any, onnx: Path) -> None:
+    """Numbers the nodes that OpenVINO named by their place, not by its count over all models of the process.
+
+    So the same network is the same file, whatever was compiled before it.
+    """
+    given = {node.name for node in onnx_header.read(onnx).nodes}
+    for place, node in enumerate(model.get_ordered_ops()):
+        name = node.get_friendly_name()
+        if name not in given and re.fullmatch(r"[A-Za-z]+_[0-9]+", name):
+            node.set_friendly_name(f"{name.split('_')[0]}_of_{place}")
 
 
 def _move(temporary: Path, target: Path) -> None:

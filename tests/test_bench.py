@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ResNeSt.bench import _accuracy as accuracy
+from ResNeSt.errors import PipelineError
 from tests.conftest import PROJECT, assert_refused, call
 
 LABELS = PROJECT / "demo" / "val_label.txt"
@@ -139,6 +141,16 @@ def test_images_that_only_the_labels_name_are_refused_before_anything_runs(work,
     result = bench(work, "x", "--input=prep", f"--labels={tmp_path / 'labels.txt'}", batches="4")
     assert_refused(result, "1 of 397 labelled images are not in prep", "never_seen")
     assert not (work / "x").exists()
+
+
+def test_results_that_cannot_be_scored_stop_the_run_and_are_counted(on_cpu, work, tmp_path, monkeypatch):
+    monkeypatch.chdir(work)
+    summary = json.loads(Path("cpu/result_bs4_summary.json").read_text())
+    (tmp_path / "digits_val_00000008_0.txt").write_text("nan " * 10 + "\n")
+    summary["filesinfo"]["7"]["outfiles"] = [str(tmp_path / "digits_val_00000008_0.txt")]
+    (tmp_path / "s.json").write_text(json.dumps(summary))
+    with pytest.raises(PipelineError, match=r"s\.json: 1 not-finite, such as .*ResNeSt_postprocess\.py"):
+        accuracy(Path("resnest_demo_bs4.xml"), 4, [tmp_path / "s.json"], str(LABELS))
 
 
 def test_tensors_without_a_label_are_refused_before_anything_runs(work, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from ResNeSt import atc, convert, network, openvino_ir, simplify
 from ResNeSt.cards import card
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.files import sha256
 from tests.conftest import PROJECT, STANDINS, assert_refused, call
 
 onnx = pytest.importorskip("onnx")
@@ -144,6 +145,8 @@ def test_the_simplified_file_keeps_batch_axis_opset_metadata_and_answers(folder)
     assert after.graph.output == before.graph.output
     assert [(entry.domain, entry.version) for entry in after.opset_import] == [("", 11)]
     assert list(after.metadata_props)[:-1] == list(before.metadata_props)
+    made_of = after.metadata_props[-1]
+    assert (made_of.key, made_of.value) == ("simplified_from", sha256("demo.onnx"))
     for batch in (1, 5):
         images = normalised(PIXELS[:batch])
         np.testing.assert_allclose(
@@ -252,6 +255,14 @@ def test_the_uint8_cpu_model_takes_bare_pixels_and_gives_the_same_answers(folder
     assert (list(images.shape), images.element_type.get_type_name()) == ([4, SIZE, SIZE, 3], "u8")
     found = openvino_logits("demo_bs4.xml", PIXELS[:4])
     np.testing.assert_allclose(found, onnx_logits("demo.onnx", normalised(PIXELS[:4])), atol=ROUNDING)
+
+
+def test_a_cpu_model_is_the_same_file_whatever_was_compiled_before_it(folder):
+    pytest.importorskip("openvino")
+    run("1,2", "cpu")
+    before = Path("demo_bs2.xml").read_bytes()
+    run("2", "cpu", "--force")
+    assert Path("demo_bs2.xml").read_bytes() == before
 
 
 def test_the_cpu_model_says_what_it_is(folder):

@@ -111,7 +111,7 @@ def full_size(tmp_path_factory):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["resnest50", "resnest50_fast_4s2x40d"])
+@pytest.mark.parametrize("name", ["resnest50", "resnest50_fast_1s1x64d", "resnest50_fast_4s2x40d"])
 def test_a_full_size_model_survives_the_original_commands(name, full_size):
     original, simplified = (onnx.load(full_size(name) / file) for file in ("m.onnx", "m_sim.onnx"))
     images = random_images(4, 224)

@@ -27,7 +27,7 @@ from tests.conftest import PROJECT, assert_refused, call, picture
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
-KILLS = 3
+KILLS = 4
 
 
 @pytest.fixture(scope="module")
