@@ -19,6 +19,7 @@ from ResNeSt import atc, onnx_header
 from ResNeSt.errors import MissingRuntimeError, PipelineError
 from ResNeSt.files import read_json, scratch_folder, write_json
 from ResNeSt.network import Network
+from ResNeSt.onnx_weights import in_one_file
 from ResNeSt.quantize import is_float_branch
 from ResNeSt.tensors import TensorFile, read_bytes
 
@@ -54,7 +55,7 @@ def command(network: Network) -> List[str]:
     """The command, for a folder that holds quant.cfg and data/; it writes m_deploy_model.onnx there."""
     shape = ",".join(str(side) for side in network.shape(BATCH))
     return [
-        *(PROGRAM, "calibration", "--model", str(network.path.absolute()), "--save_path", "./m"),
+        *(PROGRAM, "calibration", "--model", str(network.one_file.absolute()), "--save_path", "./m"),
         *("--input_shape", f"{network.input_name}:{shape}", "--data_dir", "./data", "--data_types", "float32"),
         *("--calibration_config", "./quant.cfg"),
     ]
@@ -74,8 +75,10 @@ def quantize(
     if program is None:
         raise MissingRuntimeError(
             f"{PROGRAM} is not on this machine; it is the part of CANN that int8 takes (Ascend-cann-amct): install it "
-            f"and run the same command again, or copy {network.path} and the calibration tensors to a host that has it"
+            f"and run the same command again, or copy {', '.join(map(str, network.files))} and the calibration "
+            "tensors to a host that has it"
         )
+    network.write_one_file()
     target.unlink(missing_ok=True)
     with scratch_folder(target.parent, "amct") as scratch:
         _write_inputs(Path(scratch), network, calibration)
@@ -100,7 +103,7 @@ def quantize(
             )
         onnx_header.read(made)
         write_json(_record(target), made_of)
-        os.replace(made, target)
+        in_one_file(made, target)
 
 
 def _write_inputs(folder: Path, network: Network, calibration: Sequence[TensorFile]) -> None:

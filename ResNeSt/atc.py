@@ -90,7 +90,7 @@ def command(
     arguments = [
         "atc",
         "--framework=5",
-        f"--model={network.path.absolute()}",
+        f"--model={network.one_file.absolute()}",
         f"--output={name}",
         "--input_format=NCHW",
         f"--input_shape={network.input_name}:{shape}",

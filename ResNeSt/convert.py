@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from ResNeSt import amct, atc, chips, network, openvino_ir, preflight, quantize, simplify
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError, run
-from ResNeSt.files import read_json, sha256, write_json
+from ResNeSt.files import read_json, write_json
+from ResNeSt.model_files import sha256_of_model
 from ResNeSt.tensors import LAYOUTS
 
 MIN_AGREEMENT = 0.95
@@ -85,7 +86,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         targets = [args.output_dir / compiled_name(args.onnx.stem, batch, chip) for batch in batches]
         preflight.run(network.read(source), chip, precision, targets)
         return 0
-    found = dataclasses.replace(network.read(source), path=simplified)
+    found = network.read(source)
+    if source != simplified:  # a dry run before it is made, which will be in one file
+        found = dataclasses.replace(found, path=simplified, data_files=())
     job = Job(found, args.onnx.stem, args.output_dir, chip, args.dtype, precision, args.log)
     if args.calibration or precision == "int8":
         job = _gated(job, args)
@@ -133,7 +136,7 @@ def _gated(job: Job, args: argparse.Namespace) -> Job:
         return job
     quantized = _quantized_on_cpu if job.chip == chips.CPU else _quantized_for_ascend
     target = quantized(job, tensors, args)
-    return dataclasses.replace(job, network=dataclasses.replace(job.network, path=target))
+    return dataclasses.replace(job, network=dataclasses.replace(job.network, path=target, data_files=()))
 
 
 def _quantized_on_cpu(job: Job, tensors: quantize.Tensors, args: argparse.Namespace) -> Path:
@@ -166,6 +169,8 @@ def _quantized_for_ascend(job: Job, tensors: quantize.Tensors, args: argparse.Na
 def _simplified(source: Path, target: Path, dry_run: bool) -> Path:
     """Brings the simplified ONNX up to date and returns it; a dry run returns the file that can be read now."""
     if simplify.is_current(source, target):
+        if not dry_run:
+            simplify.check(source, target)
         return target
     if not source.exists():
         raise PipelineError(f"{source}: no such file; make it with resnest_pth2onnx.py, or name another with --onnx")
@@ -182,6 +187,8 @@ def _print_plan(job: Job, batches: List[int]) -> None:
     if job.aipp is not None:
         print(f"# {job.aipp}:")
         print("".join(f"# {line}\n" for line in atc.aipp_config(job.network).splitlines()), end="")
+    if job.chip != chips.CPU and job.network.data_files:
+        print(f"# {job.network.one_file}: {job.network.path} with the weights that lie beside it")
     for batch in batches:
         target = job.target(batch)
         if job.chip == chips.CPU:
@@ -192,7 +199,7 @@ def _print_plan(job: Job, batches: List[int]) -> None:
 
 
 def _compile_all(job: Job, batches: List[int], force: bool) -> None:
-    source = sha256(job.network.path)
+    source = sha256_of_model(job.network.path)
     stale = []
     for batch in batches:
         if not force and _is_current(job, batch, source):
@@ -228,8 +235,9 @@ def _compiler(job: Job, batches: List[int], source: str) -> Callable[[int], Dict
         sizes = ",".join(str(batch) for batch in batches)
         raise MissingRuntimeError(
             f"atc is not on this machine; run `bash convert.sh {sizes} {job.chip}` with the same options on one with "
-            f"CANN (an NPU is not needed), after copying {job.network.path} there"
+            f"CANN (an NPU is not needed), after copying {' and '.join(map(str, job.network.files))} there"
         )
+    job.network.write_one_file()
     if job.aipp is not None:
         atc.write_aipp(job.network, job.aipp)
     return functools.partial(_compile_for_ascend, job, toolkit)

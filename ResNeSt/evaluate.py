@@ -22,6 +22,7 @@ from ResNeSt.errors import PipelineError, run
 from ResNeSt.files import sha256, stem, write_json
 from ResNeSt.journal import Journal
 from ResNeSt.labels import read_labels
+from ResNeSt.model_files import model_files
 from ResNeSt.parallel import Stopwatch, cores, in_parallel
 from ResNeSt.preprocess import find_images
 from ResNeSt.reports import add_allow_flags, figures, problem_lines, score_lines
@@ -184,9 +185,8 @@ def _head(options: argparse.Namespace, made: TensorFormat, images: Sequence[str]
     for image in images:
         found = os.stat(image)
         names_and_times.update(os.fsencode(f"{os.path.basename(image)}\0{found.st_size} {found.st_mtime_ns}\0"))
-    files = [options.model, *([options.model[:-4] + ".bin"] if options.model.endswith(".xml") else [])]
     return {
-        "model": {os.path.basename(file): sha256(file) for file in files},
+        "model": {file.name: sha256(file) for file in model_files(options.model)},
         "engine": options.engine,
         "batch": batch,
         "tensors": str(made),

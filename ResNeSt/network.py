@@ -11,13 +11,15 @@ from ResNeSt import metadata, onnx_header
 from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike
+from ResNeSt.onnx_weights import in_one_file
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """An image classifier: float32 (N, 3, height, width) -> (N, classes); `info` is its metadata, without prefix.
 
-    `mean` and `std` are of RGB values scaled to 0..1; ImageNet's where the file does not say.
+    `mean` and `std` are of RGB values scaled to 0..1; ImageNet's where the file does not say. `data_files` are the
+    names of the files beside `path` that hold weights.
     """
 
     path: Path
@@ -27,6 +29,22 @@ class Network:
     mean: Tuple[float, ...]
     std: Tuple[float, ...]
     info: Dict[str, str]
+    data_files: Tuple[str, ...] = ()
+
+    @property
+    def files(self) -> List[Path]:
+        """All files that the network is."""
+        return [self.path, *(self.path.parent / name for name in self.data_files)]
+
+    @property
+    def one_file(self) -> Path:
+        """The file with all weights inside: its own, or the one that `write_one_file` makes beside it."""
+        return self.path.with_name(f"{self.path.stem}_one_file.onnx") if self.data_files else self.path
+
+    def write_one_file(self) -> None:
+        """Makes `one_file`, for compilers that want a single one; nothing to do where the network is that already."""
+        if self.data_files:
+            in_one_file(self.path, self.one_file)
 
     def shape(self, batch: int) -> List[int]:
         """Input shape at `batch`, NCHW."""
@@ -39,9 +57,6 @@ def read(path: PathLike) -> Network:
     The batch axis may be free or set: onnxsim's --input-shape sets it, and the compilers set it anew.
     """
     header = onnx_header.read(path)
-    if header.external:
-        # Whoever made the file chose those paths, and the compilers would follow them anywhere.
-        raise PipelineError(f"{path}: its weights lie in other files; save it as one file, as resnest_pth2onnx.py does")
     found = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in header.inputs)
     if len(header.inputs) != 1 or not _is_images(header.inputs[0]):
         raise PipelineError(
@@ -58,6 +73,7 @@ def read(path: PathLike) -> Network:
         mean=_channels(path, info.get("mean"), IMAGENET_MEAN),
         std=_channels(path, info.get("std"), IMAGENET_STD),
         info=info,
+        data_files=header.data_files,
     )
 
 

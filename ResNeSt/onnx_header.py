@@ -7,11 +7,11 @@ file of any size takes milliseconds.
 from __future__ import annotations
 
 import dataclasses
-import mmap
-from typing import Dict, NamedTuple, Tuple, Union
+from typing import Dict, NamedTuple, Sequence, Tuple, Union
 
 from ResNeSt.errors import PipelineError
 from ResNeSt.files import PathLike
+from ResNeSt.onnx_weights import data_files, mapped
 from ResNeSt.protobuf import fields, integer, message, messages, string
 
 # TensorProto.DataType; a number that is not here is shown as it is.
@@ -20,7 +20,7 @@ DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "floa
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_NAME, _NODE_OPERATOR = 3, 4
-_TENSOR_NAME, _TENSOR_EXTERNAL_DATA = 8, 13
+_TENSOR_NAME = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Node(NamedTuple):
 class Header:
     """Graph inputs (weights left out), outputs and nodes, operator-set version and metadata_props of an ONNX file.
 
-    `domains` are those of its operator sets ("" is ONNX's own), `external` whether weights lie in other files.
+    `domains` are those of its operator sets ("" is ONNX's own), `data_files` the names of the files beside it that hold
+    weights.
     """
 
     inputs: Tuple[Tensor, ...]
@@ -52,27 +53,28 @@ class Header:
     metadata: Dict[str, str]
     nodes: Tuple[Node, ...]
     domains: Tuple[str, ...]
-    external: bool
+    data_files: Tuple[str, ...]
 
 
 def read(path: PathLike) -> Header:
-    """The header of the ONNX file at `path`; raises PipelineError where it is damaged, cut short or something else."""
-    with open(path, "rb") as file:
-        try:
-            # The map closes itself with the last view of it.
-            return _header(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-        except ValueError as error:  # damage, an empty file, text that is no UTF-8
-            raise PipelineError(f"{path}: not a whole ONNX file ({error}); export or copy it again") from None
+    """The header of the ONNX file at `path`.
+
+    Raises PipelineError where it is damaged, cut short or something else, or its weights are not beside it, whole.
+    """
+    try:
+        model = mapped(path)
+        return _header(model, data_files(path, model))
+    except (ValueError, RecursionError) as error:  # damage, an empty file, text that is no UTF-8
+        raise PipelineError(f"{path}: not a whole ONNX file ({error}); export or copy it again") from None
 
 
-def _header(model: memoryview) -> Header:
+def _header(model: memoryview, files: Sequence[str]) -> Header:
     graphs = messages(model, _MODEL_GRAPH)
     sets = [(string(entry, 1), integer(entry, 2)) for entry in messages(model, _MODEL_OPSET)]
     opsets = [version for domain, version in sets if domain in ("", "ai.onnx")]
     if len(graphs) != 1 or not opsets:
         raise ValueError(f"{len(graphs)} graphs and {len(opsets)} operator sets, expected one of each")
-    constants = messages(graphs[0], _GRAPH_INITIALIZER)
-    weights = {string(tensor, _TENSOR_NAME) for tensor in constants}
+    weights = {string(tensor, _TENSOR_NAME) for tensor in messages(graphs[0], _GRAPH_INITIALIZER)}
     inputs = [_tensor(value) for value in messages(graphs[0], _GRAPH_INPUT)]
     return Header(
         inputs=tuple(tensor for tensor in inputs if tensor.name not in weights),
@@ -83,7 +85,7 @@ def _header(model: memoryview) -> Header:
             Node(string(node, _NODE_NAME), string(node, _NODE_OPERATOR)) for node in messages(graphs[0], _GRAPH_NODE)
         ),
         domains=tuple(domain for domain, _ in sets),
-        external=any(messages(tensor, _TENSOR_EXTERNAL_DATA) for tensor in constants),
+        data_files=tuple(files),
     )
 
 

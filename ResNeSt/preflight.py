@@ -133,7 +133,10 @@ def _python(toolkit: atc.Toolkit) -> Iterator[Finding]:
 def _machine(network: Network, targets: Sequence[Path]) -> Iterator[Finding]:
     folder = _existing(targets[0].parent)
     # A model holds each weight once, at most as wide as the ONNX file does; ATC's scratch folder as much again.
-    needed, free = network.path.stat().st_size * (len(targets) + 1), shutil.disk_usage(folder).free
+    needed, free = (
+        sum(file.stat().st_size for file in network.files) * (len(targets) + 1),
+        shutil.disk_usage(folder).free,
+    )
     text = f"{free / 1e9:.1f} GB free in {folder}, about {needed / 1e9:.1f} GB needed"
     yield Finding(OK, "disk", text) if free >= needed else Finding(FAILS, "disk", f"{text}; make room")
     processes = int(os.environ.get("TE_PARALLEL_COMPILER") or os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""The protobuf wire format, read without the protobuf package; who calls knows the field numbers of the schema.
+"""The protobuf wire format, read and written without the protobuf package; who calls knows the schema's numbers.
 
 All of these raise ValueError where a message is damaged. Views are into the data that was given, not copies.
 """
@@ -31,15 +31,36 @@ def integer(data: memoryview, wanted: int) -> int:
     return next((value for number, value in fields(data) if number == wanted and isinstance(value, int)), 0)
 
 
+def integers(data: memoryview, wanted: int) -> List[int]:
+    """Every value of a repeated number field, packed or one by one."""
+    found: List[int] = []
+    for number, value in fields(data):
+        if number == wanted and isinstance(value, int):
+            found.append(value)
+        elif number == wanted and isinstance(value, memoryview):
+            at = 0
+            while at < len(value):
+                each, at = _varint(value, at)
+                found.append(each)
+    return found
+
+
 def fields(data: memoryview) -> Iterator[Tuple[int, Union[int, memoryview]]]:
     """(field number, value) of every field; raises ValueError where a field does not fit into the message."""
+    for number, value, _ in encoded_fields(data):
+        yield number, value
+
+
+def encoded_fields(data: memoryview) -> Iterator[Tuple[int, Union[int, memoryview], memoryview]]:
+    """The same, and the field as it stands in the message, with its key and its length."""
     at = 0
     while at < len(data):
+        start = at
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
             value, at = _varint(data, at)
-            yield number, value
+            yield number, value, data[start:at]
             continue
         if wire == _BYTES:
             size, at = _varint(data, at)
@@ -49,8 +70,22 @@ def fields(data: memoryview) -> Iterator[Tuple[int, Union[int, memoryview]]]:
             raise ValueError(f"unknown wire type {wire}")
         if not 0 <= size <= len(data) - at:
             raise ValueError(f"field {number} of {size} bytes, {len(data) - at} are left")
-        yield number, data[at : at + size]
+        yield number, data[at : at + size], data[start : at + size]
         at += size
+
+
+def head(number: int, size: int) -> bytes:
+    """What stands before the `size` bytes of a field of bytes: its key and its length."""
+    return _encoded((number << 3) | _BYTES) + _encoded(size)
+
+
+def _encoded(value: int) -> bytes:
+    """A number above or equal to 0 as a varint."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups[-1] |= 0x80
+        groups.append(value & 0x7F)
+    return bytes(groups)
 
 
 def _varint(data: memoryview, at: int) -> Tuple[int, int]:

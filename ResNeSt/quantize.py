@@ -23,9 +23,10 @@ from ResNeSt import onnx_header
 from ResNeSt.agreement import Agreement, agreement
 from ResNeSt.engines import open_engine, run_images
 from ResNeSt.errors import MissingRuntimeError, PipelineError
-from ResNeSt.files import PathLike, sha256, stem, whole
+from ResNeSt.files import PathLike, stem, whole
 from ResNeSt.layers import Layers
 from ResNeSt.metadata import SECTION
+from ResNeSt.model_files import sha256_of_model
 from ResNeSt.network import Network
 from ResNeSt.tensors import TensorFile, check_tensors, find_tensors, read_bytes, read_tensor, spread
 
@@ -70,7 +71,7 @@ def describe(source: Path, tensors: Tensors) -> Dict[str, str]:
     folder = Path(tensors.calibration[0].path).parent
     calibration = f"{len(tensors.calibration)} tensors of {folder.name} sha256:{sha256_of(tensors.calibration)}"
     return {
-        f"{SECTION}.quantized": f"{source.name} sha256:{sha256(source)}",
+        f"{SECTION}.quantized": f"{source.name} sha256:{sha256_of_model(source)}",
         f"{SECTION}.calibration": calibration,
     }
 

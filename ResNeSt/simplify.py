@@ -8,26 +8,57 @@ import shlex
 from pathlib import Path
 from typing import List
 
+import numpy as np
+
 from ResNeSt import network, onnx_header
+from ResNeSt.engines import open_engine, run_images
 from ResNeSt.errors import MissingRuntimeError, PipelineError
-from ResNeSt.files import sha256, whole
+from ResNeSt.files import whole
+from ResNeSt.model_files import model_files, sha256_of_model
 
 # onnxsim compares both graphs at this batch size: at 1, a batch axis that got baked in would pass.
 CHECKED_BATCH = 2
 MADE_OF = "simplified_from"  # key among the metadata_props: SHA-256 of the source
+OTHER_NETWORK = 0.1  # of the largest logit: rounding stays below it even in ill-conditioned networks
 
 
 def is_current(source: Path, target: Path) -> bool:
     """Whether `target` is there and made of `source`, which an Ascend host may not have at all.
 
-    What onnxsim's own command wrote does not say what it is made of; it must not be older than `source`.
+    What onnxsim's own command wrote does not say what it is made of; it must not be older than `source` (see `check`).
     """
     if not (target.exists() and source.exists()):
         return target.exists()
     made_of = onnx_header.read(target).metadata.get(MADE_OF)
     if made_of is None:
-        return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
-    return made_of == sha256(source)
+        made, needed = ([file.stat().st_mtime_ns for file in model_files(path)] for path in (target, source))
+        return min(made) >= max(needed)
+    return made_of == sha256_of_model(source)
+
+
+def check(source: Path, target: Path) -> None:
+    """Raises PipelineError where what onnxsim's own command wrote to `target` is of another network than `source`.
+
+    Both answer one random image. What says itself what it was made of is not asked again, nor where ONNX Runtime or
+    `source` is not here.
+    """
+    if MADE_OF in onnx_header.read(target).metadata or not source.exists():
+        return
+    shape = network.read(source).shape(1)
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    try:
+        same = network.read(target).shape(1) == shape and _answer_alike(target, source, image)
+    except MissingRuntimeError:
+        return
+    if not same:
+        files = " and ".join(map(str, model_files(target)))
+        raise PipelineError(f"{target}: gives other answers than {source}; delete {files}, convert.sh makes it anew")
+
+
+def _answer_alike(target: Path, source: Path, image: np.ndarray) -> bool:
+    found, expected = (run_images(open_engine(path, "onnxruntime"), image) for path in (target, source))
+    within = OTHER_NETWORK * np.abs(expected).max()
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= within)
 
 
 def command(source: Path, target: Path) -> List[str]:
@@ -47,7 +78,8 @@ def simplify(source: Path, target: Path) -> None:
     except ImportError:
         raise MissingRuntimeError(
             f"onnxsim is not installed here; on a machine that has it run "
-            f"`{shlex.join(command(Path(source.name), Path(target.name)))}` and copy {target.name} to {target.parent}"
+            f"`{shlex.join(command(Path(source.name), Path(target.name)))}` and copy {target.name}, with the "
+            f"{target.name}.data that it may write beside it, to {target.parent}"
         ) from None
     try:
         model = onnx.load(str(source))
@@ -61,6 +93,6 @@ def simplify(source: Path, target: Path) -> None:
     # onnxsim adds pages of its own remarks.
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(model.metadata_props)
-    simplified.metadata_props.add(key=MADE_OF, value=sha256(source))
+    simplified.metadata_props.add(key=MADE_OF, value=sha256_of_model(source))
     with whole(target) as temporary:
         onnx.save(simplified, str(temporary))

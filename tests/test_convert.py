@@ -186,7 +186,8 @@ def test_without_onnxsim_the_command_and_the_file_to_copy_are_named(folder, monk
     monkeypatch.setitem(sys.modules, "onnxsim", None)
     with pytest.raises(MissingRuntimeError) as caught:
         convert.main(["1", "310P3", "--onnx", "demo.onnx", "--output-dir", "out"])
-    assert "`python3 -m onnxsim demo.onnx demo_sim.onnx` and copy demo_sim.onnx to out" in str(caught.value)
+    assert "`python3 -m onnxsim demo.onnx demo_sim.onnx` and copy demo_sim.onnx, with the" in str(caught.value)
+    assert "the demo_sim.onnx.data that it may write beside it, to out" in str(caught.value)
 
 
 def test_without_onnxsim_a_simplified_file_is_used_with_or_without_its_source(folder, monkeypatch, ascend):

@@ -226,7 +226,7 @@ def test_weights_outside_the_onnx_file_are_refused_and_not_read(work, tmp_path):
     weights.data_location = onnx.TensorProto.EXTERNAL
     (tmp_path / "models/m.onnx").write_bytes(model.SerializeToString())
     result = call("convert.sh", "1", "cpu", "--onnx=models/m.onnx", cwd=tmp_path)
-    assert_refused(result, "models/m.onnx: its weights lie in other files")
+    assert_refused(result, "models/m.onnx: its weights lie in '../secret', and only a file in its own folder is read")
 
 
 def test_a_link_in_the_output_folder_is_replaced_and_what_it_points_to_stays(work, images, tmp_path):

@@ -39,7 +39,7 @@ def as_onnx_reads_it(path: Path) -> onnx_header.Header:
         metadata={entry.key: entry.value for entry in model.metadata_props},
         nodes=tuple(onnx_header.Node(node.name, node.op_type) for node in model.graph.node),
         domains=tuple(entry.domain for entry in model.opset_import),
-        external=any(tensor.external_data for tensor in model.graph.initializer),
+        data_files=(),
     )
 
 

@@ -122,6 +122,13 @@ def test_the_intervals_are_wilson_s(right, total):
     assert data.wilson(right, total) == pytest.approx(tuple(expected), abs=1e-12)
 
 
+def test_a_share_never_lies_outside_its_interval():
+    for total in range(1, 400):
+        for right in (0, 1, total - 1, total):
+            low, high = data.wilson(right, total)
+            assert 0 <= low <= right / total <= high <= 1, (right, total)
+
+
 def test_what_is_collected_is_what_the_logits_say(drawn):
     reference, judged = answers()
     found = data.read(drawn)

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Protocol, Tuple
 
 import numpy as np
 
+from ResNeSt import onnx_header
 from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.files import PathLike
 
@@ -87,6 +88,8 @@ def open_engine(
         raise PipelineError(f"{path}: no such model file")
     if path.suffix not in DEFAULT_RUNTIME:
         raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(DEFAULT_RUNTIME)}")
+    if path.suffix == ".onnx":
+        onnx_header.read(path)  # the runtimes would follow its data files anywhere
     if name == "null":
         from ResNeSt.engines.null import NullEngine
 

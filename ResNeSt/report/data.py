@@ -19,11 +19,12 @@ Z95 = 1.959963984540054  # of a standard normal distribution, 95 % lie within th
 
 
 def wilson(right: int, total: int) -> Tuple[float, float]:
-    """95 % interval of a share, from `right` of `total` (Wilson 1927, score interval)."""
+    """95 % interval of a share, from `right` of `total`, which lies in it (Wilson 1927, score interval)."""
     share, spread = right / total, Z95**2 / total
     centre = (share + spread / 2) / (1 + spread)
     half = Z95 * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The share itself is the bound at either end; rounding must not put it outside.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 @dataclasses.dataclass(frozen=True)
