@@ -1,41 +1,7 @@
-"""Stage 4, the score: a client's outputs and a label file -> top-1 and top-5."""
+"""Stage 4, the score: a client's outputs and a label file -> top-1 and top-5. ResNeSt.score does the work."""
 
-from __future__ import annotations
-
-import argparse
-
-from ResNeSt.errors import run
-from ResNeSt.files import write_json
-from ResNeSt.reports import add_allow_flags, figures, problem_lines, score_lines
-from ResNeSt.scoring import KINDS, score_summaries
-
-
-def main() -> int:
-    """Prints the score and every kind of problem; 1 where one of them was not allowed."""
-    options = _parser().parse_args()
-    result = score_summaries(options.result_path, options.gt_path)
-    problems = {kind: found for kind, found in result.problems.items() if found}
-    print("\n".join(score_lines(result.score, result.labelled) + problem_lines(problems, KINDS, options.allowed)))
-    if options.json:
-        sources = {"result_path": options.result_path, "gt_path": options.gt_path, "classes": result.classes}
-        write_json(options.json, {**sources, **figures(result.score, result.labelled, problems, options.allowed)})
-    return 1 if set(problems) - set(options.allowed) else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--result_path",
-        action="append",
-        required=True,
-        metavar="JSON",
-        help="the client's summary; once for every device that ran a part of the images",
-    )
-    parser.add_argument("--gt_path", required=True, metavar="FILE", help="labels, a line 'NAME CLASS' for every image")
-    parser.add_argument("--json", metavar="FILE", help="write the figures and all problems here as well")
-    add_allow_flags(parser, KINDS)
-    return parser
-
+from ResNeSt.commands.postprocess import main
+from ResNeSt.common.errors import run
 
 if __name__ == "__main__":
     run(main)

@@ -8,7 +8,7 @@ run_module() {
     local python="${PYTHON:-python3}"
     "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, ("numpy", "PIL", "tqdm"))))' || {
         echo "error: $python lacks numpy, pillow or tqdm; activate an environment that has them, such as $here/.venv," \
-            "or pip install -r requirements.txt (on an Ascend host: requirements-npu.txt)" >&2
+            "or pip install -r requirements.txt (on an Ascend host: requirements/npu.txt)" >&2
         exit 3
     }
     exec "$python" -m "$@"

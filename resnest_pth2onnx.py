@@ -1,70 +1,7 @@
-"""Stage 2: checkpoint -> ONNX."""
+"""Stage 2: checkpoint -> ONNX. `--help` lists the options; ResNeSt.export does the work."""
 
-from __future__ import annotations
-
-import argparse
-
-from ResNeSt.cards import Card, card, find_card, names
-from ResNeSt.checkpoint import fetch
-from ResNeSt.errors import ArgumentError, run
-from ResNeSt.export import FORMS, export
-from ResNeSt.files import write_json
-
-DEFAULT_MODEL = "resnest50"
-
-
-def main() -> None:
-    """Parses the command line, exports, prints what was written."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--source",
-        "--weights",
-        metavar="PTH",
-        help="checkpoint (.pth, .safetensors, .ckpt of MindSpore, .pdparams of Paddle), or 'auto': fetch the official",
-    )
-    parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
-    parser.add_argument(
-        "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}, or a card file"
-    )
-    parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
-    parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
-    parser.add_argument(
-        "--form", choices=list(FORMS), default="deploy", help="deploy: rewritten for speed [%(default)s]"
-    )
-    parser.add_argument(
-        "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
-    )
-    parser.add_argument("--json", metavar="FILE", help="write what was exported here as well")
-    options = parser.parse_args()
-    if options.untrained == (options.source is not None):
-        raise ArgumentError("give either --source or --untrained")
-
-    found = _card(options.source, options.model)
-    source = fetch(found) if options.source == "auto" else options.source
-    size = options.size or found.size
-    difference = export(found, source, options.target, size, options.opset, options.form)
-    print(
-        f"{options.target}: {found.name}, input N,3,{size},{size}, opset {options.opset}, {options.form} form, "
-        f"{'UNTRAINED random weights' if source is None else source}; "
-        f"differs from PyTorch by {difference:.1e} of the largest logit"
-    )
-    if options.json:
-        weights = None if source is None else str(source)
-        told = {"target": options.target, "model": found.name, "weights": weights, "size": size}
-        write_json(options.json, {**told, "opset": options.opset, "form": options.form, "difference": difference})
-
-
-def _card(source: str | None, model: str | None) -> Card:
-    """The card asked for; a file name that speaks of another one is refused, since some of them share all shapes."""
-    named = None if source in (None, "auto") else find_card(source)
-    if named is None or (model or "").endswith(".json"):
-        return card(model or DEFAULT_MODEL)
-    if model not in (None, named.name):
-        raise ArgumentError(
-            f"{source}: the file name says {named.name}, --model says {model}; rename the file or drop --model"
-        )
-    return named
-
+from ResNeSt.commands.export import main
+from ResNeSt.common.errors import run
 
 if __name__ == "__main__":
     run(main)

@@ -2,5 +2,5 @@
 # The whole pipeline, with its set-up: images -> tensors -> ONNX -> compiled models -> top-1. `bash run.sh --help` lists the
 # options; without any it runs on the bundled demo.
 . "$(dirname -- "${BASH_SOURCE[0]}")/env.sh"
-use_environment "$here/requirements.lock" "$here/requirements.txt" || exit
+use_environment "$here/requirements/lock.txt" "$here/requirements.txt" || exit
 exec python -m ResNeSt.pipeline "$@"

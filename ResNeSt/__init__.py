@@ -1,6 +1,6 @@
 """ResNeSt, offline: PyTorch checkpoint -> ONNX -> compiled model -> ImageNet score."""
 
-from ResNeSt import telemetry
+from ResNeSt.common import telemetry
 
 __version__ = "0.1.0"
 

@@ -8,26 +8,39 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import os
 import time
-from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from ResNeSt.batches import Batch, add_model_flags, image_format, logits_of, open_for_images
-from ResNeSt.engines import Engine
-from ResNeSt.errors import PipelineError, run
-from ResNeSt.files import sha256, stem, write_json
-from ResNeSt.journal import Journal
-from ResNeSt.labels import read_labels
-from ResNeSt.model_files import model_files
-from ResNeSt.parallel import Stopwatch, cores, in_parallel
-from ResNeSt.preprocess import find_images
-from ResNeSt.reports import add_allow_flags, figures, problem_lines, score_lines
-from ResNeSt.scoring import Prediction, Problems, Score, check_labels, count, top_k_predictions
-from ResNeSt.tensors import TensorFormat
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.errors import PipelineError, run
+from ResNeSt.common.files import PathLike, sha256, write_json
+from ResNeSt.common.journal import Journal
+from ResNeSt.common.parallel import Stopwatch, cores, in_parallel
+from ResNeSt.common.progress import Say, aloud, silent
+from ResNeSt.engines.engine import Engine
+from ResNeSt.engines.image_batches import (
+    ImageBatch,
+    ModelChoice,
+    add_model_flags,
+    image_format,
+    logits_of,
+    model_choice,
+    open_for_images,
+)
+from ResNeSt.images.listing import find_images
+from ResNeSt.labels.file import read_labels
+from ResNeSt.models.files import model_files
+from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
+from ResNeSt.score.ranking import top_k_predictions
+from ResNeSt.score.score import Prediction, Problems, Score, check_labels, count
+from ResNeSt.tensors.format import TensorFormat
 
 # What can be wrong with an image, in words for a report; the first two are found before anything runs.
 KINDS = {
@@ -55,100 +68,109 @@ class Watches(NamedTuple):
     ranking: Stopwatch
 
 
-def main() -> int:
-    """Runs the command line; 1 where an image has a problem that was not allowed."""
-    options = _parser().parse_args()
-    engine = open_for_images(options)
-    made = image_format(engine, options.model, options.arch)
-    truth = read_labels(options.labels)
-    images, problems = _join(find_images(options.images), truth, options)
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What a folder of images scored.
+
+    `score` counts the labelled images that have an answer, `labelled` those in the labels file; `problems` holds a line
+    for each that went wrong, by KINDS. `kept` images were answered by an earlier run, the others took `seconds`.
+    `model` is the file, `engine` names the runtime, `tensors` says what the images were turned into.
+    """
+
+    model: str
+    engine: str
+    batch: int
+    tensors: TensorFormat
+    score: Score
+    labelled: int
+    problems: Problems
+    images: int
+    kept: int
+    seconds: float
+
+
+def evaluate(
+    model: ModelChoice,
+    images: PathLike,
+    labels: PathLike,
+    predictions: PathLike | None = None,
+    allowed: Collection[str] = (),
+    say: Say = silent,
+) -> Evaluated:
+    """Scores the images of a folder, flat or with a sub-folder per class, against a labels file.
+
+    `predictions` takes a line of JSON per image, and lets a run that died go on where it stopped. `allowed` are the
+    KINDS "missing" and "extra" that do not end the run before it begins. `say` hears what is run and where its time
+    went. Raises PipelineError where images and labels do not fit, or a file is damaged, and what opening a model
+    raises.
+    """
+    engine = open_for_images(model)
+    tensor_format = image_format(engine, model)
+    truth = read_labels(labels)
+    chosen, problems = _join(images, labels, truth, allowed)
     # The run of nothing is a warm-up, too.
-    check_labels(truth, engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1], options.labels)
-    print(f"{options.model}: {engine.title}, batch {engine.input.shape[0]}, {made}; {len(images)} images", flush=True)
-    score = _run(engine, made, images, truth, problems, options)
-    found = {kind: names for kind, names in problems.items() if names}
-    print("\n".join(score_lines(score, len(truth)) + problem_lines(found, KINDS, options.allowed)))
-    if options.json:
-        sources = {"model": options.model, "images": options.images, "labels": options.labels, "tensors": str(made)}
-        write_json(options.json, {**sources, **figures(score, len(truth), found, options.allowed)})
-    return 1 if set(found) - set(options.allowed) else 0
+    check_labels(truth, engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1], labels)
+    batch = engine.input.shape[0]
+    say(f"{model.file}: {engine.title}, batch {batch}, {tensor_format}; {len(chosen)} images")
+    workers = model.workers or cores()
+    watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
+    score, kept = Score(), 0
+    with _journal(predictions, lambda: _head(model, tensor_format, chosen, batch), batch) as journal:
+        for record in journal or ():
+            score += _tally([Outcome(**record)], truth, problems)
+            kept += 1
+        started = time.perf_counter()
+        outcomes = outcomes_of(engine, tensor_format, chosen[kept:], workers, watches)
+        for some in _recorded(outcomes, journal, kept, len(chosen)):
+            score += _tally(some, truth, problems)
+        seconds = time.perf_counter() - started
+    if kept:
+        say(f"{kept} images were done by an earlier run")
+    say(_speed_line(len(chosen) - kept, seconds, watches, workers))
+    return Evaluated(
+        model=os.fspath(model.file),
+        engine=engine.title,
+        batch=batch,
+        tensors=tensor_format,
+        score=score,
+        labelled=len(truth),
+        problems={kind: cases for kind, cases in problems.items() if cases},
+        images=len(chosen),
+        kept=kept,
+        seconds=seconds,
+    )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ResNeSt.evaluate", description=__doc__)
-    add_model_flags(parser)
-    parser.add_argument("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
-    parser.add_argument("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")
-    parser.add_argument("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
-    parser.add_argument("--json", metavar="FILE", help="write the figures and all problems here as well")
-    add_allow_flags(parser, KINDS)
-    return parser
-
-
-def _join(images: List[str], truth: Dict[str, int], options: argparse.Namespace) -> Tuple[List[str], Problems]:
+def _join(
+    folder: PathLike, labels: PathLike, truth: dict[str, int], allowed: Collection[str]
+) -> tuple[list[str], Problems]:
     """The images that have a label, and what is missing or extra; raises PipelineError where that is not allowed."""
+    images = find_images(folder)
     problems: Problems = {kind: [] for kind in KINDS}
     labelled = [image for image in images if stem(image) in truth]
     problems["extra"] = [image for image in images if stem(image) not in truth]
     if len(labelled) < len(truth):
         problems["missing"] = sorted(truth.keys() - {stem(image) for image in labelled})
     for kind in ("missing", "extra"):
-        if not labelled or (problems[kind] and kind not in options.allowed):
+        if not labelled or (problems[kind] and kind not in allowed):
             raise PipelineError(
-                f"{options.images}: {len(problems[kind])} {KINDS[kind]} (labels: {options.labels}), such as "
+                f"{folder}: {len(problems[kind])} {KINDS[kind]} (labels: {labels}), such as "
                 f"{problems[kind][0]}; complete them, or leave these out with --allow-{kind}"
             )
     return labelled, problems
 
 
-def _run(
-    engine: Engine,
-    made: TensorFormat,
-    images: Sequence[str],
-    truth: Dict[str, int],
-    problems: Problems,
-    options: argparse.Namespace,
-) -> Score:
-    """Evaluates what an earlier run has not; adds to `problems`, prints where the time went."""
-    workers = options.workers or cores()
-    watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
-    score = Score()
-    with _journal(options, made, images, engine.input.shape[0]) as journal:
-        done = 0
-        for record in journal or ():
-            score += _tally([Outcome(**record)], truth, problems)
-            done += 1
-        started = time.perf_counter()
-        bar = tqdm(total=len(images), initial=done, unit="img", desc="evaluate", disable=None)
-        for outcomes in evaluate(engine, made, images[done:], workers, watches):
-            score += _tally(outcomes, truth, problems)
-            if journal:
-                journal.write([outcome._asdict() for outcome in outcomes])
-            bar.update(len(outcomes))
-        bar.close()
-        seconds = time.perf_counter() - started
-        if journal:
-            journal.finish()
-    if done:
-        print(f"{done} images were done by an earlier run")
-    print(_speed_line(len(images) - done, seconds, watches, workers))
-    return score
-
-
-def evaluate(
-    engine: Engine, made: TensorFormat, images: Sequence[str], workers: int, watches: Watches
-) -> Iterator[List[Outcome]]:
-    """Outcomes of `images`, in their order, a list per batch.
-
-    `made` says what the images are turned into, `workers` how many threads decode.
-    """
-    inferred = logits_of(engine, made, images, workers, watches.decoding, watches.inference)
+def outcomes_of(
+    engine: Engine, tensor_format: TensorFormat, images: Sequence[str], workers: int, watches: Watches
+) -> Iterator[list[Outcome]]:
+    """Outcomes of `images`, in their order, a list per batch; `workers` threads decode."""
+    inferred = logits_of(engine, tensor_format, images, workers, watches.decoding, watches.inference)
     # One batch may wait to be ranked while the next one runs.
     for _, outcomes in in_parallel(watches.ranking.timed(_rank), inferred, workers=1, ahead=1):
         yield outcomes
 
 
-def _rank(inferred: Tuple[Batch, np.ndarray]) -> List[Outcome]:
+def _rank(inferred: tuple[ImageBatch, np.ndarray]) -> list[Outcome]:
     batch, logits = inferred
     outcomes = []
     for image, reason, row in zip(batch.images, batch.reasons, logits):
@@ -162,7 +184,21 @@ def _rank(inferred: Tuple[Batch, np.ndarray]) -> List[Outcome]:
     return outcomes
 
 
-def _tally(outcomes: Sequence[Outcome], truth: Dict[str, int], problems: Problems) -> Score:
+def _recorded(
+    outcomes: Iterable[list[Outcome]], journal: Journal | None, kept: int, images: int
+) -> Iterator[list[Outcome]]:
+    """The outcomes as they come, each written to the journal, which gets its name at the end."""
+    with tqdm(total=images, initial=kept, unit="img", desc="evaluate", disable=None) as bar:
+        for some in outcomes:
+            yield some
+            if journal:
+                journal.write([outcome._asdict() for outcome in some])
+            bar.update(len(some))
+    if journal:
+        journal.finish()
+
+
+def _tally(outcomes: Sequence[Outcome], truth: dict[str, int], problems: Problems) -> Score:
     """The score of those that have one; the others go to `problems`."""
     for outcome in outcomes:
         if outcome.problem:
@@ -172,24 +208,22 @@ def _tally(outcomes: Sequence[Outcome], truth: Dict[str, int], problems: Problem
 
 
 def _journal(
-    options: argparse.Namespace, made: TensorFormat, images: Sequence[str], batch: int
-) -> ContextManager[Optional[Journal]]:
-    if not options.predictions:
-        return contextlib.nullcontext()
-    return Journal(options.predictions, _head(options, made, images, batch), batch)
+    path: PathLike | None, head: Callable[[], dict[str, Any]], batch: int
+) -> contextlib.AbstractContextManager[Journal | None]:
+    return Journal(path, head(), batch) if path else contextlib.nullcontext()
 
 
-def _head(options: argparse.Namespace, made: TensorFormat, images: Sequence[str], batch: int) -> Dict[str, Any]:
+def _head(model: ModelChoice, tensor_format: TensorFormat, images: Sequence[str], batch: int) -> dict[str, Any]:
     """All that the predictions depend on."""
     names_and_times = hashlib.sha256()
     for image in images:
-        found = os.stat(image)
-        names_and_times.update(os.fsencode(f"{os.path.basename(image)}\0{found.st_size} {found.st_mtime_ns}\0"))
+        status = os.stat(image)
+        names_and_times.update(os.fsencode(f"{os.path.basename(image)}\0{status.st_size} {status.st_mtime_ns}\0"))
     return {
-        "model": {file.name: sha256(file) for file in model_files(options.model)},
-        "engine": options.engine,
+        "model": {file.name: sha256(file) for file in model_files(model.file)},
+        "engine": model.engine,
         "batch": batch,
-        "tensors": str(made),
+        "tensors": str(tensor_format),
         "images": len(images),
         "files": names_and_times.hexdigest(),
     }
@@ -205,6 +239,32 @@ def _speed_line(images: int, seconds: float, watches: Watches, workers: int) -> 
     return (
         f"{images} images in {seconds:.1f} s, {images / seconds:.1f} img/s; waited: {waited} of the time; {bound}-bound"
     )
+
+
+def main() -> int:
+    """Runs the command line; 1 where an image has a problem that was not allowed."""
+    options = _parser().parse_args()
+    evaluated = evaluate(
+        model_choice(options), options.images, options.labels, options.predictions, options.allowed, aloud
+    )
+    score, labelled, problems = evaluated.score, evaluated.labelled, evaluated.problems
+    print("\n".join(score_lines(score, labelled) + problem_lines(problems, KINDS, options.allowed)))
+    if options.json:
+        tensors = str(evaluated.tensors)
+        sources = {"model": options.model, "images": options.images, "labels": options.labels, "tensors": tensors}
+        write_json(options.json, {**sources, **figures(score, labelled, problems, options.allowed)})
+    return 1 if set(problems) - set(options.allowed) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ResNeSt.evaluate", description=__doc__)
+    add_model_flags(parser)
+    parser.add_argument("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
+    parser.add_argument("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")
+    parser.add_argument("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
+    parser.add_argument("--json", metavar="FILE", help="write the figures and all problems here as well")
+    add_allow_flags(parser, KINDS)
+    return parser
 
 
 if __name__ == "__main__":

@@ -13,26 +13,36 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt import chips, metadata, onnx_header
-from ResNeSt.agreement import Agreement, Tolerance
-from ResNeSt.arguments import positive
-from ResNeSt.bench import about, environment
-from ResNeSt.cards import Card, card
-from ResNeSt.checkpoint import fetch
-from ResNeSt.client import read_summary, run_client
-from ResNeSt.compare import compare
-from ResNeSt.convert import parse_batches
-from ResNeSt.errors import ArgumentError, PipelineError, run
-from ResNeSt.files import read_json, sha256, write_json
-from ResNeSt.labels import check_names, read_labels
-from ResNeSt.preprocess import find_images
-from ResNeSt.processes import spend
+from ResNeSt.common.arguments import positive
+from ResNeSt.common.errors import ArgumentError, PipelineError, run
+from ResNeSt.common.files import read_json, sha256, write_json
+from ResNeSt.common.progress import Say, aloud, silent
+from ResNeSt.common.tables import table
+from ResNeSt.common.timed_process import spend
+from ResNeSt.compare.agreement import Agreement, Tolerance
+from ResNeSt.compare.pairs import compare
+from ResNeSt.convert import chips
+from ResNeSt.convert.targets import parse_batches
+from ResNeSt.images.listing import find_images
+from ResNeSt.infer.client import run_client
+from ResNeSt.labels.file import check_names, read_labels
+from ResNeSt.models import model_info, onnx_file
+from ResNeSt.models.cards import Card, card
+from ResNeSt.models.download import fetch
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import REPORTS, draw_where_possible
-from ResNeSt.scoring import Result, Score, score_summary
-from ResNeSt.tables import table
+from ResNeSt.report.machine import about, environment
+from ResNeSt.score.outputs import read_summary
+from ResNeSt.score.score import Result, Score, score_summary
 
 PROJECT = Path(__file__).resolve().parent.parent
+# The scripts that are run, and what they are called where the package alone is installed: `resnest COMMAND`.
+SCRIPTS = {
+    "resnest_preprocess.py": "preprocess",
+    "resnest_pth2onnx.py": "export",
+    "convert.sh": "convert",
+    "bench.sh": "bench",
+}
 DEMO = Path(os.path.relpath(PROJECT / "demo"))  # as short as can be, since commands with it are printed
 
 DEMO_MODEL = "resnest_demo"
@@ -43,7 +53,7 @@ REDUCED = Tolerance(agreement=0.95)
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class RunPlan:
     """What is run on what; `folder` takes every file that is made; `model` is what the scripts call the card."""
 
     card: Card
@@ -108,172 +118,124 @@ class Stage(NamedTuple):
     @property
     def complaint(self) -> str | None:
         """Why the run must not go on, or None."""
-        found = self.tolerance.complaint(self.agreement)
-        if found is None:
+        complaint = self.tolerance.complaint(self.agreement)
+        if complaint is None:
             return None
         return (
-            f"{self.name}, batch {self.batch}, compared with PyTorch: {found}; to dig further run: "
+            f"{self.name}, batch {self.batch}, compared with PyTorch: {complaint}; to dig further run: "
             f"{shlex.join(['python', '-m', 'ResNeSt.compare', *self.closer])}"
         )
 
 
-def main() -> None:
-    """Command line of run.sh."""
-    job = _job(_parser().parse_args())
-    job.folder.mkdir(parents=True, exist_ok=True)
+def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
+    """Runs all four stages by the commands that a user would type, and writes summary.json and report.json.
+
+    Returns PyTorch's row, the ONNX files' and, if none of these is out of tolerance, one for each batch size compiled.
+    `say` hears the commands; what they print goes to stdout. Raises PipelineError where one of them fails.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
     for name in ("summary.json", *REPORTS):  # of an earlier run
-        (job.folder / name).unlink(missing_ok=True)
-    steps = [*_preprocess(job), *_export(job), *_convert(job)]
-    stages = _run_uncompiled(job, steps)
+        (plan.folder / name).unlink(missing_ok=True)
+    steps = [*_preprocess(plan, say), *_export(plan, say), *_convert(plan, say)]
+    stages = _run_uncompiled(plan, steps, say)
     if not any(stage.complaint for stage in stages):
-        stages += _run_compiled(job, steps)
-    _write(job, stages)
-    print(f"\n{_table(stages)}\n")
-    print(
-        f"{job.card.name} on {stages[0].agreement.images} images, chip {job.chip}; written to {job.folder}/summary.json"
-    )
-    data.write(job.folder, _report(job, stages, steps))
-    draw_where_possible(job.folder)
-    for complaint in filter(None, (stage.complaint for stage in stages)):
-        raise PipelineError(complaint)
+        stages += _run_compiled(plan, steps, say)
+    _write(plan, stages)
+    data.write(plan.folder, _report(plan, stages, steps))
+    return stages
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
-    parser.add_argument("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
-    parser.add_argument("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
-    parser.add_argument(
-        "--chip",
-        default="cpu",
-        help="cpu, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
-    )
-    parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
-    parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
-    parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
-    return parser
+def _preprocess(plan: RunPlan, say: Say) -> list[data.Step]:
+    return [_command(say, "preprocess", "resnest_preprocess.py", plan.images, plan.tensors, "--model", plan.model)]
 
 
-def _job(options: argparse.Namespace) -> Job:
-    if (options.images is None) != (options.labels is None):
-        raise ArgumentError("give both --images and --labels, or neither for the bundled demo")
-    demo = options.images is None
-    model = options.model or (DEMO_MODEL if demo else "resnest50")
-    found = card(model)
-    if demo and model != DEMO_MODEL:
-        raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
-    folder = options.work or Path("work") / found.name
-    chip = chips.resolve(options.chip)
-    precision, batches = chips.precision(options.precision, chip), parse_batches(options.batch)
-    images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
-    check_names(labels, read_labels(labels), images, find_images(images))
-    return Job(
-        card=found,
-        model=model,
-        weights=_weights(found, options.weights, folder),
-        images=images,
-        labels=labels,
-        chip=chip,
-        precision=precision,
-        batches=batches,
-        loop=options.loop,
-        folder=folder,
-    )
-
-
-def _weights(found: Card, given: str, folder: Path) -> Path:
-    if given != "auto":
-        return Path(given)
-    if found == card(DEMO_MODEL):
-        return DEMO / f"{found.name}-{found.sha256}.pth"
-    folder.mkdir(parents=True, exist_ok=True)
-    return fetch(found, folder)
-
-
-def _preprocess(job: Job) -> list[data.Step]:
-    return [_command("preprocess", "resnest_preprocess.py", job.images, job.tensors, "--model", job.model)]
-
-
-def _export(job: Job) -> list[data.Step]:
-    if _is_exported(job):
+def _export(plan: RunPlan, say: Say) -> list[data.Step]:
+    if _is_exported(plan):
         return []
-    flags = [f"--source={job.weights}", f"--target={job.onnx}", f"--model={job.model}"]
-    return [_command("export", "resnest_pth2onnx.py", *flags)]
+    flags = [f"--source={plan.weights}", f"--target={plan.onnx}", f"--model={plan.model}"]
+    return [_command(say, "export", "resnest_pth2onnx.py", *flags)]
 
 
-def _is_exported(job: Job) -> bool:
+def _is_exported(plan: RunPlan) -> bool:
     """Whether the ONNX file says that it was made of these very weights and of this card."""
-    if not job.onnx.is_file() or not job.weights.is_file():
+    if not plan.weights.is_file():
         return False
-    made_of = metadata.of_onnx(onnx_header.read(job.onnx).metadata)
-    weights = made_of.get("weights", "")
-    asked = {"class_names": None, **metadata.describe(job.card, job.card.size, weights)}
-    same = all(made_of.get(key) == value for key, value in asked.items())
-    return same and weights.endswith(f"sha256:{sha256(job.weights)}")
+    weights = f"{plan.weights.name} sha256:{sha256(plan.weights)}"
+    info = {"class_names": None, **model_info.describe(plan.card, plan.card.size, weights)}
+    return onnx_file.holds(plan.onnx, {f"{model_info.SECTION}.{key}": value for key, value in info.items()})
 
 
-def _convert(job: Job) -> list[data.Step]:
-    flags = [f"--onnx={job.onnx}", f"--output-dir={job.folder}"]
-    if job.precision != chips.precision(None, job.chip):
-        flags.append(f"--precision={job.precision}")
-    if job.precision == "int8":
-        flags.append(f"--calibration={job.tensors}")
-    return [_command("convert", "convert.sh", ",".join(map(str, job.batches)), job.chip, *flags)]
+def _convert(plan: RunPlan, say: Say) -> list[data.Step]:
+    flags = [f"--onnx={plan.onnx}", f"--output-dir={plan.folder}"]
+    if plan.precision != chips.precision(None, plan.chip):
+        flags.append(f"--precision={plan.precision}")
+    if plan.precision == "int8":
+        flags.append(f"--calibration={plan.tensors}")
+    return [_command(say, "convert", "convert.sh", ",".join(map(str, plan.batches)), plan.chip, *flags)]
 
 
-def _run_uncompiled(job: Job, steps: list[data.Step]) -> list[Stage]:
+def _run_uncompiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Stage]:
     """Runs checkpoint and ONNX files, each judged by PyTorch's outputs; a closer look is at it and the one before.
 
     What they spend goes to `steps`.
     """
-    batch = max(job.batches)
-    models = {"PyTorch": job.weights, "ONNX": job.onnx, "simplified ONNX": job.simplified}
+    batch = max(plan.batches)
+    models = {"PyTorch": plan.weights, "ONNX": plan.onnx, "simplified ONNX": plan.simplified}
     rows = []
-    before = job.weights
+    before = plan.weights
     for number, (name, model) in enumerate(models.items()):
-        print(f"running {model} on {job.tensors}", flush=True)
-        flags = [f"--input={job.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
-        architecture = [f"--arch={job.model}"] if model == job.weights else []
-        (summary,), spent = run_client(model, job.results, f"stage{number}", *flags, *architecture)
+        say(f"running {model} on {plan.tensors}")
+        flags = [f"--input={plan.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
+        architecture = [f"--arch={plan.model}"] if model == plan.weights else []
+        (summary,), spent = run_client(model, plan.results, f"stage{number}", *flags, *architecture)
         steps.append(data.Step(name, spent.seconds, spent.peak_bytes))
-        look = ["--layers", str(before), str(model), f"--input={job.tensors}", f"--arch={job.model}"]
-        rows.append(_stage(name, batch, summary, job, FP32, look))
+        look = ["--layers", str(before), str(model), f"--input={plan.tensors}", f"--arch={plan.model}"]
+        rows.append(_stage(name, batch, summary, plan, FP32, look))
         before = model
     return rows
 
 
-def _run_compiled(job: Job, steps: list[data.Step]) -> list[Stage]:
+def _run_compiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Stage]:
     """bench.sh, its outputs judged by PyTorch's; a closer look is at them and those of what was compiled."""
-    batches = ",".join(map(str, job.batches))
-    flags = [f"--input={job.tensors}", f"--labels={job.labels}", f"--loop={job.loop}", f"--output-dir={job.results}"]
+    batches = ",".join(map(str, plan.batches))
+    flags = [
+        f"--input={plan.tensors}",
+        f"--labels={plan.labels}",
+        f"--loop={plan.loop}",
+        f"--output-dir={plan.results}",
+    ]
     flags.append("--no-report")  # what it would say is in ours
-    steps.append(_command("bench", "bench.sh", batches, job.chip, f"--model={job.folder / job.card.name}", *flags))
-    speeds = {row["batch"]: row["images_per_second"] for row in read_json(job.results / "bench.json")["rows"]}
-    tolerance = FP32 if job.precision == "fp32" else REDUCED
+    steps.append(
+        _command(say, "bench", "bench.sh", batches, plan.chip, f"--model={plan.folder / plan.card.name}", *flags)
+    )
+    speeds = {row["batch"]: row["images_per_second"] for row in read_json(plan.results / "bench.json")["rows"]}
+    tolerance = FP32 if plan.precision == "fp32" else REDUCED
     stages = []
-    for batch in job.batches:
-        summary = job.results / f"result_bs{batch}_summary.json"
-        look = [str(job.results / "stage2_summary.json"), str(summary), *tolerance.flags()]
-        stages.append(_stage("compiled", batch, summary, job, tolerance, look))
+    for batch in plan.batches:
+        summary = plan.results / f"result_bs{batch}_summary.json"
+        look = [str(plan.results / "stage2_summary.json"), str(summary), *tolerance.flags()]
+        stages.append(_stage("compiled", batch, summary, plan, tolerance, look))
     return [stage._replace(images_per_second=speeds[stage.batch]) for stage in stages]
 
 
-def _stage(name: str, batch: int, summary: Path, job: Job, tolerance: Tolerance, closer: list[str]) -> Stage:
-    result = score_summary(summary, job.labels)
+def _stage(name: str, batch: int, summary: Path, plan: RunPlan, tolerance: Tolerance, closer: list[str]) -> Stage:
+    result = score_summary(summary, plan.labels)
     throughput = read_summary(summary)["throughput"]
-    found = compare(job.results / "stage0_summary.json", summary)
-    return Stage(name, batch, result, summary, found, throughput, tolerance, closer)
+    agreement = compare(plan.results / "stage0_summary.json", summary)
+    return Stage(name, batch, result, summary, agreement, throughput, tolerance, closer)
 
 
-def _command(step: str, *arguments: str | Path) -> data.Step:
-    """Runs one of the project's scripts as a user would; returns what it spent. Ends the run where it fails."""
+def _command(say: Say, step: str, *arguments: str | Path) -> data.Step:
+    """Runs one of SCRIPTS as a user would; returns what it spent. Raises PipelineError where it fails."""
     name, *rest = map(str, arguments)
-    print(f"\n$ {shlex.join(['bash' if name.endswith('.sh') else 'python', name, *rest])}", flush=True)
-    interpreter = "bash" if name.endswith(".sh") else sys.executable
+    if (PROJECT / name).is_file():
+        shown = ["bash" if name.endswith(".sh") else "python", name]
+        command = ["bash" if name.endswith(".sh") else sys.executable, str(PROJECT / name)]
+    else:
+        shown, command = ["resnest", SCRIPTS[name]], [sys.executable, "-m", "ResNeSt", SCRIPTS[name]]
+    say(f"\n$ {shlex.join([*shown, *rest])}")
     # The scripts take the Python of this process, too, and not one that only served to make the environment.
-    spent = spend([interpreter, str(PROJECT / name), *rest], env={**os.environ, "PYTHON": sys.executable})
+    spent = spend([*command, *rest], env={**os.environ, "PYTHON": sys.executable})
     if spent.code:
         raise PipelineError(
             f"{name} ended with exit code {spent.code}; the command is above, run it alone to look closer"
@@ -298,24 +260,20 @@ def _table(stages: list[Stage]) -> str:
     return table(head, rows)
 
 
-def _report(job: Job, stages: list[Stage], steps: list[data.Step]) -> data.Report:
-    speeds = data.read(job.results).speeds if stages[-1].name == "compiled" else []
-    files = {"weights": str(job.weights), "pictures": str(job.images), "labels": str(job.labels)}
-    return data.Report(
-        model=job.card.name,
-        size=job.card.size,
-        about={**files, "precision": job.precision, **about(job.chip)},
-        loop=job.loop,
-        images=str(job.images),
-        class_names=list(job.card.class_names) if job.card.class_names else None,
-        published=job.card.own,
-        speeds=speeds,
-        steps=steps,
-        **collect.of_stages([stage.judged for stage in stages]),
+def _report(plan: RunPlan, stages: list[Stage], steps: list[data.Step]) -> data.Report:
+    files = {"weights": str(plan.weights), "pictures": str(plan.images), "labels": str(plan.labels)}
+    return collect.report(
+        collect.of_card(plan.card),
+        {**files, "precision": plan.precision, **about(plan.chip)},
+        [stage.judged for stage in stages],
+        data.read(plan.results).speeds if stages[-1].name == "compiled" else [],
+        steps,
+        plan.loop,
+        plan.images,
     )
 
 
-def _write(job: Job, stages: list[Stage]) -> None:
+def _write(plan: RunPlan, stages: list[Stage]) -> None:
     rows = [
         {
             "stage": stage.name,
@@ -326,8 +284,81 @@ def _write(job: Job, stages: list[Stage]) -> None:
         }
         for stage in stages
     ]
-    made_of = {"model": job.card.name, "weights": str(job.weights), "images": str(job.images), **environment(job.chip)}
-    write_json(job.folder / "summary.json", {**made_of, "stages": rows})
+    made_of = {
+        "model": plan.card.name,
+        "weights": str(plan.weights),
+        "images": str(plan.images),
+        **environment(plan.chip),
+    }
+    write_json(plan.folder / "summary.json", {**made_of, "stages": rows})
+
+
+def main() -> None:
+    """Command line of run.sh; raises PipelineError where a stage is out of tolerance."""
+    plan = _plan(_parser().parse_args())
+    stages = run_pipeline(plan, aloud)
+    print(f"\n{_table(stages)}\n")
+    images = stages[0].agreement.images
+    print(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.folder}/summary.json")
+    draw_where_possible(plan.folder)
+    for complaint in filter(None, (stage.complaint for stage in stages)):
+        raise PipelineError(complaint)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
+    parser.add_argument("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
+    parser.add_argument("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
+    parser.add_argument(
+        "--chip",
+        default="cpu",
+        help="cpu, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
+    )
+    parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
+    parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
+    parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> RunPlan:
+    if (options.images is None) != (options.labels is None):
+        raise ArgumentError("give both --images and --labels, or neither for the bundled demo")
+    demo = options.images is None
+    if demo and not DEMO.is_dir():
+        raise ArgumentError(f"{DEMO}: the demo is not installed, it lies in the project's folder; name yours: --images")
+    model = options.model or (DEMO_MODEL if demo else "resnest50")
+    model_card = card(model)
+    if demo and model != DEMO_MODEL:
+        raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
+    folder = options.work or Path("work") / model_card.name
+    chip = chips.resolve(options.chip)
+    precision, batches = chips.precision(options.precision, chip), parse_batches(options.batch)
+    images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
+    check_names(labels, read_labels(labels), images, find_images(images))
+    return RunPlan(
+        card=model_card,
+        model=model,
+        weights=_weights(model_card, options.weights, folder),
+        images=images,
+        labels=labels,
+        chip=chip,
+        precision=precision,
+        batches=batches,
+        loop=options.loop,
+        folder=folder,
+    )
+
+
+def _weights(model_card: Card, given: str, folder: Path) -> Path:
+    if given != "auto":
+        return Path(given)
+    if model_card == card(DEMO_MODEL):
+        return DEMO / f"{model_card.name}-{model_card.sha256}.pth"
+    folder.mkdir(parents=True, exist_ok=True)
+    return fetch(model_card, folder)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,29 @@ import io
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, TextIO, Tuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, NamedTuple, TextIO
 
 import numpy as np
 
-from ResNeSt.arguments import positive
-from ResNeSt.batches import FREE_BATCH, add_model_flags, image_format, logits_of, open_for_images
-from ResNeSt.class_names import ClassName, names_of
-from ResNeSt.engines import Engine
-from ResNeSt.errors import PipelineError, run
-from ResNeSt.parallel import Stopwatch, cores
-from ResNeSt.preprocess import list_images
-from ResNeSt.scoring import softmax, top_k_predictions
+from ResNeSt.common.arguments import positive
+from ResNeSt.common.errors import PipelineError, run
+from ResNeSt.common.files import PathLike
+from ResNeSt.common.parallel import Stopwatch, cores
+from ResNeSt.engines.engine import Engine
+from ResNeSt.engines.image_batches import (
+    FREE_BATCH,
+    ImageBatch,
+    ModelChoice,
+    add_model_flags,
+    image_format,
+    logits_of,
+    model_choice,
+    open_for_images,
+)
+from ResNeSt.images.listing import list_images
+from ResNeSt.labels.class_names import ClassName, names_of
+from ResNeSt.score.ranking import softmax, top_k_predictions
 
 
 class Guess(NamedTuple):
@@ -42,13 +53,103 @@ class Answer(NamedTuple):
     reason: str = ""
 
 
+def predict(model: ModelChoice, images: Sequence[str], top: int = 5, names: PathLike | None = None) -> Iterator[Answer]:
+    """The `top` most probable classes of each of `images`, image files, in their order; one that fails says why.
+
+    `names` is a file with a class name a line; without it the model's own are taken, or ImageNet's for 1,000 classes.
+    Raises PipelineError where the names are not as many as the classes, and what opening a model raises.
+    """
+    engine = open_for_images(model, min(len(images), FREE_BATCH))
+    tensor_format = image_format(engine, model)
+    inferred = logits_of(engine, tensor_format, images, model.workers or cores(), Stopwatch(), Stopwatch())
+    return _answers(inferred, engine, top, names)
+
+
+def _answers(
+    inferred: Iterator[tuple[ImageBatch, np.ndarray]], engine: Engine, top: int, names: PathLike | None
+) -> Iterator[Answer]:
+    classes: list[ClassName] = []
+    for batch, logits in inferred:
+        classes = classes or names_of(engine.info, logits.shape[1], names)
+        for image, reason, row in zip(batch.images, batch.reasons, logits):
+            if reason is None and not np.isfinite(row).all():
+                reason = f"{image}: the model gives NaN or infinity for it; check the model"
+            yield Answer(image, (), reason) if reason is not None else Answer(image, _guesses(row, classes, top))
+
+
+def _guesses(logits: np.ndarray, names: Sequence[ClassName], top: int) -> list[Guess]:
+    probabilities = softmax(logits)
+    labels = top_k_predictions(logits[None], top)[0].tolist()
+    return [Guess(label, float(probabilities[label]), *names[label]) for label in labels]
+
+
+def _print_text(answers: Iterator[Answer], out: TextIO) -> list[Answer]:
+    failed = []
+    for answer in answers:
+        if answer.reason:
+            failed.append(answer)
+            continue
+        print(answer.image, file=out)
+        for guess in answer.guesses:
+            words = [f"{100 * guess.probability:6.2f} %", f"{guess.label:4}", guess.synset, guess.name]
+            print("  " + "  ".join(filter(None, words)), file=out, flush=True)
+    return failed
+
+
+def _print_json(answers: Iterator[Answer], out: TextIO) -> list[Answer]:
+    collected = list(answers)
+    json.dump([_plain(answer) for answer in collected], out, indent=1)
+    print(file=out)
+    return [answer for answer in collected if answer.reason]
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    if answer.reason:
+        return {"image": answer.image, "error": answer.reason}
+    return {
+        "image": answer.image,
+        "predictions": [
+            {
+                "class": guess.label,
+                "probability": guess.probability,
+                "synset": guess.synset or None,
+                "name": guess.name or None,
+            }
+            for guess in answer.guesses
+        ],
+    }
+
+
+def _print_csv(answers: Iterator[Answer], out: TextIO) -> list[Answer]:
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("image", "rank", "class", "probability", "synset", "name"))
+    failed = []
+    for answer in answers:
+        writer.writerows(_rows(answer))
+        if answer.reason:
+            failed.append(answer)
+    return failed
+
+
+def _rows(answer: Answer) -> Iterator[tuple[Any, ...]]:
+    for rank, guess in enumerate(answer.guesses, start=1):
+        yield answer.image, rank, guess.label, f"{guess.probability:.6f}", guess.synset, guess.name
+
+
+FORMATS: dict[str, Callable[[Iterator[Answer], TextIO], list[Answer]]] = {
+    "text": _print_text,
+    "json": _print_json,
+    "csv": _print_csv,
+}
+
+
 def main() -> int:
     """Runs the command line; 1 where an image has no answer."""
     options = _parser().parse_args()
     images = list(_images(options.images))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no text
-    answers = predict(open_for_images(options, min(len(images), FREE_BATCH)), images, options)
+    answers = predict(model_choice(options), images, options.top, options.names)
     failed = FORMATS[options.format](answers, sys.stdout)
     for answer in failed:
         print(f"error: {answer.reason}", file=sys.stderr)
@@ -74,83 +175,6 @@ def _images(given: Sequence[str]) -> Iterator[str]:
         else:
             raise PipelineError(f"{path}: no such image file or folder")
 
-
-def predict(engine: Engine, images: Sequence[str], options: argparse.Namespace) -> Iterator[Answer]:
-    """Answers for `images`, in their order."""
-    made = image_format(engine, options.model, options.arch)
-    names: List[ClassName] = []
-    for batch, logits in logits_of(engine, made, images, options.workers or cores(), Stopwatch(), Stopwatch()):
-        names = names or names_of(engine.info, logits.shape[1], options.names)
-        for image, reason, row in zip(batch.images, batch.reasons, logits):
-            if reason is None and not np.isfinite(row).all():
-                reason = f"{image}: the model gives NaN or infinity for it; check the model"
-            yield Answer(image, (), reason) if reason is not None else Answer(image, _guesses(row, names, options.top))
-
-
-def _guesses(logits: np.ndarray, names: Sequence[ClassName], top: int) -> List[Guess]:
-    probabilities = softmax(logits)
-    labels = top_k_predictions(logits[None], top)[0].tolist()
-    return [Guess(label, float(probabilities[label]), *names[label]) for label in labels]
-
-
-def _print_text(answers: Iterator[Answer], out: TextIO) -> List[Answer]:
-    failed = []
-    for answer in answers:
-        if answer.reason:
-            failed.append(answer)
-            continue
-        print(answer.image, file=out)
-        for guess in answer.guesses:
-            words = [f"{100 * guess.probability:6.2f} %", f"{guess.label:4}", guess.synset, guess.name]
-            print("  " + "  ".join(filter(None, words)), file=out, flush=True)
-    return failed
-
-
-def _print_json(answers: Iterator[Answer], out: TextIO) -> List[Answer]:
-    found = list(answers)
-    json.dump([_plain(answer) for answer in found], out, indent=1)
-    print(file=out)
-    return [answer for answer in found if answer.reason]
-
-
-def _plain(answer: Answer) -> Dict[str, Any]:
-    if answer.reason:
-        return {"image": answer.image, "error": answer.reason}
-    return {
-        "image": answer.image,
-        "predictions": [
-            {
-                "class": guess.label,
-                "probability": guess.probability,
-                "synset": guess.synset or None,
-                "name": guess.name or None,
-            }
-            for guess in answer.guesses
-        ],
-    }
-
-
-def _print_csv(answers: Iterator[Answer], out: TextIO) -> List[Answer]:
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("image", "rank", "class", "probability", "synset", "name"))
-    failed = []
-    for answer in answers:
-        writer.writerows(_rows(answer))
-        if answer.reason:
-            failed.append(answer)
-    return failed
-
-
-def _rows(answer: Answer) -> Iterator[Tuple[Any, ...]]:
-    for rank, guess in enumerate(answer.guesses, start=1):
-        yield answer.image, rank, guess.label, f"{guess.probability:.6f}", guess.synset, guess.name
-
-
-FORMATS: Dict[str, Callable[[Iterator[Answer], TextIO], List[Answer]]] = {
-    "text": _print_text,
-    "json": _print_json,
-    "csv": _print_csv,
-}
 
 if __name__ == "__main__":
     run(main)

@@ -7,9 +7,9 @@ import importlib
 from pathlib import Path
 
 from benchmarks.plots import draw
-from ResNeSt.arguments import positive
-from ResNeSt.errors import ArgumentError, PipelineError, run
-from ResNeSt.preprocess import find_images
+from ResNeSt.common.arguments import positive
+from ResNeSt.common.errors import ArgumentError, PipelineError, run
+from ResNeSt.images.listing import find_images
 
 PARTS = {
     "preprocessing": "stage 1 beside the sample's way, torchvision, OpenCV, DALI and decoding alone",

@@ -13,9 +13,9 @@ from benchmarks.end_to_end import repeat_images
 from benchmarks.inference import PRECISIONS, rate
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave, report, save
-from ResNeSt.cards import Card, card, names
-from ResNeSt.engines import open_engine
-from ResNeSt.preprocess import find_images
+from ResNeSt.engines.opening import open_engine
+from ResNeSt.images.listing import find_images
+from ResNeSt.models.cards import Card, card, names
 
 BATCH = 8
 IMAGES = 200
@@ -27,20 +27,22 @@ PEAKS = ("models-memory", ["peak MB", "input", *STAGES])
 def measure(images: Path, rounds: int) -> None:
     """Prints and writes both tables."""
     speeds, peaks = [], []
-    for found in (card(name) for name in names()):
-        if found.url:
+    for model_card in (card(name) for name in names()):
+        if model_card.url:
             with tempfile.TemporaryDirectory() as scratch:
-                memory, speed = _measure(found, images, Path(scratch), rounds)
-            speeds.append([found.name, str(found.size), *(f"{speed[precision]:.3g}" for precision in PRECISIONS)])
-            peaks.append([found.name, str(found.size), *(f"{memory[stage]:.0f}" for stage in STAGES)])
+                memory, speed = _measure(model_card, images, Path(scratch), rounds)
+            speeds.append(
+                [model_card.name, str(model_card.size), *(f"{speed[precision]:.3g}" for precision in PRECISIONS)]
+            )
+            peaks.append([model_card.name, str(model_card.size), *(f"{memory[stage]:.0f}" for stage in STAGES)])
             save(*SPEEDS, speeds)
             save(*PEAKS, peaks)
-            print(f"{found.name}: measured", flush=True)
+            print(f"{model_card.name}: measured", flush=True)
     report(*SPEEDS, speeds)
     report(*PEAKS, peaks)
 
 
-def _measure(found: Card, images: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+def _measure(model_card: Card, images: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     """Peak megabytes by stage and images/s by precision."""
     few, labels = repeat_images(find_images(images), scratch / "few", IMAGES)
     tensors, onnx = scratch / "tensors", scratch / "m.onnx"
@@ -50,8 +52,8 @@ def _measure(found: Card, images: Path, scratch: Path, rounds: int) -> tuple[dic
     run_on = (f"--input={tensors}", f"--output={scratch}", "--output_dirname=result", "--outfmt=TXT")
     score = (f"--result_path={scratch / 'result_summary.json'}", f"--gt_path={labels}")
     spent = {
-        "preprocess": spend("resnest_preprocess.py", few, tensors, f"--model={found.name}"),
-        "export": spend("resnest_pth2onnx.py", "--untrained", f"--model={found.name}", f"--target={onnx}"),
+        "preprocess": spend("resnest_preprocess.py", few, tensors, f"--model={model_card.name}"),
+        "export": spend("resnest_pth2onnx.py", "--untrained", f"--model={model_card.name}", f"--target={onnx}"),
         "fp32": spend(*compile_, f"--output-dir={models['fp32'].parent}"),
         "bf16": spend(*compile_, f"--output-dir={models['bf16'].parent}", "--precision=bf16"),
         "int8": spend(*compile_, f"--output-dir={models['int8'].parent}", *int8),

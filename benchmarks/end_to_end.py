@@ -16,12 +16,13 @@ import numpy as np
 from benchmarks.models import compile_model, make_onnx, make_tensors
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave, repeated, report
-from ResNeSt.engines import Engine, open_engine
+from ResNeSt.common.parallel import Stopwatch, cores
+from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.null import NullEngine
-from ResNeSt.evaluate import Watches, evaluate
-from ResNeSt.metadata import tensor_format
-from ResNeSt.parallel import Stopwatch, cores
-from ResNeSt.preprocess import find_images
+from ResNeSt.engines.opening import open_engine
+from ResNeSt.evaluate import Watches, outcomes_of
+from ResNeSt.images.listing import find_images
+from ResNeSt.models.model_info import tensor_format
 
 IMAGES = 1000
 BATCH = 16
@@ -93,11 +94,12 @@ def _report_bound(engine: Engine, images: list[str], rounds: int) -> None:
 
 
 def _steady(engine: Engine, images: list[str]) -> Callable[[], float]:
-    made = tensor_format(engine.info, engine.input.shape, engine.input.dtype, "the model")
+    wanted = tensor_format(engine.info, engine.input.shape, engine.input.dtype, "the model")
 
     def measure() -> float:
+        watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
         started = time.perf_counter()
-        done = sum(map(len, evaluate(engine, made, images, cores(), Watches(Stopwatch(), Stopwatch(), Stopwatch()))))
+        done = sum(map(len, outcomes_of(engine, wanted, images, cores(), watches)))
         return done / (time.perf_counter() - started)
 
     return measure

@@ -17,12 +17,13 @@ import torch
 from benchmarks import matrix_product
 from benchmarks.models import MODEL, compile_model, make_onnx, make_tensors
 from benchmarks.rounds import interleave, repeated, report
-from ResNeSt import quantize
-from ResNeSt.engines import Engine, open_engine
-from ResNeSt.export import FORMS
-from ResNeSt.metadata import SECTION
+from ResNeSt.convert import calibration
+from ResNeSt.engines.engine import Engine
+from ResNeSt.engines.opening import open_engine
+from ResNeSt.export.to_onnx import FORMS
+from ResNeSt.models.model_info import SECTION
 from ResNeSt.models.resnest import create_model
-from ResNeSt.tensors import find_tensors, read_tensor
+from ResNeSt.tensors.folder import find_tensors, read_tensor
 
 PRECISIONS = ("fp32", "bf16", "int8")
 BATCHES = (1, 4, 8, 16)
@@ -53,7 +54,7 @@ def _quantize_by_nncf(folder: Path, tensors: Path) -> None:
     model = openvino.Core().read_model(folder / "m_sim.onnx")
     model.reshape([1, 3, MODEL.size, MODEL.size])
     shape = (3, MODEL.size, MODEL.size)
-    files = find_tensors(tensors)[: quantize.CALIBRATED]
+    files = find_tensors(tensors)[: calibration.CALIBRATED]
     images = nncf.Dataset(files, lambda file: read_tensor(file, shape, "float32")[None])
     quantized = nncf.quantize(model, images)
     quantized.set_rt_info("int8", [SECTION, "precision"])
@@ -96,13 +97,13 @@ def _torch(batch: int) -> Callable[[], float]:
 def _report_peaks(compiled: dict[str, dict[int, Path]], rounds: int) -> None:
     """Multiply-adds/s of the largest batch beside those of the best matrix product, in turns."""
     cost = multiply_adds() / 1e9
-    rows, found = [], {}
+    rows, rates = [], {}
     for precision, products in matrix_product.contenders().items():
         engine = open_engine(compiled[precision][BATCHES[-1]])
-        found = interleave({**products, "network": rate(engine)}, rounds)
-        reached, peak = cost * found.pop("network"), max(found.values())
-        rows.append([precision, *(f"{rate:.0f}" for rate in (*found.values(), reached)), f"{reached / peak:.2f}"])
-    products_head = [f"matrix product, {library}" for library in found]
+        rates = interleave({**products, "network": rate(engine)}, rounds)
+        reached, peak = cost * rates.pop("network"), max(rates.values())
+        rows.append([precision, *(f"{rate:.0f}" for rate in (*rates.values(), reached)), f"{reached / peak:.2f}"])
+    products_head = [f"matrix product, {library}" for library in rates]
     head = ["G multiply-adds/s", *products_head, f"this project, batch {BATCHES[-1]}", "of the best product"]
     report("matrix-product", head, rows)
 

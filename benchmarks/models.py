@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from ResNeSt import convert, simplify
-from ResNeSt.cards import card
-from ResNeSt.export import export
-from ResNeSt.preprocess import preprocess
-from ResNeSt.tensors import TensorFormat
+from ResNeSt.convert import simplify
+from ResNeSt.convert.conversion import Conversion, convert
+from ResNeSt.export.to_onnx import export
+from ResNeSt.images.preprocess import preprocess
+from ResNeSt.models.cards import card
+from ResNeSt.models.model_info import format_of
 
 MODEL = card("resnest50")
 
 
 def make_tensors(images: Path, target: Path) -> Path:
     """float32 tensors of stage 1."""
-    preprocess(images, target, TensorFormat(MODEL.recipe, MODEL.size, "float32", MODEL.mean, MODEL.std))
+    preprocess(images, target, format_of(MODEL, "float32"))
     return target
 
 
@@ -32,9 +34,8 @@ def compile_model(
 ) -> dict[int, Path]:
     """Models for `batches` in a folder beside `onnx`, by batch size."""
     folder = onnx.parent / f"{precision}_{dtype}"
-    # Random weights make logits nearly equal, so agreement is not what is judged here.
-    flags = [f"--calibration={tensors}", "--min-agreement=0"] if precision == "int8" else []
-    sizes = ",".join(map(str, batches))
-    target = f"--output-dir={folder}"
-    convert.main([sizes, "cpu", f"--onnx={onnx}", target, f"--dtype={dtype}", f"--precision={precision}", *flags])
-    return {batch: folder / f"{onnx.stem}_bs{batch}.xml" for batch in batches}
+    conversion = Conversion(onnx, batches, "cpu", folder, dtype, precision)
+    if precision == "int8":
+        # Random weights make logits nearly equal, so agreement is not what is judged here.
+        conversion = dataclasses.replace(conversion, calibration=tensors, min_agreement=0)
+    return {compiled.batch: compiled.path for compiled in convert(conversion, print)}

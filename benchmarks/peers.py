@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ def available(name: str, module: str) -> bool:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        print(f"{name} is missing ({error}): pip install -r requirements-bench.txt")
+        print(f"{name} is missing ({error}): pip install -r requirements/bench.txt")
         return False
     return True
 
@@ -23,7 +24,8 @@ def operators_of_torchvision() -> Any:
     """Declares torchvision's compiled operators, so that its Python part loads beside a CPU build of torch."""
     import torch
 
-    library = torch.library.Library("torchvision", "DEF")
+    declare: Callable[[str, str], Any] = torch.library.Library
+    library = declare("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
     return library

@@ -17,11 +17,13 @@ import numpy as np
 from benchmarks import sample
 from benchmarks.peers import available, operators_of_torchvision, transforms
 from benchmarks.rounds import interleave, report
-from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
-from ResNeSt.files import stem
-from ResNeSt.parallel import cores, in_parallel
-from ResNeSt.preprocess import decode, find_images, preprocess, tensor_maker
-from ResNeSt.tensors import TensorFormat
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.parallel import cores, in_parallel
+from ResNeSt.images.decode import decode, tensor_maker
+from ResNeSt.images.listing import find_images
+from ResNeSt.images.preprocess import preprocess
+from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.tensors.format import TensorFormat
 
 SIZE, RESIZED = 224, 256
 BATCH = 16
@@ -94,7 +96,8 @@ def _torchvision(paths: list[str]) -> dict[str, Callable[[Path], object]]:
             return len(paths)
 
         def __getitem__(self, index: int) -> torch.Tensor:
-            return recipe(Image.open(paths[index]).convert("RGB"))
+            tensor: torch.Tensor = recipe(Image.open(paths[index]).convert("RGB"))
+            return tensor
 
     loader = torch.utils.data.DataLoader(Images(), BATCH, num_workers=cores(), persistent_workers=True)
 
@@ -136,14 +139,13 @@ def _dali(paths: list[str]) -> dict[str, Callable[[Path], object]]:
         return {}
     from nvidia.dali import fn, pipeline_def, types
 
-    @pipeline_def(batch_size=BATCH, num_threads=cores(), device_id=None)
-    def build() -> Any:
+    def graph() -> Any:
         encoded, _ = fn.readers.file(files=paths)
         pixels = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
         resized = fn.resize(pixels, resize_shorter=RESIZED, interp_type=types.INTERP_CUBIC, antialias=True)
         return fn.crop(resized, crop=(SIZE, SIZE))
 
-    pipeline = build()
+    pipeline = pipeline_def(batch_size=BATCH, num_threads=cores(), device_id=None)(graph)()
     pipeline.build()
 
     def work(_: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt.errors import PipelineError
+from ResNeSt.common.errors import PipelineError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -23,7 +23,7 @@ class Spent(NamedTuple):
 # A small process in between: the kernel counts what a process held before it became another program.
 WATCH = """
 import os, sys
-from ResNeSt.processes import spend
+from ResNeSt.common.timed_process import spend
 print(*spend(sys.argv[1:], stdout=os.open(os.devnull, os.O_WRONLY)))
 """
 

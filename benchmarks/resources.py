@@ -14,7 +14,7 @@ from benchmarks.end_to_end import repeat_images
 from benchmarks.models import MODEL
 from benchmarks.processes import Spent, spend
 from benchmarks.rounds import interleave, report
-from ResNeSt.preprocess import find_images
+from ResNeSt.images.listing import find_images
 
 FEW, MANY = 200, 20_000
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ResNeSt.files import whole
-from ResNeSt.parallel import cores
-from ResNeSt.tables import table
+from ResNeSt.common.files import whole
+from ResNeSt.common.parallel import cores
+from ResNeSt.common.tables import table
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 1.0  # of one round of a contender that can be repeated at will
@@ -27,7 +27,7 @@ def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> di
             figure = measure()
             if number:
                 figures[name].append(figure)
-    return {name: statistics.median(found) for name, found in figures.items()}
+    return {name: statistics.median(values) for name, values in figures.items()}
 
 
 def repeated(work: Callable[[], object], items: float) -> Callable[[], float]:
@@ -64,5 +64,5 @@ def machine() -> str:
     about = Path("/proc/cpuinfo").read_text()
     fields = re.findall(r"^model name\s*:\s*(.+)$", about, re.MULTILINE)
     processor = re.sub(r"[^A-Za-z0-9]+", "-", fields[0] if fields else "unknown").strip("-")
-    found = set(about.split())
-    return "-".join([processor, f"{cores()}-cores", *[flag for flag in WIDEST if flag in found][:1]])
+    flags = set(about.split())
+    return "-".join([processor, f"{cores()}-cores", *[flag for flag in WIDEST if flag in flags][:1]])

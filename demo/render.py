@@ -16,8 +16,8 @@ import numpy as np
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from ResNeSt.errors import MissingRuntimeError, run
-from ResNeSt.files import whole
+from ResNeSt.common.errors import MissingRuntimeError, run
+from ResNeSt.common.files import whole
 
 DEMO = Path(__file__).parent
 
@@ -98,7 +98,7 @@ def _paper(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     across, down = rng.uniform(-0.15, 0.15, 2)
     x, y = np.linspace(-1, 1, width)[None, :], np.linspace(-1, 1, height)[:, None]
     light = (1 - abs(across) - abs(down)) + across * x + down * y
-    return light[:, :, None] * tone
+    return np.asarray(light[:, :, None] * tone)
 
 
 def save(photo: Image.Image, path: Path, number: int) -> None:

@@ -13,18 +13,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ResNeSt.cards import Card, card
-from ResNeSt.errors import run
-from ResNeSt.files import sha256, stem, whole, write_json
-from ResNeSt.labels import read_labels
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.errors import run
+from ResNeSt.common.files import sha256, whole, write_json
+from ResNeSt.common.parallel import cores
+from ResNeSt.images.decode import tensor_maker
+from ResNeSt.images.listing import find_images
+from ResNeSt.labels.file import read_labels
+from ResNeSt.models.cards import Card, card
 from ResNeSt.models.resnest import ResNeSt, create_model
-from ResNeSt.parallel import cores
-from ResNeSt.preprocess import find_images, tensor_maker
-from ResNeSt.scoring import top_k_predictions
-from ResNeSt.tensors import TensorFormat
+from ResNeSt.score.ranking import top_k_predictions
+from ResNeSt.tensors.format import TensorFormat
 from ResNeSt.training.data import read_samples
+from ResNeSt.training.distributed import joined
 from ResNeSt.training.loop import LAST, Run, train
-from ResNeSt.training.processes import joined
 from ResNeSt.training.settings import Settings
 
 DEMO = Path(__file__).parent
@@ -49,37 +51,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo_training"), help="checkpoints, log [%(default)s]")
     options = parser.parse_args()
-    found = card("resnest_demo")
+    model_card = card("resnest_demo")
     learned, judged_by = (read_samples(DEMO / split, DEMO / f"{split}_label.txt") for split in ("train", "val"))
     with joined("cpu") as alone:
-        made = Run(found, SETTINGS, learned, judged_by, weights=None, workers=cores())
-        train(made, options.output, alone, tensorboard=False)
-    model = create_model(found.name)
+        training_run = Run(model_card, SETTINGS, learned, judged_by, weights=None, workers=cores())
+        train(training_run, options.output, alone, tensorboard=False)
+    model = create_model(model_card.name)
     # The last epoch's, since the best one's accuracy on demo/val would be a matter of having been chosen by it.
     model.load_state_dict(torch.load(options.output / LAST, weights_only=True)["model"])
-    _evaluate(model, _save(model, found), found)
+    _evaluate(model, _save(model, model_card), model_card)
 
 
-def _save(model: ResNeSt, found: Card) -> Path:
+def _save(model: ResNeSt, model_card: Card) -> Path:
     """Writes the state dict under a name that carries its own hash, in place of the one that was there."""
-    unnamed = DEMO / f"{found.name}.pth"
+    unnamed = DEMO / f"{model_card.name}.pth"
     with whole(unnamed) as temporary:
         torch.save(model.state_dict(), temporary)
-    made = unnamed.rename(DEMO / f"{found.name}-{sha256(unnamed)[:8]}.pth")
-    for old in set(DEMO.glob(f"{found.name}-*.pth")) - {made}:
+    checkpoint = unnamed.rename(DEMO / f"{model_card.name}-{sha256(unnamed)[:8]}.pth")
+    for old in set(DEMO.glob(f"{model_card.name}-*.pth")) - {checkpoint}:
         old.unlink()
-    return made
+    return checkpoint
 
 
-def _evaluate(model: ResNeSt, checkpoint: Path, found: Card) -> None:
+def _evaluate(model: ResNeSt, checkpoint: Path, model_card: Card) -> None:
     """What the network answers on tensors as stage 1 makes them."""
-    made = TensorFormat(found.recipe, found.size, "float32", found.mean, found.std)
-    make, labels, paths = tensor_maker(made), read_labels(DEMO / "val_label.txt"), find_images(DEMO / "val")
-    images = np.empty((len(paths), *made.shape), np.float32)
+    tensor_format = TensorFormat(model_card.recipe, model_card.size, "float32", model_card.mean, model_card.std)
+    make, labels, paths = tensor_maker(tensor_format), read_labels(DEMO / "val_label.txt"), find_images(DEMO / "val")
+    images = np.empty((len(paths), *tensor_format.shape), np.float32)
     for tensor, path in zip(images, paths, strict=True):
         make(path, tensor)
     with torch.inference_mode():
-        logits = torch.cat([model.eval()(batch) for batch in torch.from_numpy(images).split(BATCH)]).numpy()
+        logits = torch.cat([model.eval()(batch) for batch in torch.split(torch.from_numpy(images), BATCH)]).numpy()
     ranked = top_k_predictions(logits)
     hits = ranked == np.array([labels[stem(path)] for path in paths])[:, None]
     top1, top5 = float(hits[:, 0].mean()), float(hits.any(axis=1).mean())
@@ -87,7 +89,7 @@ def _evaluate(model: ResNeSt, checkpoint: Path, found: Card) -> None:
     about = {"checkpoint": checkpoint.name, "torch": torch.__version__, "images": len(paths)}
     write_json(DEMO / "expected.json", {**about, "top1": top1, "top5": top5, "predicted": predicted})
     print(f"{checkpoint.name}: top-1 {100 * top1:.2f} %, top-5 {100 * top5:.2f} % of {len(paths)} images")
-    print(f'ResNeSt/cards.json: "sha256": "{checkpoint.stem[-8:]}", "top1": {100 * top1:.2f}')
+    print(f'ResNeSt/models/cards.json: "sha256": "{checkpoint.stem[-8:]}", "top1": {100 * top1:.2f}')
 
 
 if __name__ == "__main__":

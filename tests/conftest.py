@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A test file on each core: threads of PyTorch's that wait for a core take ten times as long as one alone.
@@ -20,6 +22,9 @@ from benchmarks.peers import operators_of_torchvision
 PROJECT = Path(__file__).resolve().parent.parent
 STANDINS = PROJECT / "tests" / "standins"
 
+Completed = subprocess.CompletedProcess[str]
+Command = Callable[..., Completed]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -31,16 +36,18 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def torchvision():
+def torchvision() -> ModuleType:
     """torchvision's Python part; its compiled operators do not load beside a CPU build of torch, and are not needed."""
     pytest.importorskip("torch")
     operators_of_torchvision()
-    return pytest.importorskip("torchvision")
+    module: ModuleType = pytest.importorskip("torchvision")
+    return module
 
 
 @pytest.fixture(scope="session")
-def timm(torchvision):
-    return pytest.importorskip("timm")
+def timm(torchvision: ModuleType) -> ModuleType:
+    module: ModuleType = pytest.importorskip("timm")
+    return module
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -64,9 +71,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def call(
-    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def call(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Completed:
     """Runs a script of the project as a user would: a .py, a .sh, `-m module` or `-c code`, and captures its output."""
     name, *rest = map(str, arguments)
     program = ["bash", str(PROJECT / name)] if name.endswith(".sh") else [sys.executable, str(PROJECT / name)]
@@ -77,7 +82,7 @@ def call(
     return subprocess.run([*program, *rest], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def assert_refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
+def assert_refused(result: Completed, *words: str, code: int = 1) -> None:
     """One line on stderr that starts with `error:` and holds `words`, no traceback, the exit code."""
     lines = result.stderr.strip().splitlines()
     assert lines, result.stdout

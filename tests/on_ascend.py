@@ -14,12 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, NamedTuple
 
-from ResNeSt import atc, chips, network, om
-from ResNeSt.errors import MissingRuntimeError, PipelineError, run
-from ResNeSt.files import read_json
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError, run
+from ResNeSt.common.files import read_json
+from ResNeSt.convert import atc, chips
+from ResNeSt.formats import om_header
+from ResNeSt.models import onnx_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 IMAGES, LABELS = PROJECT / "demo/val", PROJECT / "demo/val_label.txt"
@@ -56,7 +59,7 @@ def main() -> int:
             f"atc, ais_bench and an NPU are needed here; chip {chip}, atc {toolkit and toolkit.atc}"
         )
     os.umask(0o022)  # ais_bench refuses files that a group may write
-    facts: List[Fact] = []
+    facts: list[Fact] = []
     # Where the caller stands: /tmp may be full of links, or too small.
     with tempfile.TemporaryDirectory(prefix="on_ascend.", dir=Path.cwd()) as name:
         for fact in _facts(Path(name), options.onnx.resolve(), chip, toolkit):
@@ -78,7 +81,7 @@ def _facts(folder: Path, onnx: Path, chip: str, toolkit: atc.Toolkit) -> Iterato
 
 def _atc(folder: Path, chip: str, toolkit: atc.Toolkit) -> Iterator[Fact]:
     """ATC's messages, exit codes, the name of what it writes, and the header of that."""
-    found = network.read(folder / "demo.onnx")
+    found = onnx_file.read(folder / "demo.onnx")
     (folder / "atc").mkdir()
 
     def compile_for(name: str) -> subprocess.CompletedProcess[str]:
@@ -106,7 +109,7 @@ def _atc(folder: Path, chip: str, toolkit: atc.Toolkit) -> Iterator[Fact]:
 
 def _header(path: Path) -> Fact:
     try:
-        return Fact("the .om has the recorded header", True, str(om.read(path)))
+        return Fact("the .om has the recorded header", True, str(om_header.read(path)))
     except PipelineError as error:
         return Fact("the .om has the recorded header", False, str(error))
 
@@ -138,7 +141,7 @@ def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
 def _client(folder: Path) -> Iterator[Fact]:
     """What ais_bench wrote for bench.sh."""
     path = folder / f"bench/result_bs{BATCH}_summary.json"
-    summary: Dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     yield Fact("the summary lies beside the results' folder", path.is_file(), str(list((folder / "bench").glob("*"))))
     yield Fact("the summary has the recorded keys", set(summary) >= SUMMARY_KEYS, str(sorted(summary)))
     times = summary.get("NPU_compute_time", {})
@@ -175,7 +178,7 @@ def _path_rules(folder: Path) -> Iterator[Fact]:
         yield Fact(f"ais_bench refuses {what}", done.returncode != 0, "exit code 0")
 
 
-def _run(folder: Path, command: List[str]) -> subprocess.CompletedProcess[str]:
+def _run(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     name, *rest = command
     program = ["bash", str(PROJECT / name)] if name.endswith(".sh") else [sys.executable, str(PROJECT / name)]
     if name == "-m":

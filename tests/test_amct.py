@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import PROJECT, STANDINS, assert_refused, call
+from tests.conftest import PROJECT, STANDINS, Command, Completed, assert_refused, call
 
 onnx = pytest.importorskip("onnx")
 DEPLOY = "m_int8_deploy_model.onnx"
@@ -42,10 +42,10 @@ def folder(source: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def int8(folder: Path, standins: dict[str, str]):
+def int8(folder: Path, standins: dict[str, str]) -> Command:
     """Runs convert.sh for a 310P3 in int8."""
 
-    def convert(*flags: str, batches: str = "4", env: dict[str, str] | None = None):
+    def convert(*flags: str, batches: str = "4", env: dict[str, str] | None = None) -> Completed:
         arguments = [batches, "310P3", "--onnx=m.onnx", "--precision=int8", "--calibration=prep", *flags]
         return call("convert.sh", *arguments, cwd=folder, env=env or standins)
 
@@ -59,7 +59,7 @@ def weights(path: Path) -> dict[str, np.ndarray]:
     return {node.name: values[node.input[1]] for node in model.graph.node if node.op_type == "Conv"}
 
 
-def test_amct_calibrates_once_and_atc_compiles_its_model_for_every_batch_size(int8, folder):
+def test_amct_calibrates_once_and_atc_compiles_its_model_for_every_batch_size(int8: Command, folder: Path) -> None:
     result = int8(batches="1,4")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("AMCT calibrates on 128 tensors") == 1
@@ -68,7 +68,9 @@ def test_amct_calibrates_once_and_atc_compiles_its_model_for_every_batch_size(in
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_the_compiled_model_runs_the_calibrated_weights_and_keeps_the_accuracy(int8, folder, standins):
+def test_the_compiled_model_runs_the_calibrated_weights_and_keeps_the_accuracy(
+    int8: Command, folder: Path, standins: dict[str, str]
+) -> None:
     assert int8().returncode == 0
     labels = PROJECT / "demo/val_label.txt"
     flags = ["--model=m_bs4.om", "--images", PROJECT / "demo/val", f"--labels={labels}", "--json=score.json"]
@@ -81,7 +83,7 @@ def test_the_compiled_model_runs_the_calibrated_weights_and_keeps_the_accuracy(i
     assert json.loads((folder / "c.json").read_text())["difference"] > 1e-4, result.stderr
 
 
-def test_the_attention_branches_stay_in_floating_point(int8, folder):
+def test_the_attention_branches_stay_in_floating_point(int8: Command, folder: Path) -> None:
     assert int8().returncode == 0
     before, after = weights(folder / "m_sim.onnx"), weights(folder / DEPLOY)
     kept = {name for name in before if np.array_equal(before[name], after[name])}
@@ -89,14 +91,14 @@ def test_the_attention_branches_stay_in_floating_point(int8, folder):
     assert len(kept) == 8
 
 
-def test_uint8_tensors_enter_the_calibrated_model_through_aipp(int8, folder):
+def test_uint8_tensors_enter_the_calibrated_model_through_aipp(int8: Command, folder: Path) -> None:
     result = int8("--dtype=uint8")
     assert result.returncode == 0, result.stderr
     assert (folder / "m_aipp.cfg").is_file()
     assert json.loads((folder / "m_bs4.om.json").read_text())["dtype"] == "uint8"
 
 
-def test_nothing_is_calibrated_or_compiled_again_that_is_up_to_date(int8, folder):
+def test_nothing_is_calibrated_or_compiled_again_that_is_up_to_date(int8: Command, folder: Path) -> None:
     assert int8().returncode == 0
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     result = int8()
@@ -104,14 +106,14 @@ def test_nothing_is_calibrated_or_compiled_again_that_is_up_to_date(int8, folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
 
 
-def test_other_tensors_or_force_calibrate_again(int8, folder):
+def test_other_tensors_or_force_calibrate_again(int8: Command, folder: Path) -> None:
     assert int8().returncode == 0
     (folder / "prep").rename(folder / "prep2")
     assert "AMCT calibrates" in int8("--calibration=prep2").stdout
     assert "AMCT calibrates" in int8("--calibration=prep2", "--force").stdout
 
 
-def test_a_dry_run_needs_no_simplified_file(int8, folder):
+def test_a_dry_run_needs_no_simplified_file(int8: Command, folder: Path) -> None:
     shown = int8("--dry-run").stdout
     (folder / "m_sim.onnx").unlink()
     result = int8("--dry-run")
@@ -119,7 +121,7 @@ def test_a_dry_run_needs_no_simplified_file(int8, folder):
     assert result.stdout.endswith(shown)
 
 
-def test_the_commands_of_a_dry_run_can_be_typed_by_hand(int8, folder, standins):
+def test_the_commands_of_a_dry_run_can_be_typed_by_hand(int8: Command, folder: Path, standins: dict[str, str]) -> None:
     result = int8("--dry-run")
     assert result.returncode == 0, result.stderr
     assert not (folder / DEPLOY).exists()
@@ -138,17 +140,19 @@ def test_the_commands_of_a_dry_run_can_be_typed_by_hand(int8, folder, standins):
     assert (folder / "m_bs4.om").is_file()
 
 
-def test_int8_without_calibration_tensors_is_refused(folder, standins):
+def test_int8_without_calibration_tensors_is_refused(folder: Path, standins: dict[str, str]) -> None:
     result = call("convert.sh", "4", "310P3", "--onnx=m.onnx", "--precision=int8", cwd=folder, env=standins)
     assert_refused(result, "--precision int8 takes --calibration DIR", code=2)
 
 
-def test_calibration_for_another_precision_is_refused(folder, standins):
+def test_calibration_for_another_precision_is_refused(folder: Path, standins: dict[str, str]) -> None:
     result = call("convert.sh", "4", "310P3", "--onnx=m.onnx", "--calibration=prep", cwd=folder, env=standins)
     assert_refused(result, "--calibration is for int8 on 310P3; leave it out for fp16", code=2)
 
 
-def test_without_amct_it_says_what_is_missing_and_ends_with_3(int8, folder, tmp_path_factory, standins):
+def test_without_amct_it_says_what_is_missing_and_ends_with_3(
+    int8: Command, folder: Path, tmp_path_factory: pytest.TempPathFactory, standins: dict[str, str]
+) -> None:
     tools = tmp_path_factory.mktemp("tools")
     (tools / "atc").symlink_to(STANDINS / "bin/atc")
     path = os.pathsep.join([str(tools), os.environ["PATH"]])
@@ -157,7 +161,9 @@ def test_without_amct_it_says_what_is_missing_and_ends_with_3(int8, folder, tmp_
     assert not (folder / "m_bs4.om").exists()
 
 
-def test_where_amct_fails_its_lines_are_shown_and_nothing_is_left(int8, folder, tmp_path_factory, standins):
+def test_where_amct_fails_its_lines_are_shown_and_nothing_is_left(
+    int8: Command, folder: Path, tmp_path_factory: pytest.TempPathFactory, standins: dict[str, str]
+) -> None:
     tools = tmp_path_factory.mktemp("tools")
     (tools / "amct_onnx").write_text("#!/bin/sh\necho 'ERROR - [AMCT]: record file is broken'\nexit 1\n")
     (tools / "amct_onnx").chmod(0o755)
@@ -177,7 +183,9 @@ def test_where_amct_fails_its_lines_are_shown_and_nothing_is_left(int8, folder, 
         ({"--batches": "3"}, "unrecognized arguments"),
     ],
 )
-def test_the_stand_in_refuses_what_cannot_be_calibrated(change, words, folder, standins):
+def test_the_stand_in_refuses_what_cannot_be_calibrated(
+    change: dict[str, str], words: str, folder: Path, standins: dict[str, str]
+) -> None:
     (folder / "empty").mkdir()
     (folder / "bad.cfg").write_text("batches: 3\n")
     options = {

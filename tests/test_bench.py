@@ -8,13 +8,14 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ResNeSt.bench import _accuracy as accuracy
-from ResNeSt.errors import PipelineError
-from tests.conftest import PROJECT, assert_refused, call
+from ResNeSt.common.errors import PipelineError
+from tests.conftest import PROJECT, Completed, assert_refused, call
 
 LABELS = PROJECT / "demo" / "val_label.txt"
 EXPECTED = PROJECT / "demo" / "expected.json"
@@ -43,7 +44,14 @@ def work(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bench(work: Path, output: str, *flags: str, chip: str = "cpu", batches: str = "1,4", env=None):
+def bench(
+    work: Path,
+    output: str | Path,
+    *flags: str,
+    chip: str = "cpu",
+    batches: str = "1,4",
+    env: dict[str, str] | None = None,
+) -> Completed:
     return call(
         "bench.sh",
         batches,
@@ -61,13 +69,14 @@ ACCURACY = ("--input=prep", f"--labels={LABELS}")
 
 
 @pytest.fixture(scope="session")
-def on_cpu(work: Path) -> dict:
+def on_cpu(work: Path) -> dict[str, Any]:
     result = bench(work, "cpu", *ACCURACY)
     assert result.returncode == 0, result.stderr
-    return json.loads((work / "cpu/bench.json").read_text())
+    told: dict[str, Any] = json.loads((work / "cpu/bench.json").read_text())
+    return told
 
 
-def test_every_batch_size_has_the_accuracy_that_training_measured(on_cpu):
+def test_every_batch_size_has_the_accuracy_that_training_measured(on_cpu: dict[str, Any]) -> None:
     expected = json.loads(EXPECTED.read_text())
     assert [row["batch"] for row in on_cpu["rows"]] == [1, 4]
     for row in on_cpu["rows"]:
@@ -75,7 +84,7 @@ def test_every_batch_size_has_the_accuracy_that_training_measured(on_cpu):
         assert row["top5"] == pytest.approx(100 * expected["top5"])
 
 
-def test_the_figures_are_those_of_the_client_s_times(on_cpu, work):
+def test_the_figures_are_those_of_the_client_s_times(on_cpu: dict[str, Any], work: Path) -> None:
     for row in on_cpu["rows"]:
         times = json.loads((work / f"cpu/pure_bs{row['batch']}_summary.json").read_text())["npu_compute_time_list"]
         assert len(times) == 5
@@ -86,14 +95,14 @@ def test_the_figures_are_those_of_the_client_s_times(on_cpu, work):
         assert row["p99_ms"] == pytest.approx(np.percentile(times, 99))
 
 
-def test_the_fastest_batch_size_is_marked_in_every_output(on_cpu, work):
+def test_the_fastest_batch_size_is_marked_in_every_output(on_cpu: dict[str, Any], work: Path) -> None:
     fastest = max(on_cpu["rows"], key=lambda row: row["images_per_second"])
     assert [row["best"] for row in on_cpu["rows"]] == [row is fastest for row in on_cpu["rows"]]
     with open(work / "cpu/bench.csv", newline="") as file:
         assert [row["batch"] for row in csv.DictReader(file) if row["best"] == "True"] == [str(fastest["batch"])]
 
 
-def test_the_csv_and_the_json_say_when_where_and_with_what(on_cpu, work):
+def test_the_csv_and_the_json_say_when_where_and_with_what(on_cpu: dict[str, Any], work: Path) -> None:
     with open(work / "cpu/bench.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert set(COLUMNS) <= set(rows[0])
@@ -102,7 +111,7 @@ def test_the_csv_and_the_json_say_when_where_and_with_what(on_cpu, work):
     assert on_cpu["loop"] == 5
 
 
-def test_the_report_has_the_same_scores_and_speeds(on_cpu, work):
+def test_the_report_has_the_same_scores_and_speeds(on_cpu: dict[str, Any], work: Path) -> None:
     found = json.loads((work / "cpu/report.json").read_text())
     rows = on_cpu["rows"]
     assert [100 * stage["top1"] / stage["total"] for stage in found["stages"]] == pytest.approx(
@@ -113,13 +122,13 @@ def test_the_report_has_the_same_scores_and_speeds(on_cpu, work):
     assert "<svg" in (work / "cpu/report.html").read_text()
 
 
-def test_without_tensors_the_speed_alone_is_measured(work):
+def test_without_tensors_the_speed_alone_is_measured(work: Path) -> None:
     result = bench(work, "speed", batches="4")
     assert result.returncode == 0, result.stderr
     assert json.loads((work / "speed/bench.json").read_text())["rows"][0]["top1"] is None
 
 
-def test_tensors_and_labels_of_the_usual_names_are_found(work, tmp_path):
+def test_tensors_and_labels_of_the_usual_names_are_found(work: Path, tmp_path: Path) -> None:
     for path in work.glob("resnest_demo_bs4.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "prep_dataset").symlink_to(work / "prep")
@@ -128,22 +137,24 @@ def test_tensors_and_labels_of_the_usual_names_are_found(work, tmp_path):
     assert json.loads((tmp_path / "out/bench.json").read_text())["rows"][0]["top1"] > 90
 
 
-def test_a_model_that_is_not_compiled_is_named_with_the_command_that_compiles_it(work):
+def test_a_model_that_is_not_compiled_is_named_with_the_command_that_compiles_it(work: Path) -> None:
     assert_refused(bench(work, "x", batches="2"), "resnest_demo_bs2.xml", "bash convert.sh 2 cpu")
 
 
-def test_tensors_without_labels_are_refused(work):
+def test_tensors_without_labels_are_refused(work: Path) -> None:
     assert_refused(bench(work, "x", "--input=prep"), "--labels", code=2)
 
 
-def test_images_that_only_the_labels_name_are_refused_before_anything_runs(work, tmp_path):
+def test_images_that_only_the_labels_name_are_refused_before_anything_runs(work: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text(LABELS.read_text() + "never_seen.JPEG 1\n")
     result = bench(work, "x", "--input=prep", f"--labels={tmp_path / 'labels.txt'}", batches="4")
     assert_refused(result, "1 of 397 labelled images are not in prep", "never_seen")
     assert not (work / "x").exists()
 
 
-def test_results_that_cannot_be_scored_stop_the_run_and_are_counted(on_cpu, work, tmp_path, monkeypatch):
+def test_results_that_cannot_be_scored_stop_the_run_and_are_counted(
+    on_cpu: dict[str, Any], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(work)
     summary = json.loads(Path("cpu/result_bs4_summary.json").read_text())
     (tmp_path / "digits_val_00000008_0.txt").write_text("nan " * 10 + "\n")
@@ -153,13 +164,15 @@ def test_results_that_cannot_be_scored_stop_the_run_and_are_counted(on_cpu, work
         accuracy(Path("resnest_demo_bs4.xml"), 4, [tmp_path / "s.json"], str(LABELS))
 
 
-def test_tensors_without_a_label_are_refused_before_anything_runs(work, tmp_path):
+def test_tensors_without_a_label_are_refused_before_anything_runs(work: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(LABELS.read_text().splitlines()[1:]))
     result = bench(work, "x", "--input=prep", f"--labels={tmp_path / 'labels.txt'}", batches="4")
     assert_refused(result, "1 of the 396 images in prep have no label", "digits_val_00000001")
 
 
-def test_tensors_of_another_normalisation_are_refused_on_either_chip(work, tmp_path, ascend):
+def test_tensors_of_another_normalisation_are_refused_on_either_chip(
+    work: Path, tmp_path: Path, ascend: dict[str, str]
+) -> None:
     shutil.copytree(work / "prep", tmp_path / "prep")
     about = json.loads((tmp_path / "prep/tensors.json").read_text())
     about["mean"] = [0.5, 0.5, 0.5]
@@ -172,7 +185,7 @@ def test_tensors_of_another_normalisation_are_refused_on_either_chip(work, tmp_p
         assert result.returncode == 1
 
 
-def test_what_an_earlier_run_measured_does_not_stay_beside_one_that_failed(work, tmp_path):
+def test_what_an_earlier_run_measured_does_not_stay_beside_one_that_failed(work: Path, tmp_path: Path) -> None:
     shutil.copytree(work / "cpu", tmp_path / "out")
     (tmp_path / "out/report.html").touch()
     shutil.copy(work / "resnest_demo_bs4.xml", tmp_path / "resnest_demo_bs4.xml")  # without its weights
@@ -180,7 +193,7 @@ def test_what_an_earlier_run_measured_does_not_stay_beside_one_that_failed(work,
     assert not [path for path in (tmp_path / "out").iterdir() if path.stem in ("bench", "report")]
 
 
-def test_an_output_folder_that_was_there_keeps_its_mode(work, tmp_path, ascend):
+def test_an_output_folder_that_was_there_keeps_its_mode(work: Path, tmp_path: Path, ascend: dict[str, str]) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     result = call(
         "bench.sh", "1", "cpu", f"--model={work / 'resnest_demo'}", "--loop=1", "--output-dir=open", cwd=tmp_path
@@ -199,7 +212,9 @@ def ascend(work: Path, demo_onnx: Path, standins: dict[str, str]) -> dict[str, s
     return standins
 
 
-def test_the_ascend_path_gives_the_accuracy_of_the_cpu_path(work, ascend, on_cpu):
+def test_the_ascend_path_gives_the_accuracy_of_the_cpu_path(
+    work: Path, ascend: dict[str, str], on_cpu: dict[str, Any]
+) -> None:
     result = bench(work, "npu", *ACCURACY, chip="310P3", env=ascend)
     assert result.returncode == 0, result.stderr
     found = json.loads((work / "npu/bench.json").read_text())
@@ -208,7 +223,9 @@ def test_the_ascend_path_gives_the_accuracy_of_the_cpu_path(work, ascend, on_cpu
         assert (ours["top1"], ours["top5"]) == (theirs["top1"], theirs["top5"])
 
 
-def test_uint8_tensors_through_aipp_give_the_accuracy_of_float32_tensors(demo_onnx, tmp_path, standins, on_cpu):
+def test_uint8_tensors_through_aipp_give_the_accuracy_of_float32_tensors(
+    demo_onnx: Path, tmp_path: Path, standins: dict[str, str], on_cpu: dict[str, Any]
+) -> None:
     call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "prep", "--model=resnest_demo", "--dtype=uint8")
     for chip in ("310P3", "cpu"):
         flags = (f"--onnx={demo_onnx}", f"--output-dir={tmp_path}", "--dtype=uint8")
@@ -219,16 +236,16 @@ def test_uint8_tensors_through_aipp_give_the_accuracy_of_float32_tensors(demo_on
         assert (found["top1"], found["top5"]) == (on_cpu["rows"][1]["top1"], on_cpu["rows"][1]["top5"])
 
 
-def test_the_output_folder_is_of_the_mode_that_today_s_client_accepts(work, ascend):
+def test_the_output_folder_is_of_the_mode_that_today_s_client_accepts(work: Path, ascend: dict[str, str]) -> None:
     assert bench(work, "mode", chip="310P3", batches="1", env=ascend).returncode == 0
     assert stat.S_IMODE((work / "mode").stat().st_mode) == 0o750
 
 
-def test_a_path_that_the_client_would_refuse_is_refused_with_what_to_do(work, ascend):
+def test_a_path_that_the_client_would_refuse_is_refused_with_what_to_do(work: Path, ascend: dict[str, str]) -> None:
     assert_refused(bench(work, "a b", chip="310P3", env=ascend), "a b", "letters, digits", "rename")
 
 
-def test_a_model_that_others_can_write_is_refused_with_the_chmod_that_helps(work, ascend):
+def test_a_model_that_others_can_write_is_refused_with_the_chmod_that_helps(work: Path, ascend: dict[str, str]) -> None:
     model = work / "resnest_demo_bs1.om"
     model.chmod(0o666)
     try:
@@ -237,23 +254,25 @@ def test_a_model_that_others_can_write_is_refused_with_the_chmod_that_helps(work
         model.chmod(0o644)
 
 
-def test_a_linked_model_is_refused_with_what_to_do(work, ascend, tmp_path):
+def test_a_linked_model_is_refused_with_what_to_do(work: Path, ascend: dict[str, str], tmp_path: Path) -> None:
     os.symlink(work / "resnest_demo_bs1.om", tmp_path / "resnest_demo_bs1.om")
     assert_refused(bench(tmp_path, "x", chip="310P3", batches="1", env=ascend), "symbolic link")
 
 
-def test_without_ais_bench_the_run_ends_with_3_and_names_the_requirements(work, ascend):
+def test_without_ais_bench_the_run_ends_with_3_and_names_the_requirements(work: Path, ascend: dict[str, str]) -> None:
     without = {**ascend, "PYTHONPATH": ""}
-    assert_refused(bench(work, "x", chip="310P3", batches="1", env=without), "requirements-npu.txt", code=3)
+    assert_refused(bench(work, "x", chip="310P3", batches="1", env=without), "requirements/npu.txt", code=3)
 
 
-def test_a_client_that_fails_is_quoted(work, ascend):
+def test_a_client_that_fails_is_quoted(work: Path, ascend: dict[str, str]) -> None:
     (work / "resnest_demo_bs2.om").write_bytes(b"damaged")
     result = bench(work, "x", chip="310P3", batches="2", env=ascend)
     assert_refused(result, "resnest_demo_bs2.om", "exit code", "pure_bs2.log")
 
 
-def test_several_devices_share_the_data_set_and_their_results_are_one_score(work, ascend, on_cpu):
+def test_several_devices_share_the_data_set_and_their_results_are_one_score(
+    work: Path, ascend: dict[str, str], on_cpu: dict[str, Any]
+) -> None:
     result = bench(work, "two", *ACCURACY, "--device=0,1", chip="310P3", batches="4", env=ascend)
     assert result.returncode == 0, result.stderr
     (row,) = json.loads((work / "two/bench.json").read_text())["rows"]
@@ -266,14 +285,14 @@ def test_several_devices_share_the_data_set_and_their_results_are_one_score(work
     assert not shares[0] & shares[1]
 
 
-def test_the_speed_of_several_devices_is_their_sum(work, ascend):
+def test_the_speed_of_several_devices_is_their_sum(work: Path, ascend: dict[str, str]) -> None:
     assert bench(work, "sum", "--device=3,7", chip="310P3", batches="4", env=ascend).returncode == 0
     (row,) = json.loads((work / "sum/bench.json").read_text())["rows"]
     summaries = [json.loads((work / f"sum/pure_bs4/device{name}_summary.json").read_text()) for name in ("3_0", "7_1")]
     assert row["images_per_second"] == pytest.approx(sum(summary["throughput"] for summary in summaries))
 
 
-def test_a_device_that_leaves_no_result_stops_the_run(work, ascend, tmp_path):
+def test_a_device_that_leaves_no_result_stops_the_run(work: Path, ascend: dict[str, str], tmp_path: Path) -> None:
     client = tmp_path / "ais_bench"
     client.mkdir()
     (client / "__init__.py").write_text("")
@@ -283,5 +302,5 @@ def test_a_device_that_leaves_no_result_stops_the_run(work, ascend, tmp_path):
     assert_refused(result, "resnest_demo_bs4.om", "device 1 is lost")
 
 
-def test_cpu_is_one_device(work):
+def test_cpu_is_one_device(work: Path) -> None:
     assert_refused(bench(work, "x", "--device=0,1"), "--device is for NPUs", code=2)

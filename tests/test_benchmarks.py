@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,27 +12,27 @@ import pytest
 from benchmarks import inference, sample
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave
-from ResNeSt.cards import names
-from ResNeSt.errors import PipelineError
-from ResNeSt.scoring import score_summary
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.models.cards import names
+from ResNeSt.score.score import score_summary
 from tests.conftest import PROJECT, assert_refused, call
 
 
-def published(name):
+def published(name: str) -> Iterator[list[str]]:
     """Rows of the CSV files of that name in benchmarks/results."""
     for path in (PROJECT / "benchmarks/results").glob(f"{name}-AMD*.csv"):
         with open(path, newline="") as file:
             yield from list(csv.reader(file))[1:]
 
 
-def test_every_stage_of_all_eleven_models_was_measured_to_stay_below_8_gb():
+def test_every_stage_of_all_eleven_models_was_measured_to_stay_below_8_gb() -> None:
     peaks = {row[0]: [int(megabytes) for megabytes in row[2:]] for row in published("models-memory")}
     assert set(peaks) == set(names()) - {"resnest_demo"}
     assert max(map(max, peaks.values())) < 8000
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
-def test_the_readme_has_the_speeds_of_all_eleven_models_as_they_were_measured(readme):
+def test_the_readme_has_the_speeds_of_all_eleven_models_as_they_were_measured(readme: str) -> None:
     lines = (PROJECT / readme).read_text().splitlines()
     rows = list(published("models"))
     assert len(rows) == 11
@@ -39,16 +41,16 @@ def test_the_readme_has_the_speeds_of_all_eleven_models_as_they_were_measured(re
         assert line.endswith(f"| {' | '.join(speeds)} |")
 
 
-def test_multiply_adds_of_resnest50_are_those_published():
+def test_multiply_adds_of_resnest50_are_those_published() -> None:
     assert inference.multiply_adds() / 1e9 == pytest.approx(5.37, abs=0.005)
 
 
-def test_contenders_take_turns_and_the_first_round_is_not_counted():
+def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:
     figures = {"a": iter([100, 1, 2, 9]), "b": iter([200, 5, 6, 7])}
-    order = []
+    order: list[str] = []
 
-    def contender(name):
-        def measure():
+    def contender(name: str) -> Callable[[], float]:
+        def measure() -> float:
             order.append(name)
             return next(figures[name])
 
@@ -58,7 +60,7 @@ def test_contenders_take_turns_and_the_first_round_is_not_counted():
     assert order == ["a", "b"] * 4
 
 
-def test_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_measures_it():
+def test_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_measures_it() -> None:
     ballast = np.ones(400_000_000, np.uint8)
     small, large = (spend("-c", f"b = b'1' * {size}").megabytes for size in (1, 300_000_000))
     assert small < 50
@@ -66,14 +68,14 @@ def test_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_measures_it
     assert ballast.all()
 
 
-def test_a_process_that_fails_has_no_figure():
+def test_a_process_that_fails_has_no_figure() -> None:
     with pytest.raises(PipelineError, match="ended with 7"):
         spend("-c", "raise SystemExit(7)")
 
 
 def test_the_samples_scripts_as_timed_give_the_same_score_on_complete_results(
-    images, tmp_path, demo_onnx, capsys, monkeypatch
-):
+    images: Path, tmp_path: Path, demo_onnx: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = sorted(path.stem for path in images.iterdir())
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"{name}.JPEG {number % 10}\n" for number, name in enumerate(names)))
@@ -87,5 +89,5 @@ def test_the_samples_scripts_as_timed_give_the_same_score_on_complete_results(
     assert f"top1_acc\t{ours.top1_acc:.4f}\ntop5_acc\t{ours.top5_acc:.4f}\n" in capsys.readouterr().out
 
 
-def test_a_part_that_is_none_is_refused(images):
+def test_a_part_that_is_none_is_refused(images: Path) -> None:
     assert_refused(call("-m", "benchmarks", f"--images={images}", "speed"), "'speed'", "preprocessing", code=2)

@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from ResNeSt import onnx_header
-from ResNeSt.cards import card, card_of_file, names, read_card, write_card
-from ResNeSt.errors import ArgumentError, PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.formats import onnx_header
+from ResNeSt.models.cards import card, card_of_file, names, read_card, write_card
 from tests.conftest import PROJECT, assert_refused, call
 
 OWN = {
@@ -24,13 +25,13 @@ OWN = {
 }
 
 
-def saved(folder, fields, name="pets.json"):
+def saved(folder: Path, fields: object, name: str = "pets.json") -> Path:
     path = folder / name
     path.write_text(json.dumps(fields))
     return path
 
 
-def test_the_cards_are_listed_with_parameters_multiply_adds_size_accuracy_and_licence():
+def test_the_cards_are_listed_with_parameters_multiply_adds_size_accuracy_and_licence() -> None:
     result = call("-m", "ResNeSt.models")
     assert result.returncode == 0, result.stderr
     rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()[2:]}
@@ -38,18 +39,18 @@ def test_the_cards_are_listed_with_parameters_multiply_adds_size_accuracy_and_li
     assert rows["resnest269"] == ["110.93", "77.35", "416", "84.54", "ecentercrop-bicubic", "0cc87c48", "Apache-2.0"]
 
 
-def test_one_card_is_told_whole_with_the_accuracy_of_every_recipe_and_its_source():
+def test_one_card_is_told_whole_with_the_accuracy_of_every_recipe_and_its_source() -> None:
     printed = call("-m", "ResNeSt.models", "resnest50").stdout
     assert "weights_step1/resnest50-528c19ca.pth" in printed
     assert "resize-bicubic: top-1 81.11 %, top-5 95.36 %, Open Model Zoo" in printed
 
 
-def test_the_cards_come_as_json():
+def test_the_cards_come_as_json() -> None:
     told = json.loads(call("-m", "ResNeSt.models", "--json").stdout)
     assert [found["name"] for found in told] == names()
 
 
-def test_the_cards_are_listed_without_torch():
+def test_the_cards_are_listed_without_torch() -> None:
     program = (
         "import runpy, sys; sys.modules['torch'] = None; sys.argv = ['models']; "
         "runpy.run_module('ResNeSt.models', run_name='__main__')"
@@ -58,14 +59,15 @@ def test_the_cards_are_listed_without_torch():
     assert result.stdout.startswith("model "), result.stderr
 
 
-def test_a_hash_that_names_the_file_starts_the_whole_hash():
+def test_a_hash_that_names_the_file_starts_the_whole_hash() -> None:
     for name in names():
         found = card(name)
         if found.url:
+            assert found.sha256 is not None
             assert found.sha256.startswith(found.url.rsplit("-", 1)[1].removesuffix(".pth"))
 
 
-def test_a_card_file_changes_what_it_names_and_leaves_the_rest_to_the_published_card(tmp_path):
+def test_a_card_file_changes_what_it_names_and_leaves_the_rest_to_the_published_card(tmp_path: Path) -> None:
     found = card(str(saved(tmp_path, OWN)))
     assert (found.name, found.size, found.recipe, found.classes) == ("pets", 64, "resize-bilinear", 3)
     assert found.class_names == ("cat", "dog", "bird")
@@ -74,14 +76,14 @@ def test_a_card_file_changes_what_it_names_and_leaves_the_rest_to_the_published_
     assert found.top1 is None
 
 
-def test_a_written_card_reads_back(tmp_path):
+def test_a_written_card_reads_back(tmp_path: Path) -> None:
     found = read_card(saved(tmp_path, OWN))
     (tmp_path / "again").mkdir()
     write_card(found, tmp_path / "again/pets.json")
     assert read_card(tmp_path / "again/pets.json") == found
 
 
-def test_the_card_beside_a_checkpoint_goes_before_its_file_name(tmp_path):
+def test_the_card_beside_a_checkpoint_goes_before_its_file_name(tmp_path: Path) -> None:
     saved(tmp_path, OWN, "resnest50-mine.json")
     assert card_of_file(tmp_path / "resnest50-mine.pth").classes == 3
     assert card_of_file(tmp_path / "resnest101-mine.pth") == card("resnest101")
@@ -107,18 +109,18 @@ SHAPE = {"layers": [1, 1, 1, 1], "radix": 2, "cardinality": 1, "width": 64, "ste
         ([1], "list"),
     ],
 )
-def test_a_card_that_cannot_be_is_refused_with_the_reason(tmp_path, fields, word):
+def test_a_card_that_cannot_be_is_refused_with_the_reason(tmp_path: Path, fields: object, word: str) -> None:
     with pytest.raises(PipelineError, match=word) as caught:
         read_card(saved(tmp_path, fields))
     assert "pets.json: not a card" in str(caught.value)
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones():
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ArgumentError, match=r"unknown model 'resnet50'; known: resnest50, resnest101"):
         card("resnet50")
 
 
-def test_the_four_stages_run_a_user_s_own_card(tmp_path):
+def test_the_four_stages_run_a_user_s_own_card(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from ResNeSt.models.resnest import create_model
 
@@ -141,7 +143,7 @@ def test_the_four_stages_run_a_user_s_own_card(tmp_path):
     assert (info["resnest.size"], info["resnest.recipe"]) == ("64", "resize-bilinear")
 
 
-def test_run_with_an_own_card_and_no_weights_is_refused(tmp_path):
+def test_run_with_an_own_card_and_no_weights_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, OWN)
     demo = PROJECT / "demo"
     flags = [f"--images={demo / 'val'}", f"--labels={demo / 'val_label.txt'}", "--model=pets.json"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ResNeSt import chips
-from ResNeSt.errors import ArgumentError, PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.convert import chips
 
 HEAD = """
 +----------------------------------------------------------------------------------------------+
@@ -34,7 +35,7 @@ BOARD_A3 = """
 
 
 @pytest.fixture
-def npu_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def npu_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts an npu-smi on PATH that prints the given table, and the given board for `-t board`."""
 
     def install(table: str, board: str = "", code: int = 0) -> None:
@@ -53,20 +54,20 @@ def npu_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("chip", chips.CHIPS)
-def test_every_chip_is_taken_with_and_without_its_prefix(chip):
+def test_every_chip_is_taken_with_and_without_its_prefix(chip: str) -> None:
     assert chips.resolve(chip) == chips.resolve(f"Ascend{chip}") == chips.resolve(f"ascend{chip.lower()}") == chip
 
 
-def test_cpu_is_a_chip():
+def test_cpu_is_a_chip() -> None:
     assert chips.resolve("cpu") == "cpu"
 
 
-def test_an_unknown_chip_is_refused_with_the_names_near_it():
+def test_an_unknown_chip_is_refused_with_the_names_near_it() -> None:
     with pytest.raises(ArgumentError, match=r"unknown chip '310P2'.*310P3"):
         chips.resolve("310P2")
 
 
-def test_a_name_near_nothing_is_refused_with_all_names():
+def test_a_name_near_nothing_is_refused_with_all_names() -> None:
     with pytest.raises(ArgumentError, match=r"known: 310, .*910_9392, or cpu, or auto"):
         chips.resolve("tensor-core")
 
@@ -93,34 +94,36 @@ def test_a_name_near_nothing_is_refused_with_all_names():
     ],
     ids=["as in the manual", "narrow", "digits only", "alarm, no power", "dash in the name", "no device", "two cards"],
 )
-def test_auto_reads_the_first_card_of_a_table(npu_smi, rows, chip):
+def test_auto_reads_the_first_card_of_a_table(npu_smi: Callable[..., None], rows: str, chip: str) -> None:
     npu_smi(HEAD + rows + PROCESSES)
     assert chips.resolve("auto") == chip
 
 
-def test_auto_asks_the_board_where_the_table_says_ascend910_only(npu_smi):
+def test_auto_asks_the_board_where_the_table_says_ascend910_only(npu_smi: Callable[..., None]) -> None:
     npu_smi(HEAD + "| 0     Ascend910           | OK            | 178.7       37   0    / 0  |\n" + PROCESSES, BOARD_A3)
     assert chips.resolve("auto") == "910_9392"
 
 
-def test_auto_takes_the_first_card_whatever_its_number(npu_smi):
+def test_auto_takes_the_first_card_whatever_its_number(npu_smi: Callable[..., None]) -> None:
     npu_smi(HEAD + "| 12      310P3     | OK              | 15.8         42                0    / 0  |\n" + PROCESSES)
     assert chips.resolve("auto") == "310P3"
 
 
-def test_auto_refuses_a_card_that_it_does_not_know(npu_smi):
+def test_auto_refuses_a_card_that_it_does_not_know(npu_smi: Callable[..., None]) -> None:
     npu_smi(HEAD + "| 0     Ascend999XL         | OK            | 178.7       37   0    / 0  |\n")
     with pytest.raises(PipelineError, match="card 0 'Ascend999XL'"):
         chips.resolve("auto")
 
 
-def test_auto_is_the_cpu_without_npu_smi(monkeypatch, tmp_path):
+def test_auto_is_the_cpu_without_npu_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert chips.resolve("auto") == "cpu"
 
 
 @pytest.mark.parametrize(("table", "code"), [(HEAD + PROCESSES, 0), ("dcmi module initialize failed. ret is -8005", 1)])
-def test_auto_is_the_cpu_with_a_note_where_npu_smi_lists_no_card(npu_smi, capsys, table, code):
+def test_auto_is_the_cpu_with_a_note_where_npu_smi_lists_no_card(
+    npu_smi: Callable[..., None], capsys: pytest.CaptureFixture[str], table: str, code: int
+) -> None:
     npu_smi(table, code=code)
     assert chips.resolve("auto") == "cpu"
     assert "npu-smi lists no card" in capsys.readouterr().err
@@ -137,18 +140,20 @@ def test_auto_is_the_cpu_with_a_note_where_npu_smi_lists_no_card(npu_smi, capsys
         ("none", "cpu"),
     ],
 )
-def test_auto_reads_every_machine_of_the_stand_in(standins, monkeypatch, machine, chip):
+def test_auto_reads_every_machine_of_the_stand_in(
+    standins: dict[str, str], monkeypatch: pytest.MonkeyPatch, machine: str, chip: str
+) -> None:
     for name, value in {**standins, "STANDIN_NPU": machine}.items():
         monkeypatch.setenv(name, value)
     assert chips.resolve("auto") == chip
 
 
 @pytest.mark.parametrize(("chip", "default"), [("cpu", "fp32"), ("310P3", "fp16"), ("910B3", "fp16")])
-def test_a_chip_has_a_default_precision(chip, default):
+def test_a_chip_has_a_default_precision(chip: str, default: str) -> None:
     assert chips.precision(None, chip) == default
 
 
 @pytest.mark.parametrize(("chip", "wanted"), [("cpu", "fp16"), ("cpu", "mixed"), ("310P3", "bf16"), ("310P3", "int4")])
-def test_a_precision_that_a_chip_does_not_have_is_refused(chip, wanted):
+def test_a_precision_that_a_chip_does_not_have_is_refused(chip: str, wanted: str) -> None:
     with pytest.raises(ArgumentError, match=f"--precision {wanted} is not for {chip}"):
         chips.precision(wanted, chip)

@@ -8,15 +8,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from ResNeSt import atc, convert, network, openvino_ir, simplify
-from ResNeSt.cards import card
-from ResNeSt.errors import ArgumentError, MissingRuntimeError, PipelineError
-from ResNeSt.files import sha256
+from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.common.files import sha256
+from ResNeSt.convert import __main__ as convert
+from ResNeSt.convert import atc, openvino_ir, simplify, targets
+from ResNeSt.models import onnx_file
+from ResNeSt.models.cards import card
 from tests.conftest import PROJECT, STANDINS, assert_refused, call
 
 onnx = pytest.importorskip("onnx")
@@ -32,7 +36,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ResNeSt.export import export
+    from ResNeSt.export.to_onnx import export
 
     path = tmp_path_factory.mktemp("exported") / "demo.onnx"
     export(card("resnest_demo"), None, path, SIZE)
@@ -80,16 +84,18 @@ def normalised(pixels: np.ndarray) -> np.ndarray:
 
 def onnx_logits(path: Path | str, images: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {"actual_input_1": images})[0]
+    logits: np.ndarray = session.run(None, {"actual_input_1": images})[0]
+    return logits
 
 
-def openvino_model(path: str):
+def openvino_model(path: str) -> Any:
     return openvino_ir.import_openvino().Core().read_model(path)
 
 
 def openvino_logits(path: str, images: np.ndarray) -> np.ndarray:
     core = openvino_ir.import_openvino().Core()
-    return core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+    logits: np.ndarray = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+    return logits
 
 
 def older(path: str) -> None:
@@ -102,22 +108,22 @@ def older(path: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "batches"), [("1", [1]), ("1,4,8", [1, 4, 8]), ("8,1,8,1", [8, 1]), ("016", [16])])
-def test_batch_sizes_are_read_in_order_without_duplicates(text, batches):
-    assert convert.parse_batches(text) == batches
+def test_batch_sizes_are_read_in_order_without_duplicates(text: str, batches: list[int]) -> None:
+    assert targets.parse_batches(text) == batches
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,", "-1", "1.5", "1 4", "310P3", "²", "1,x"])
-def test_anything_else_for_batch_sizes_is_refused(text):
+def test_anything_else_for_batch_sizes_is_refused(text: str) -> None:
     with pytest.raises(ArgumentError, match="batch sizes must be whole numbers above 0, like 1,4,8"):
-        convert.parse_batches(text)
+        targets.parse_batches(text)
 
 
-def test_compiled_files_are_named_after_the_onnx_file_and_the_batch_size():
-    assert convert.compiled_name("resnest50", 8, "310P3") == "resnest50_bs8.om"
-    assert convert.compiled_name("resnest50", 8, "cpu") == "resnest50_bs8.xml"
+def test_compiled_files_are_named_after_the_onnx_file_and_the_batch_size() -> None:
+    assert targets.compiled_name("resnest50", 8, "310P3") == "resnest50_bs8.om"
+    assert targets.compiled_name("resnest50", 8, "cpu") == "resnest50_bs8.xml"
 
 
-def test_a_missing_onnx_file_is_named(folder):
+def test_a_missing_onnx_file_is_named(folder: Path) -> None:
     with pytest.raises(PipelineError, match=r"other\.onnx: no such file; make it with resnest_pth2onnx\.py"):
         convert.main(["1", "cpu", "--onnx", "other.onnx"])
 
@@ -125,7 +131,9 @@ def test_a_missing_onnx_file_is_named(folder):
 # --- simplified ONNX
 
 
-def test_a_network_in_the_place_of_another_one_is_simplified_anew_however_old_its_file_is(folder, capsys):
+def test_a_network_in_the_place_of_another_one_is_simplified_anew_however_old_its_file_is(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("1", "cpu")
     model = onnx.load("demo.onnx")
     model.doc_string = "another"
@@ -138,7 +146,7 @@ def test_a_network_in_the_place_of_another_one_is_simplified_anew_however_old_it
     assert capsys.readouterr().out.splitlines() == ["demo_bs1.xml: up to date"]
 
 
-def test_the_simplified_file_keeps_batch_axis_opset_metadata_and_answers(folder):
+def test_the_simplified_file_keeps_batch_axis_opset_metadata_and_answers(folder: Path) -> None:
     simplify.simplify(Path("demo.onnx"), Path("demo_sim.onnx"))
     before, after = onnx.load("demo.onnx"), onnx.load("demo_sim.onnx")
     assert after.graph.input == before.graph.input
@@ -154,7 +162,9 @@ def test_the_simplified_file_keeps_batch_axis_opset_metadata_and_answers(folder)
         )
 
 
-def test_what_onnxsim_s_own_command_wrote_is_made_again_only_when_older_than_its_source(folder, capsys):
+def test_what_onnxsim_s_own_command_wrote_is_made_again_only_when_older_than_its_source(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     simplified, same = onnxsim.simplify(onnx.load("demo.onnx"))
     assert same
     onnx.save(simplified, "demo_sim.onnx")
@@ -166,10 +176,10 @@ def test_what_onnxsim_s_own_command_wrote_is_made_again_only_when_older_than_its
 
 
 @pytest.mark.parametrize("result", ["wrong answers", "crash"])
-def test_a_failed_simplification_leaves_nothing(folder, monkeypatch, result):
+def test_a_failed_simplification_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, result: str) -> None:
     import onnxsim
 
-    def fails(model, **_options):
+    def fails(model: Any, **_options: Any) -> tuple[Any, bool]:
         if result == "crash":
             raise RuntimeError("bad graph")
         return model, False
@@ -182,7 +192,9 @@ def test_a_failed_simplification_leaves_nothing(folder, monkeypatch, result):
     assert names(folder) == {"demo.onnx"}
 
 
-def test_without_onnxsim_the_command_and_the_file_to_copy_are_named(folder, monkeypatch):
+def test_without_onnxsim_the_command_and_the_file_to_copy_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxsim", None)
     with pytest.raises(MissingRuntimeError) as caught:
         convert.main(["1", "310P3", "--onnx", "demo.onnx", "--output-dir", "out"])
@@ -190,7 +202,9 @@ def test_without_onnxsim_the_command_and_the_file_to_copy_are_named(folder, monk
     assert "the demo_sim.onnx.data that it may write beside it, to out" in str(caught.value)
 
 
-def test_without_onnxsim_a_simplified_file_is_used_with_or_without_its_source(folder, monkeypatch, ascend):
+def test_without_onnxsim_a_simplified_file_is_used_with_or_without_its_source(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ascend: None
+) -> None:
     simplify.simplify(Path("demo.onnx"), Path("demo_sim.onnx"))
     monkeypatch.setitem(sys.modules, "onnxsim", None)
     run("1", "310P3")
@@ -208,36 +222,38 @@ def test_without_onnxsim_a_simplified_file_is_used_with_or_without_its_source(fo
     ],
     ids=["uint8", "NHWC", "free size"],
 )
-def test_a_network_that_takes_something_else_is_refused(tmp_path, shape, dtype, message):
+def test_a_network_that_takes_something_else_is_refused(
+    tmp_path: Path, shape: list[int | str], dtype: str, message: str
+) -> None:
     images = onnx.helper.make_tensor_value_info("images", getattr(onnx.TensorProto, dtype), shape)
     node = onnx.helper.make_node("Identity", ["images"], ["output"])
     output = onnx.helper.make_tensor_value_info("output", getattr(onnx.TensorProto, dtype), shape)
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [images], [output]))
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(PipelineError, match=message):
-        network.read(tmp_path / "other.onnx")
+        onnx_file.read(tmp_path / "other.onnx")
 
 
-def test_an_onnx_file_without_metadata_is_taken_with_imagenet_values(exported, tmp_path):
+def test_an_onnx_file_without_metadata_is_taken_with_imagenet_values(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
-    found = network.read(tmp_path / "bare.onnx")
+    found = onnx_file.read(tmp_path / "bare.onnx")
     assert (found.mean, found.std, found.info) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), {})
 
 
-def test_metadata_that_make_no_sense_are_refused(exported, tmp_path):
+def test_metadata_that_make_no_sense_are_refused(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported)
     onnx.helper.set_model_props(model, {"resnest.mean": "[1, 2]"})
     onnx.save(model, tmp_path / "odd.onnx")
     with pytest.raises(PipelineError, match=r"odd\.onnx: its metadata says '\[1, 2\]', expected three numbers"):
-        network.read(tmp_path / "odd.onnx")
+        onnx_file.read(tmp_path / "odd.onnx")
 
 
 # --- cpu
 
 
-def test_the_cpu_model_has_a_static_batch_and_the_answers_of_the_export(folder):
+def test_the_cpu_model_has_a_static_batch_and_the_answers_of_the_export(folder: Path) -> None:
     pytest.importorskip("openvino")
     run("1,4", "cpu")
     for batch in (1, 4):
@@ -249,7 +265,7 @@ def test_the_cpu_model_has_a_static_batch_and_the_answers_of_the_export(folder):
         np.testing.assert_allclose(found, onnx_logits("demo.onnx", images), atol=ROUNDING)
 
 
-def test_the_uint8_cpu_model_takes_bare_pixels_and_gives_the_same_answers(folder):
+def test_the_uint8_cpu_model_takes_bare_pixels_and_gives_the_same_answers(folder: Path) -> None:
     pytest.importorskip("openvino")
     run("4", "cpu", "--dtype", "uint8")
     images = openvino_model("demo_bs4.xml").input("actual_input_1")
@@ -258,7 +274,7 @@ def test_the_uint8_cpu_model_takes_bare_pixels_and_gives_the_same_answers(folder
     np.testing.assert_allclose(found, onnx_logits("demo.onnx", normalised(PIXELS[:4])), atol=ROUNDING)
 
 
-def test_a_cpu_model_is_the_same_file_whatever_was_compiled_before_it(folder):
+def test_a_cpu_model_is_the_same_file_whatever_was_compiled_before_it(folder: Path) -> None:
     pytest.importorskip("openvino")
     run("1,2", "cpu")
     before = Path("demo_bs2.xml").read_bytes()
@@ -266,7 +282,7 @@ def test_a_cpu_model_is_the_same_file_whatever_was_compiled_before_it(folder):
     assert Path("demo_bs2.xml").read_bytes() == before
 
 
-def test_the_cpu_model_says_what_it_is(folder):
+def test_the_cpu_model_says_what_it_is(folder: Path) -> None:
     pytest.importorskip("openvino")
     run("2", "cpu", "--precision", "bf16")
     info = openvino_model("demo_bs2.xml").get_rt_info(["resnest"]).astype(dict)
@@ -280,11 +296,13 @@ def read_metadata(path: str) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
-def test_a_cpu_model_that_does_not_run_leaves_nothing_not_even_the_last_one(folder, monkeypatch):
+def test_a_cpu_model_that_does_not_run_leaves_nothing_not_even_the_last_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("openvino")
     run("1", "cpu")
 
-    def fails(*_arguments):
+    def fails(*_arguments: object) -> NoReturn:
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(openvino_ir, "_try", fails)
@@ -293,12 +311,12 @@ def test_a_cpu_model_that_does_not_run_leaves_nothing_not_even_the_last_one(fold
     assert not names(folder) & {"demo_bs1.xml", "demo_bs1.xml.json"}
 
 
-def test_no_runtime_starts_its_telemetry_or_leaves_an_id_at_home(folder):
+def test_no_runtime_starts_its_telemetry_or_leaves_an_id_at_home(folder: Path) -> None:
     pytest.importorskip("openvino")
     home = folder / "home"
     home.mkdir()
     code = (
-        "import sys; from ResNeSt.convert import main; main(['1', 'cpu', '--onnx', 'demo.onnx'])\n"
+        "import sys; from ResNeSt.convert.__main__ import main; main(['1', 'cpu', '--onnx', 'demo.onnx'])\n"
         "assert sys.modules['openvino'] and sys.modules['onnxruntime'] and not sys.modules['openvino_telemetry']"
     )
     # Both runtimes keep quiet where they find themselves in a continuous-integration job.
@@ -316,10 +334,12 @@ def compiled(out: str) -> bool:
 
 
 @pytest.mark.parametrize("chip", ["cpu", "310P3"])
-def test_nothing_is_compiled_again_until_source_options_or_files_change(folder, capsys, ascend, chip):
+def test_nothing_is_compiled_again_until_source_options_or_files_change(
+    folder: Path, capsys: pytest.CaptureFixture[str], ascend: None, chip: str
+) -> None:
     if chip == "cpu":
         pytest.importorskip("openvino")
-    target = convert.compiled_name("demo", 2, chip)
+    target = targets.compiled_name("demo", 2, chip)
 
     def again(*options: str) -> bool:
         capsys.readouterr()
@@ -347,7 +367,7 @@ def test_nothing_is_compiled_again_until_source_options_or_files_change(folder, 
     assert not again()
 
 
-def test_up_to_date_models_need_no_compiler(folder, ascend, monkeypatch):
+def test_up_to_date_models_need_no_compiler(folder: Path, ascend: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run("2", "310P3")
     monkeypatch.setattr(atc, "find_toolkit", lambda: None)
     run("2", "310P3")
@@ -355,7 +375,7 @@ def test_up_to_date_models_need_no_compiler(folder, ascend, monkeypatch):
         run("2,3", "310P3")
 
 
-def test_the_record_beside_a_model_says_how_it_was_made(folder, ascend):
+def test_the_record_beside_a_model_says_how_it_was_made(folder: Path, ascend: None) -> None:
     run("2", "Ascend310p3", "--precision", "mixed")
     record = json.loads(Path("demo_bs2.om.json").read_text())
     assert record["tool"] == str(STANDINS / "bin" / "atc")
@@ -371,7 +391,7 @@ def test_the_record_beside_a_model_says_how_it_was_made(folder, ascend):
 # --- Ascend: the command
 
 
-def planned(capsys: pytest.CaptureFixture, *arguments: str) -> list[list[str]]:
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
     """The commands that a dry run prints, split as a shell would."""
     capsys.readouterr()
     run(*arguments, "--dry-run")
@@ -379,7 +399,9 @@ def planned(capsys: pytest.CaptureFixture, *arguments: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith(("atc ", "python3 "))]
 
 
-def test_a_dry_run_prints_the_commands_of_the_original_sample(folder, capsys, no_ascend):
+def test_a_dry_run_prints_the_commands_of_the_original_sample(
+    folder: Path, capsys: pytest.CaptureFixture[str], no_ascend: None
+) -> None:
     def original(batch: int) -> list[str]:
         return [
             "atc",
@@ -396,7 +418,9 @@ def test_a_dry_run_prints_the_commands_of_the_original_sample(folder, capsys, no
 
 
 @pytest.mark.parametrize("chip", ["310P3", "cpu"])
-def test_a_dry_run_changes_nothing(folder, capsys, no_ascend, chip):
+def test_a_dry_run_changes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], no_ascend: None, chip: str
+) -> None:
     planned(capsys, "1,8", chip, "--dtype", "uint8", "--output-dir", "new")
     assert names(folder) == {"demo.onnx"}
 
@@ -411,21 +435,23 @@ def test_a_dry_run_changes_nothing(folder, capsys, no_ascend, chip):
         (["--dtype", "uint8"], ["--insert_op_conf={folder}/demo_aipp.cfg", "--enable_small_channel=1"]),
     ],
 )
-def test_each_option_adds_its_own_to_the_atc_command(folder, capsys, no_ascend, options, expected):
+def test_each_option_adds_its_own_to_the_atc_command(
+    folder: Path, capsys: pytest.CaptureFixture[str], no_ascend: None, options: list[str], expected: list[str]
+) -> None:
     plain = planned(capsys, "4", "910B3")[1]
     found = planned(capsys, "4", "910B3", *options)[1]
     assert found == plain + [option.format(folder=folder) for option in expected]
 
 
-def test_fp32_on_a_310p_is_warned_about(folder, capsys, no_ascend):
+def test_fp32_on_a_310p_is_warned_about(folder: Path, capsys: pytest.CaptureFixture[str], no_ascend: None) -> None:
     run("1", "310P3", "--precision", "fp32", "--dry-run")
     assert "AvgPool and MaxPool take no float32" in capsys.readouterr().out
     run("1", "910B3", "--precision", "fp32", "--dry-run")
     assert "AvgPool" not in capsys.readouterr().out
 
 
-def test_the_aipp_file_holds_imagenet_s_constants(exported):
-    lines = [line.strip() for line in atc.aipp_config(network.read(exported)).splitlines()]
+def test_the_aipp_file_holds_imagenet_s_constants(exported: Path) -> None:
+    lines = [line.strip() for line in atc.aipp_config(onnx_file.read(exported)).splitlines()]
     assert lines == [
         "aipp_op {",
         "aipp_mode: static",
@@ -451,7 +477,9 @@ def operators(path: str) -> int:
 
 
 @pytest.mark.parametrize("suffixed", ["0", "1"], ids=["plain name", "name with os and arch"])
-def test_models_come_under_their_plain_names_and_nothing_else_is_left(folder, ascend, monkeypatch, capsys, suffixed):
+def test_models_come_under_their_plain_names_and_nothing_else_is_left(
+    folder: Path, ascend: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], suffixed: str
+) -> None:
     monkeypatch.setenv("STANDIN_ATC_SUFFIX", suffixed)
     run("1,4", "310P3", "--output-dir", "out", "--dtype", "uint8", "--precision", "mixed")
     models = {"demo_bs1.om", "demo_bs1.om.json", "demo_bs4.om", "demo_bs4.om.json"}
@@ -462,7 +490,7 @@ def test_models_come_under_their_plain_names_and_nothing_else_is_left(folder, as
     assert f", type IR, IR version 0, {operators('out/demo_sim.onnx')} operators, platform stand-in, " in printed
 
 
-def test_atc_is_found_by_the_environment_script(folder, monkeypatch):
+def test_atc_is_found_by_the_environment_script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN_PYTHON", sys.executable)
     toolkit = folder / "tool kit" / "latest"
     toolkit.mkdir(parents=True)
@@ -475,20 +503,20 @@ def test_atc_is_found_by_the_environment_script(folder, monkeypatch):
     assert found.environment["NOTE"] == "two\nlines"
 
 
-def test_the_stand_in_s_own_environment_script_works(folder, monkeypatch):
+def test_the_stand_in_s_own_environment_script_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN_PYTHON", sys.executable)
     monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(STANDINS / "ascend-toolkit"))
     run("1", "310P3")
     assert "demo_bs1.om" in names(folder)
 
 
-def test_a_script_that_exits_is_passed_over(folder, monkeypatch):
+def test_a_script_that_exits_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "set_env.sh").write_text("exit 1\n")
     monkeypatch.setattr(atc, "_set_env_scripts", lambda: iter([Path("missing.sh"), Path("set_env.sh")]))
     assert atc.find_toolkit() is None
 
 
-def test_without_atc_the_place_the_command_and_the_file_are_named(folder, no_ascend):
+def test_without_atc_the_place_the_command_and_the_file_are_named(folder: Path, no_ascend: None) -> None:
     with pytest.raises(MissingRuntimeError) as caught:
         run("1,4", "Ascend310P3")
     message = str(caught.value)
@@ -497,7 +525,9 @@ def test_without_atc_the_place_the_command_and_the_file_are_named(folder, no_asc
     assert names(folder) == {"demo.onnx", "demo_sim.onnx"}
 
 
-def test_a_refusal_shows_atc_s_lines_with_a_hint_and_leaves_no_model(folder, ascend, capsys):
+def test_a_refusal_shows_atc_s_lines_with_a_hint_and_leaves_no_model(
+    folder: Path, ascend: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("1", "310P3")
     model = onnx.load("demo_sim.onnx")
     model.opset_import.append(onnx.helper.make_opsetid("com.other", 1))
@@ -513,7 +543,7 @@ def test_a_refusal_shows_atc_s_lines_with_a_hint_and_leaves_no_model(folder, asc
 
 
 @pytest.fixture
-def broken_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def broken_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Puts an atc of the given shell lines on PATH."""
 
     def install(lines: str) -> None:
@@ -535,21 +565,25 @@ def broken_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("echo Killed; exit 137", r"ATC failed \(exit code 137\)$"),
     ],
 )
-def test_a_compiler_that_goes_wrong_is_told_of_and_leaves_no_model(folder, broken_atc, lines, message):
+def test_a_compiler_that_goes_wrong_is_told_of_and_leaves_no_model(
+    folder: Path, broken_atc: Callable[[str], None], lines: str, message: str
+) -> None:
     broken_atc(lines)
     with pytest.raises(PipelineError, match=message):
         run("1", "310P3")
     assert names(folder) == {"demo.onnx", "demo_sim.onnx"}
 
 
-def test_without_an_error_line_atc_s_last_words_are_shown(folder, broken_atc, capsys):
+def test_without_an_error_line_atc_s_last_words_are_shown(
+    folder: Path, broken_atc: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     broken_atc("seq 30; echo Killed; exit 137")
     with pytest.raises(PipelineError):
         run("1", "310P3")
     assert capsys.readouterr().err.split() == [str(number) for number in range(22, 31)] + ["Killed"]
 
 
-def test_log_shows_all_that_atc_prints(folder, ascend, capsys):
+def test_log_shows_all_that_atc_prints(folder: Path, ascend: None, capsys: pytest.CaptureFixture[str]) -> None:
     run("1", "310P3")
     assert "ATC run success" not in capsys.readouterr().out
     run("1", "310P3", "--force", "--log", "info")
@@ -559,7 +593,7 @@ def test_log_shows_all_that_atc_prints(folder, ascend, capsys):
 # --- the script
 
 
-def test_the_script_works_from_any_directory_with_its_relative_paths(folder, ascend):
+def test_the_script_works_from_any_directory_with_its_relative_paths(folder: Path, ascend: None) -> None:
     (folder / "sub").mkdir()
     os.chdir("sub")
     result = call("convert.sh", "1", "auto", "--onnx", "../demo.onnx", "--output-dir", "../out")
@@ -578,19 +612,19 @@ def test_the_script_works_from_any_directory_with_its_relative_paths(folder, asc
         (["1", "cpu", "--onnx", "noise.onnx"], 1),
     ],
 )
-def test_a_refused_command_ends_with_one_line_and_its_code(folder, arguments, code):
+def test_a_refused_command_ends_with_one_line_and_its_code(folder: Path, arguments: list[str], code: int) -> None:
     Path("noise.onnx").write_bytes(os.urandom(1000))
     result = call("convert.sh", *arguments)
     assert_refused(result, code=code)
     assert result.stderr.count("\n") == 1
 
 
-def test_an_ascend_host_needs_no_torch_onnx_or_openvino(folder, ascend):
+def test_an_ascend_host_needs_no_torch_onnx_or_openvino(folder: Path, ascend: None) -> None:
     simplify.simplify(Path("demo.onnx"), Path("demo_sim.onnx"))
     absent = ["torch", "torchvision", "onnx", "onnxsim", "onnxruntime", "openvino", "sklearn"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
-        "from ResNeSt.convert import main; main(['1', '310P3', '--onnx', 'demo.onnx', '--dtype', 'uint8'])"
+        "from ResNeSt.convert.__main__ import main; main(['1', '310P3', '--onnx', 'demo.onnx', '--dtype', 'uint8'])"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)

@@ -13,18 +13,18 @@ def pins(name: str) -> dict[str, str]:
     return dict(PIN.findall((PROJECT / name).read_text()))
 
 
-def test_every_package_but_pytorch_is_locked_at_its_version_with_hashes():
-    locked = pins("requirements.lock")
+def test_every_package_but_pytorch_is_locked_at_its_version_with_hashes() -> None:
+    locked = pins("requirements/lock.txt")
     assert {name: locked.get(name) for name in pins("requirements.txt") if name != "torch"} == {
         name: version for name, version in pins("requirements.txt").items() if name != "torch"
     }
-    entries = re.split(PIN, (PROJECT / "requirements.lock").read_text())[3::3]
+    entries = re.split(PIN, (PROJECT / "requirements/lock.txt").read_text())[3::3]
     assert len(entries) == len(locked) > 30
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
 
 
-def test_every_package_has_its_licence_and_reason_in_the_table():
-    files = ["requirements.txt", "requirements.lock", "requirements-dev.txt", "requirements-bench.txt"]
+def test_every_package_has_its_licence_and_reason_in_the_table() -> None:
+    files = ["requirements.txt", "requirements/lock.txt", "requirements/dev.txt", "requirements/bench.txt"]
     wanted = {name for file in files for name in pins(file)}
     rows = re.findall(
         r"^\| ([\w.-]+) \| (.+) \| (.+) \|$", (PROJECT / "docs/dependencies.md").read_text(), re.MULTILINE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ResNeSt import atc
+from ResNeSt.convert import atc
 from tests.conftest import PROJECT
 
 
@@ -15,21 +15,23 @@ def rows(section: str) -> list[str]:
     return re.findall(r"^\| (.+?) \|", part, re.MULTILINE)[2:]
 
 
-def test_every_message_quoted_as_this_project_s_own_stands_in_its_source():
+def test_every_message_quoted_as_this_project_s_own_stands_in_its_source() -> None:
     source = "".join(path.read_text() for path in (PROJECT / "ResNeSt").rglob("*.py"))
     joined = re.sub(r'"\n\s*f?"', "", source)  # a text that goes on in the next line
     system = {"No space left on device"}
-    quoted = {re.fullmatch("`(.+)`", row)[1] for row in rows("This project")} - system
+    matches = [re.fullmatch("`(.+)`", row) for row in rows("This project")]
+    assert all(matches)
+    quoted = {match[1] for match in matches if match} - system
     assert len(quoted) > 12
     assert [message for message in quoted if message not in joined] == []
 
 
-def test_every_code_of_atc_that_has_a_hint_is_explained():
+def test_every_code_of_atc_that_has_a_hint_is_explained() -> None:
     explained = set(re.findall(r"E[0-9A-Z]\d{4}", " ".join(rows("ATC"))))
     assert explained == set(atc._HINTS)
 
 
-def test_every_command_of_the_readme_names_a_file_that_is_there():
+def test_every_command_of_the_readme_names_a_file_that_is_there() -> None:
     text = (PROJECT / "README.md").read_text()
     scripts = set(re.findall(r"(?:python|bash) ((?:\w+/)*\w+\.(?:py|sh))", text))
     modules = set(re.findall(r"python -m ((?:ResNeSt|benchmarks)[\w.]*)", text))
@@ -57,7 +59,7 @@ def named(section: list[str]) -> list[str]:
     return sorted(" ".join(text.split()) for text in found)
 
 
-def test_the_chinese_readme_has_the_sections_commands_and_names_of_the_english_one():
+def test_the_chinese_readme_has_the_sections_commands_and_names_of_the_english_one() -> None:
     english, chinese = sections("README.md"), sections("README.zh-CN.md")
     assert len(english) > 15
     assert len(chinese) == len(english)

@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.conftest import PROJECT, assert_refused, call
 
 
-def test_a_python_without_the_packages_is_named_in_one_line(tmp_path):
+def test_a_python_without_the_packages_is_named_in_one_line(tmp_path: Path) -> None:
     bare = tmp_path / "python3"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     bare.chmod(0o755)
@@ -19,7 +20,9 @@ def test_a_python_without_the_packages_is_named_in_one_line(tmp_path):
         assert_refused(result, "python3 lacks numpy, pillow or tqdm; activate an environment", code=3)
 
 
-def test_an_environment_that_was_only_half_made_is_made_again_and_nothing_is_installed_elsewhere(tmp_path):
+def test_an_environment_that_was_only_half_made_is_made_again_and_nothing_is_installed_elsewhere(
+    tmp_path: Path,
+) -> None:
     shutil.copy(PROJECT / "env.sh", tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)  # venv writes bin/activate last

@@ -11,20 +11,21 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-import ResNeSt.batches as batches
-import ResNeSt.evaluate as evaluate
-from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
-from ResNeSt.engines import TensorSpec
-from ResNeSt.labels import read_labels
-from ResNeSt.parallel import Stopwatch
-from ResNeSt.scoring import score_summary
-from ResNeSt.tensors import TensorFormat
-from tests.conftest import PROJECT, assert_refused, call
+from ResNeSt import evaluate
+from ResNeSt.common.parallel import Stopwatch
+from ResNeSt.engines import image_batches
+from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.labels.file import read_labels
+from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.score.score import score_summary
+from ResNeSt.tensors.format import TensorFormat
+from tests.conftest import PROJECT, Completed, assert_refused, call
 
 VAL = PROJECT / "demo/val"
 LABELS = PROJECT / "demo/val_label.txt"
@@ -43,16 +44,23 @@ def work(demo_onnx: Path, demo_checkpoint: Path, tmp_path_factory: pytest.TempPa
     return folder
 
 
-def run(work, model, *flags, images=VAL, labels=LABELS, env=None):
+def run(
+    work: Path,
+    model: str | Path,
+    *flags: str,
+    images: Path = VAL,
+    labels: Path = LABELS,
+    env: dict[str, str] | None = None,
+) -> Completed:
     data = [f"--images={images}", f"--labels={labels}"]
     return call("-m", "ResNeSt.evaluate", f"--model={model}", *data, *flags, cwd=work, env=env)
 
 
-def records(path):
+def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()[1:]]
 
 
-def few(tmp_path):
+def few(tmp_path: Path) -> SimpleNamespace:
     """A folder with a few of the demo's pictures, and their labels."""
     folder = tmp_path / "few"
     folder.mkdir()
@@ -75,7 +83,9 @@ def few(tmp_path):
         ("resnest_demo-*.pth", ("--workers=3",)),
     ],
 )
-def test_every_engine_gives_the_answers_that_training_measured_image_by_image(work, tmp_path, model, flags):
+def test_every_engine_gives_the_answers_that_training_measured_image_by_image(
+    work: Path, tmp_path: Path, model: str, flags: tuple[str, ...]
+) -> None:
     (path,) = work.glob(model)
     result = run(work, path, f"--predictions={tmp_path / 'p.jsonl'}", *flags)
     assert result.returncode == 0, result.stderr
@@ -84,7 +94,7 @@ def test_every_engine_gives_the_answers_that_training_measured_image_by_image(wo
     assert f"top1_acc\t{EXPECTED['top1']:.4f}\n" in result.stdout
 
 
-def test_top_5_is_that_of_the_four_stages_image_by_image(work, tmp_path):
+def test_top_5_is_that_of_the_four_stages_image_by_image(work: Path, tmp_path: Path) -> None:
     assert call("resnest_preprocess.py", VAL, tmp_path / "prep", "--model=resnest_demo").returncode == 0
     flags = [f"--input={tmp_path / 'prep'}", f"--output={tmp_path / 'out'}", "--output_dirname=r"]
     assert call("-m", "ResNeSt.infer", "--model=m_bs8.xml", *flags, cwd=work).returncode == 0
@@ -95,7 +105,9 @@ def test_top_5_is_that_of_the_four_stages_image_by_image(work, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_an_om_runs_through_the_python_api_of_the_ascend_client(demo_onnx, tmp_path, standins, dtype):
+def test_an_om_runs_through_the_python_api_of_the_ascend_client(
+    demo_onnx: Path, tmp_path: Path, standins: dict[str, str], dtype: str
+) -> None:
     assert call("-m", "onnxsim", demo_onnx, tmp_path / "resnest_demo_sim.onnx").returncode == 0
     flags = [f"--onnx={demo_onnx}", f"--output-dir={tmp_path}", f"--dtype={dtype}"]
     assert call("convert.sh", "4", "310P3", *flags, env=standins).returncode == 0
@@ -104,19 +116,19 @@ def test_an_om_runs_through_the_python_api_of_the_ascend_client(demo_onnx, tmp_p
     assert f"top1_acc\t{EXPECTED['top1']:.4f}\n" in result.stdout
 
 
-def test_an_om_without_the_client_is_told_what_is_missing(tmp_path):
+def test_an_om_without_the_client_is_told_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "m.om").touch()
-    assert_refused(run(tmp_path, "m.om"), "ais_bench is not installed", "requirements-npu.txt", code=3)
+    assert_refused(run(tmp_path, "m.om"), "ais_bench is not installed", "requirements/npu.txt", code=3)
 
 
-def test_it_says_where_the_time_went_and_how_fast_it_was(work):
+def test_it_says_where_the_time_went_and_how_fast_it_was(work: Path) -> None:
     printed = run(work, "m_bs8.xml").stdout
     assert "396 images in" in printed
     assert "img/s; waited: decoding" in printed
     assert any(f"{stage}-bound" in printed for stage in evaluate.Watches._fields)
 
 
-def test_an_image_that_cannot_be_decoded_is_named_and_the_others_count(work, tmp_path):
+def test_an_image_that_cannot_be_decoded_is_named_and_the_others_count(work: Path, tmp_path: Path) -> None:
     data = few(tmp_path)
     data.pictures[2].write_bytes(b"no image")
     result = run(work, "m_bs8.xml", images=data.images, labels=data.labels)
@@ -127,7 +139,9 @@ def test_an_image_that_cannot_be_decoded_is_named_and_the_others_count(work, tmp
     assert run(work, "m_bs8.xml", "--allow-broken", images=data.images, labels=data.labels).returncode == 0
 
 
-def test_images_without_label_and_labels_without_image_are_refused_before_anything_runs(work, tmp_path):
+def test_images_without_label_and_labels_without_image_are_refused_before_anything_runs(
+    work: Path, tmp_path: Path
+) -> None:
     data = few(tmp_path)
     lines = data.labels.read_text().splitlines(keepends=True)
     data.labels.write_text("".join(lines[1:]) + "absent.JPEG 1\n")
@@ -140,7 +154,7 @@ def test_images_without_label_and_labels_without_image_are_refused_before_anythi
     assert "5 of 6" in result.stdout
 
 
-def test_the_json_holds_the_figures_and_every_problem(work, tmp_path):
+def test_the_json_holds_the_figures_and_every_problem(work: Path, tmp_path: Path) -> None:
     data = few(tmp_path)
     data.pictures[0].write_bytes(b"")
     flags = [f"--json={tmp_path / 's.json'}", "--allow-broken"]
@@ -151,7 +165,7 @@ def test_the_json_holds_the_figures_and_every_problem(work, tmp_path):
     assert found["problems"]["broken"]["allowed"] is True
 
 
-def test_logits_that_are_not_finite_are_named_and_not_scored(work, tmp_path):
+def test_logits_that_are_not_finite_are_named_and_not_scored(work: Path, tmp_path: Path) -> None:
     model = onnx.load(work / "m.onnx")
     bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [10])
     values = onnx.numpy_helper.to_array(bias).copy()
@@ -165,7 +179,7 @@ def test_logits_that_are_not_finite_are_named_and_not_scored(work, tmp_path):
     assert "tot=0" in result.stdout
 
 
-def test_a_model_that_does_not_say_its_recipe_is_refused_until_it_is_named(work, tmp_path):
+def test_a_model_that_does_not_say_its_recipe_is_refused_until_it_is_named(work: Path, tmp_path: Path) -> None:
     model = onnx.load(work / "m.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
@@ -174,11 +188,11 @@ def test_a_model_that_does_not_say_its_recipe_is_refused_until_it_is_named(work,
     assert f"top1_acc\t{EXPECTED['top1']:.4f}\n" in result.stdout
 
 
-def test_a_batch_size_that_is_not_the_model_s_is_refused(work):
+def test_a_batch_size_that_is_not_the_model_s_is_refused(work: Path) -> None:
     assert_refused(run(work, "m_bs8.xml", "--batch=4"), "its batch size is 8", code=2)
 
 
-def test_a_label_that_is_no_class_of_the_model_is_refused(work, tmp_path):
+def test_a_label_that_is_no_class_of_the_model_is_refused(work: Path, tmp_path: Path) -> None:
     data = few(tmp_path)
     data.labels.write_text(data.labels.read_text() + "absent.JPEG 10\n")
     result = run(work, "m_bs8.xml", "--allow-missing", images=data.images, labels=data.labels)
@@ -186,13 +200,15 @@ def test_a_label_that_is_no_class_of_the_model_is_refused(work, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(work) -> bytes:
+def undisturbed(work: Path) -> bytes:
     assert run(work, "m_bs8.xml", "--predictions=undisturbed.jsonl").returncode == 0
     return (work / "undisturbed.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.01, 0.0])
-def test_an_interrupted_run_goes_on_and_ends_byte_for_byte_as_an_undisturbed_one(work, tmp_path, undisturbed, keep):
+def test_an_interrupted_run_goes_on_and_ends_byte_for_byte_as_an_undisturbed_one(
+    work: Path, tmp_path: Path, undisturbed: bytes, keep: float
+) -> None:
     unfinished = tmp_path / "p.jsonl.unfinished"
     unfinished.write_bytes(undisturbed[: int(keep * len(undisturbed))])
     result = run(work, "m_bs8.xml", f"--predictions={tmp_path / 'p.jsonl'}")
@@ -203,7 +219,9 @@ def test_an_interrupted_run_goes_on_and_ends_byte_for_byte_as_an_undisturbed_one
     assert ("were done by an earlier run" in result.stdout) == (keep >= 0.5)
 
 
-def test_a_run_killed_at_random_moments_ends_byte_for_byte_as_an_undisturbed_one(work, tmp_path, undisturbed):
+def test_a_run_killed_at_random_moments_ends_byte_for_byte_as_an_undisturbed_one(
+    work: Path, tmp_path: Path, undisturbed: bytes
+) -> None:
     target = tmp_path / "p.jsonl"
     command = [sys.executable, "-m", "ResNeSt.evaluate", "--model=m_bs8.xml", f"--images={VAL}", f"--labels={LABELS}"]
     for _ in range(6):
@@ -220,14 +238,16 @@ def test_a_run_killed_at_random_moments_ends_byte_for_byte_as_an_undisturbed_one
     assert target.read_bytes() == undisturbed
 
 
-def test_what_another_model_left_unfinished_is_not_taken_over(work, tmp_path, undisturbed):
+def test_what_another_model_left_unfinished_is_not_taken_over(work: Path, tmp_path: Path, undisturbed: bytes) -> None:
     (tmp_path / "p.jsonl.unfinished").write_bytes(undisturbed)
     result = run(work, "m_bs5.xml", f"--predictions={tmp_path / 'p.jsonl'}")
     assert "earlier run" not in result.stdout
     assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])["batch"] == 5
 
 
-def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(work, tmp_path):
+def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(
+    work: Path, tmp_path: Path
+) -> None:
     data = few(tmp_path)
     flags = (f"--predictions={tmp_path / 'p.jsonl'}",)
     assert run(work, "m_bs8.xml", *flags, images=data.images, labels=data.labels).returncode == 0
@@ -242,27 +262,27 @@ def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken
 class CountingEngine:
     """Notes how many images had been decoded whenever it was called."""
 
-    title, info = "counting", {}
-
-    def __init__(self, decoded):
+    def __init__(self, decoded: list[object]) -> None:
+        self.title = "counting"
+        self.info: dict[str, str] = {}
         self.input = TensorSpec("x", (4, 3, 8, 8), "float32")
         self.decoded = decoded
-        self.seen = []
+        self.seen: list[int] = []
 
-    def run(self, batch):
+    def run(self, batch: np.ndarray) -> np.ndarray:
         time.sleep(0.02)
         self.seen.append(len(self.decoded))
         return np.zeros((4, 10), np.float32)
 
 
-def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch, tmp_path):
-    decoded = []
-    monkeypatch.setattr(batches, "tensor_maker", lambda made: lambda path, out: decoded.append(path))
+def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    decoded: list[object] = []
+    monkeypatch.setattr(image_batches, "tensor_maker", lambda made: lambda path, out: decoded.append(path))
     engine = CountingEngine(decoded)
     made = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
     images = [f"{number}.JPEG" for number in range(80)]
     watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
-    outcomes = [outcome for batch in evaluate.evaluate(engine, made, images, 2, watches) for outcome in batch]
+    outcomes = [outcome for batch in evaluate.outcomes_of(engine, made, images, 2, watches) for outcome in batch]
     assert [outcome.image for outcome in outcomes] == images
     assert len(engine.seen) == 20
     assert all(seen <= 4 * (run + 1) + 2 * 4 + 1 for run, seen in enumerate(engine.seen))

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ResNeSt import chips
-from ResNeSt.errors import PipelineError
-from ResNeSt.files import scratch_folder, sole_writer, whole
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import scratch_folder, sole_writer, whole
+from ResNeSt.convert import chips
 from tests.conftest import PROJECT, assert_refused, call, picture
 
 onnx = pytest.importorskip("onnx")
@@ -79,7 +79,7 @@ def timed(action: Callable[[], object]) -> float:
 # Killed
 
 
-def test_convert_killed_at_random_moments_ends_as_if_undisturbed(work, tmp_path):
+def test_convert_killed_at_random_moments_ends_as_if_undisturbed(work: Path, tmp_path: Path) -> None:
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     for folder in (undisturbed, disturbed):
         folder.mkdir()
@@ -95,7 +95,7 @@ def test_convert_killed_at_random_moments_ends_as_if_undisturbed(work, tmp_path)
     assert contents(disturbed) == contents(undisturbed)
 
 
-def test_infer_killed_at_random_moments_ends_as_if_undisturbed(work, tmp_path):
+def test_infer_killed_at_random_moments_ends_as_if_undisturbed(work: Path, tmp_path: Path) -> None:
     def command(output: str) -> list[str]:
         flags = [f"--model={work / 'm_bs1.xml'}", f"--input={work / 'prep'}", "--output_dirname=r", "--outfmt=TXT"]
         return ["-m", "ResNeSt.infer", *flags, f"--output={output}"]
@@ -109,14 +109,16 @@ def test_infer_killed_at_random_moments_ends_as_if_undisturbed(work, tmp_path):
     assert contents(tmp_path / "disturbed/r") == contents(tmp_path / "undisturbed/r")
 
 
-def test_what_a_killed_compiler_left_behind_goes_with_the_next_run_and_what_a_living_one_uses_stays(tmp_path):
+def test_what_a_killed_compiler_left_behind_goes_with_the_next_run_and_what_a_living_one_uses_stays(
+    tmp_path: Path,
+) -> None:
     (tmp_path / ".atc.left/kernel_meta").mkdir(parents=True)
     with scratch_folder(tmp_path, "atc") as first, scratch_folder(tmp_path, "atc") as second:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.name, second.name])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_writer_left_of_a_file_is_replaced_and_a_living_writer_is_not_disturbed(tmp_path):
+def test_what_a_killed_writer_left_of_a_file_is_replaced_and_a_living_writer_is_not_disturbed(tmp_path: Path) -> None:
     with whole(tmp_path / "m.onnx") as temporary:
         temporary.write_text("new")
         left = temporary.name
@@ -128,7 +130,7 @@ def test_what_a_killed_writer_left_of_a_file_is_replaced_and_a_living_writer_is_
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"m.onnx": "newer"}
 
 
-def test_two_processes_do_not_write_into_one_folder(work, tmp_path):
+def test_two_processes_do_not_write_into_one_folder(work: Path, tmp_path: Path) -> None:
     flags = ["--model", work / "m_bs1.xml", "--input", work / "prep", "--output", tmp_path, "--output_dirname=r"]
     (tmp_path / "r").mkdir()
     with sole_writer(tmp_path / "r"):
@@ -177,7 +179,9 @@ STAGES = ["preprocess", "pack", "export", "convert", "infer", "evaluate"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_complete(stage, work, disk):
+def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_complete(
+    stage: str, work: Path, disk: Callable[[str], Path]
+) -> None:
     target = disk("size=16k")
     result = call(*stage_commands(work, target)[stage])
     assert_refused(result, "No space left on device", str(target))
@@ -188,7 +192,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_complete(stage, w
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_read_only_disk_is_one_line(stage, work, disk):
+def test_a_read_only_disk_is_one_line(stage: str, work: Path, disk: Callable[[str], Path]) -> None:
     target = disk("ro")
     assert_refused(call(*stage_commands(work, target)[stage]), "Read-only file system", str(target))
 
@@ -196,7 +200,7 @@ def test_a_read_only_disk_is_one_line(stage, work, disk):
 # What does not fit together
 
 
-def test_a_model_of_another_batch_size_than_its_name_says_is_refused(work, tmp_path):
+def test_a_model_of_another_batch_size_than_its_name_says_is_refused(work: Path, tmp_path: Path) -> None:
     for suffix in (".xml", ".bin"):
         shutil.copy(work / f"m_bs4{suffix}", tmp_path / f"m_bs1{suffix}")
     flags = [f"--input={work / 'prep'}", f"--labels={PROJECT / 'demo/val_label.txt'}", "--model=m"]
@@ -206,7 +210,7 @@ def test_a_model_of_another_batch_size_than_its_name_says_is_refused(work, tmp_p
     assert_refused(call("bench.sh", "1", "cpu", "--model=m", cwd=tmp_path), "m_bs1.xml: is compiled for batch 4")
 
 
-def test_a_record_that_is_no_record_is_taken_for_none(work, tmp_path):
+def test_a_record_that_is_no_record_is_taken_for_none(work: Path, tmp_path: Path) -> None:
     for suffix in (".xml", ".bin"):
         shutil.copy(work / f"m_bs1{suffix}", tmp_path)
     (tmp_path / "m_bs1.xml.json").write_text("[]")
@@ -216,7 +220,7 @@ def test_a_record_that_is_no_record_is_taken_for_none(work, tmp_path):
 # Hostile files
 
 
-def test_weights_outside_the_onnx_file_are_refused_and_not_read(work, tmp_path):
+def test_weights_outside_the_onnx_file_are_refused_and_not_read(work: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     model = onnx.load(work / "m_sim.onnx")
     weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -229,7 +233,9 @@ def test_weights_outside_the_onnx_file_are_refused_and_not_read(work, tmp_path):
     assert_refused(result, "models/m.onnx: its weights lie in '../secret', and only a file in its own folder is read")
 
 
-def test_a_link_in_the_output_folder_is_replaced_and_what_it_points_to_stays(work, images, tmp_path):
+def test_a_link_in_the_output_folder_is_replaced_and_what_it_points_to_stays(
+    work: Path, images: Path, tmp_path: Path
+) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     out = tmp_path / "out"
@@ -242,7 +248,7 @@ def test_a_link_in_the_output_folder_is_replaced_and_what_it_points_to_stays(wor
     assert not first.is_symlink()
 
 
-def test_shell_characters_in_paths_are_characters(work, tmp_path):
+def test_shell_characters_in_paths_are_characters(work: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a b'\"$(touch pwned);`touch pwned`&|"
     folder.mkdir()
     shutil.copy(work / "m.onnx", folder / "m $x;y.onnx")
@@ -260,7 +266,7 @@ def test_shell_characters_in_paths_are_characters(work, tmp_path):
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(alphabet="| 0123456789ABPOK-\n+", max_size=200) | st.text(max_size=100))
-def test_any_table_of_npu_smi_gives_a_chip_or_one_line(text):
+def test_any_table_of_npu_smi_gives_a_chip_or_one_line(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chips, "_npu_smi", lambda *arguments: text)
         patch.setattr(shutil, "which", lambda name: name)
@@ -271,7 +277,7 @@ def test_any_table_of_npu_smi_gives_a_chip_or_one_line(text):
 # Load
 
 
-def test_memory_and_file_handles_of_evaluate_do_not_grow_with_the_data_set(work, tmp_path):
+def test_memory_and_file_handles_of_evaluate_do_not_grow_with_the_data_set(work: Path, tmp_path: Path) -> None:
     """The null engine, so that nothing but the pipeline counts."""
     from benchmarks.end_to_end import repeat_images
     from benchmarks.processes import spend
@@ -288,7 +294,7 @@ def test_memory_and_file_handles_of_evaluate_do_not_grow_with_the_data_set(work,
 
 
 @pytest.mark.heavy
-def test_fifty_thousand_results_are_scored_in_less_than_a_gigabyte(tmp_path):
+def test_fifty_thousand_results_are_scored_in_less_than_a_gigabyte(tmp_path: Path) -> None:
     from benchmarks.processes import spend
     from benchmarks.scoring import write_results
 

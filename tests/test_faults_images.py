@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ResNeSt.preprocess import BrokenImageError, decode
-from ResNeSt.recipes import RECIPES
+from ResNeSt.images.decode import BrokenImageError, decode
+from ResNeSt.images.recipes import RECIPES
 from tests.conftest import assert_refused, call, picture
 
 SIZE = 32
@@ -57,13 +57,14 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_odd_picture_gives_the_tensor_of_what_pillow_reads(odd, tmp_path, workers):
+def test_every_odd_picture_gives_the_tensor_of_what_pillow_reads(odd: Path, tmp_path: Path, workers: int) -> None:
     flags = [f"--size={SIZE}", "--dtype=uint8", f"--workers={workers}"]
     result = call("resnest_preprocess.py", odd, tmp_path / "out", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     for path in odd.iterdir():
-        expected = np.asarray(RECIPES["ecentercrop-bicubic"](Image.open(path).convert("RGB"), SIZE))
+        with Image.open(path) as image:
+            expected = np.asarray(RECIPES["ecentercrop-bicubic"](image.convert("RGB"), SIZE))
         found = np.fromfile(tmp_path / "out" / f"{path.name.split('.')[0]}.bin", np.uint8)
         assert np.array_equal(found.reshape(SIZE, SIZE, 3), expected), path.name
     assert not list(tmp_path.rglob("pwned"))
@@ -94,7 +95,7 @@ def broken(odd: Path, tmp_path: Path) -> Path:
 NAMES = ("bomb.png", "cut.png", "cut_in_half.JPEG", "cut_in_head.JPEG", "empty.JPEG", "text.JPEG", "vanished.JPEG")
 
 
-def test_every_broken_file_is_named_and_the_sound_ones_are_made(broken, tmp_path):
+def test_every_broken_file_is_named_and_the_sound_ones_are_made(broken: Path, tmp_path: Path) -> None:
     result = call("resnest_preprocess.py", broken, tmp_path / "out", f"--size={SIZE}")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
@@ -103,12 +104,12 @@ def test_every_broken_file_is_named_and_the_sound_ones_are_made(broken, tmp_path
     assert {path.name for path in (tmp_path / "out").glob("*.bin")} == {"sound_1.bin", "sound_2.bin"}
 
 
-def test_a_bomb_is_refused_by_its_number_of_pixels_before_it_takes_memory(broken):
+def test_a_bomb_is_refused_by_its_number_of_pixels_before_it_takes_memory(broken: Path) -> None:
     with pytest.raises(BrokenImageError, match=r"400000000 pixels.*exceeds limit of 178956970"):
         decode(broken / "bomb.png")
 
 
-def test_evaluate_names_the_same_broken_files(broken, demo_onnx, tmp_path):
+def test_evaluate_names_the_same_broken_files(broken: Path, demo_onnx: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"{path.name} 0\n" for path in broken.iterdir()))
     flags = [f"--model={demo_onnx}", f"--images={broken}", f"--labels={labels}"]
@@ -121,7 +122,9 @@ def test_evaluate_names_the_same_broken_files(broken, demo_onnx, tmp_path):
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data())
-def test_any_bytes_in_place_of_an_image_s_are_decoded_or_refused_in_one_line(data, odd, tmp_path_factory):
+def test_any_bytes_in_place_of_an_image_s_are_decoded_or_refused_in_one_line(
+    data: st.DataObject, odd: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = data.draw(st.sampled_from(sorted(odd.iterdir())))
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
@@ -135,7 +138,7 @@ def test_any_bytes_in_place_of_an_image_s_are_decoded_or_refused_in_one_line(dat
         assert np.asarray(image).shape == (image.height, image.width, 3)
 
 
-def test_a_folder_of_broken_files_alone_says_so(tmp_path, demo_onnx):
+def test_a_folder_of_broken_files_alone_says_so(tmp_path: Path, demo_onnx: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.JPEG").write_bytes(b"")
     (tmp_path / "labels.txt").write_text("a.JPEG 0\n")

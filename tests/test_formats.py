@@ -9,27 +9,32 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from ResNeSt import formats
-from ResNeSt.cards import card
-from ResNeSt.errors import PipelineError
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.formats import checkpoints
+from ResNeSt.models.cards import card
 from tests.conftest import PROJECT, assert_refused, call
 from tests.frameworks.random_weights import CLASSES
 
-torch = pytest.importorskip("torch")
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")  # brings protobuf
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: E402
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from ResNeSt.checkpoint import load, read_state  # noqa: E402
-from ResNeSt.engines import open_engine, run_images  # noqa: E402
-from ResNeSt.models.pooling import set_pooling  # noqa: E402
-from ResNeSt.models.resnest import ResNeSt, create_model  # noqa: E402
+from ResNeSt.engines.engine import run_images
+from ResNeSt.engines.opening import open_engine
+from ResNeSt.models.checkpoint import load, read_state
+from ResNeSt.models.pooling import set_pooling
+from ResNeSt.models.resnest import ResNeSt, create_model
 
 TOLERANCE = 1e-4  # of the largest logit
 
@@ -53,7 +58,7 @@ def written_by(python: str, script: str, folder: Path, *arguments: str) -> tuple
     return found["images"], found["logits"]
 
 
-def network(**shape: object) -> ResNeSt:
+def network(**shape: Any) -> ResNeSt:
     """One block a stage, else as resnest50."""
     arch = dataclasses.replace(card("resnest50").architecture, layers=(1, 1, 1, 1), **shape)
     return ResNeSt(arch, CLASSES)
@@ -66,7 +71,7 @@ def difference(model: ResNeSt, images: np.ndarray, expected: np.ndarray) -> floa
 
 
 @pytest.mark.heavy
-def test_a_checkpoint_of_mindcv_gives_mindspore_s_logits(tmp_path):
+def test_a_checkpoint_of_mindcv_gives_mindspore_s_logits(tmp_path: Path) -> None:
     python = python_with("mindcv", "MINDSPORE_PYTHON")
     images, expected = written_by(python, "mindcv_resnest.py", tmp_path)
     model = network()
@@ -76,7 +81,7 @@ def test_a_checkpoint_of_mindcv_gives_mindspore_s_logits(tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("radix", [1, 2])
-def test_a_checkpoint_of_paddleclas_gives_paddle_s_logits(radix, tmp_path):
+def test_a_checkpoint_of_paddleclas_gives_paddle_s_logits(radix: int, tmp_path: Path) -> None:
     python = python_with("paddleclas", "PADDLE_PYTHON")
     images, expected = written_by(python, "paddleclas_resnest.py", tmp_path, str(radix))
     model = network(radix=radix, avd_first=radix == 1)
@@ -215,7 +220,7 @@ def state() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def trained(demo_checkpoint) -> dict[str, np.ndarray]:
+def trained(demo_checkpoint: Path) -> dict[str, np.ndarray]:
     """The demo network as it was trained."""
     found = read_state(demo_checkpoint)
     return {name: value.numpy() for name, value in found.items() if not name.endswith("num_batches_tracked")}
@@ -229,12 +234,12 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, np.ndarray])
         assert np.array_equal(value.numpy(), expected.get(name, np.zeros(tuple(value.shape)))), name
 
 
-def test_mindcv_s_names_become_the_official_ones(state, tmp_path):
+def test_mindcv_s_names_become_the_official_ones(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_ckpt(mindcv_names(state).items(), tmp_path / "c.ckpt")
     assert_same(read_state(tmp_path / "c.ckpt"), state)
 
 
-def test_what_the_trainer_adds_to_a_ckpt_is_left_out(state, tmp_path):
+def test_what_the_trainer_adds_to_a_ckpt_is_left_out(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     own = list(mindcv_names(state).items())
     trainer = [("learning_rate", np.ones((1,), np.float32)), ("step_num", np.zeros((0,), np.int32))]
     moments = [(f"moments.{name}", array) for name, array in own]
@@ -242,20 +247,22 @@ def test_what_the_trainer_adds_to_a_ckpt_is_left_out(state, tmp_path):
     assert_same(read_state(tmp_path / "c.ckpt"), state)
 
 
-def test_the_zoo_s_split_convolutions_are_joined(state, tmp_path):
+def test_the_zoo_s_split_convolutions_are_joined(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_ckpt(zoo_entries(state), tmp_path / "c.ckpt")
     assert_same(read_state(tmp_path / "c.ckpt"), without(state, "fc1.bias", "fc2.bias"))
-    assert formats.read(tmp_path / "c.ckpt").pooling == "zeros"
+    assert checkpoints.read(tmp_path / "c.ckpt").pooling == "zeros"
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_paddle_s_names_of_layers_become_the_official_ones(protocol, state, tmp_path):
+def test_paddle_s_names_of_layers_become_the_official_ones(
+    protocol: int, state: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     named = {**paddle_names(state), "StructuredToParameterName@@": {"out.weight": "fc_weights"}}
     (tmp_path / "p.pdparams").write_bytes(pickle.dumps(named, protocol))
     assert_same(read_state(tmp_path / "p.pdparams"), without(state, "fc1.bias"))
 
 
-def test_paddle_s_names_of_parameters_become_the_official_ones(state, tmp_path):
+def test_paddle_s_names_of_parameters_become_the_official_ones(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     named = paddle_parameter_names(state)
     assert "layer1_bottleneck_0_splat_1_weights_scale" in named
     assert "layer1_bottleneck_0_shortcut_mean" in named
@@ -263,7 +270,7 @@ def test_paddle_s_names_of_parameters_become_the_official_ones(state, tmp_path):
     assert_same(read_state(tmp_path / "p.pdparams"), without(state, "fc1.bias", "fc2.bias"))
 
 
-def test_arrays_that_paddle_wrapped_with_their_name_are_read(state, tmp_path):
+def test_arrays_that_paddle_wrapped_with_their_name_are_read(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     wrapped = {name: (name, array) for name, array in paddle_names(state).items()}
     (tmp_path / "p.pdparams").write_bytes(pickle.dumps(wrapped, 2))
     assert_same(read_state(tmp_path / "p.pdparams"), without(state, "fc1.bias"))
@@ -293,16 +300,17 @@ def averages(image: np.ndarray, pooling: str) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [8, 9])
 @pytest.mark.parametrize("pooling", ["zeros", "trimmed", "same"])
-def test_each_pooling_averages_as_its_definition_says(pooling, size):
+def test_each_pooling_averages_as_its_definition_says(pooling: str, size: int) -> None:
     model = create_model("resnest_demo")
     set_pooling(model, pooling)
     image = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
-    found = model.layer2[0].avd_layer(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    block: Any = model.layer2[0]
+    found = block.avd_layer(torch.from_numpy(image)[None, None])[0, 0].numpy()
     np.testing.assert_allclose(found, averages(image, pooling), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [8, 9])
-def test_same_pooling_takes_the_largest_of_the_right_windows(size):
+def test_same_pooling_takes_the_largest_of_the_right_windows(size: int) -> None:
     model = create_model("resnest_demo")
     set_pooling(model, "same")
     image = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
@@ -315,7 +323,9 @@ def test_same_pooling_takes_the_largest_of_the_right_windows(size):
 # Through the stages.
 
 
-def test_a_mindspore_checkpoint_goes_through_stage_2_and_both_runtimes(trained, tmp_path):
+def test_a_mindspore_checkpoint_goes_through_stage_2_and_both_runtimes(
+    trained: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     write_ckpt(mindcv_names(trained).items(), tmp_path / "resnest_demo-x.ckpt")
     onnx = tmp_path / "d.onnx"
     result = call("resnest_pth2onnx.py", f"--source={tmp_path / 'resnest_demo-x.ckpt'}", f"--target={onnx}")
@@ -327,7 +337,7 @@ def test_a_mindspore_checkpoint_goes_through_stage_2_and_both_runtimes(trained, 
         assert np.abs(found - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
-def test_a_paddle_checkpoint_opens_by_its_card_s_name(trained, tmp_path):
+def test_a_paddle_checkpoint_opens_by_its_card_s_name(trained: dict[str, np.ndarray], tmp_path: Path) -> None:
     path = tmp_path / "weights.pdparams"
     path.write_bytes(pickle.dumps(paddle_names(trained), 4))
     engine = open_engine(path, arch="resnest_demo")
@@ -338,11 +348,13 @@ def test_a_paddle_checkpoint_opens_by_its_card_s_name(trained, tmp_path):
 
 
 class Hostile:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch hacked",)
 
 
-def test_a_pdparams_that_carries_code_is_refused_by_name_and_does_not_run_it(state, tmp_path, monkeypatch):
+def test_a_pdparams_that_carries_code_is_refused_by_name_and_does_not_run_it(
+    state: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("p.pdparams").write_bytes(pickle.dumps({**paddle_names(state), "x": Hostile()}))
     with pytest.raises(PipelineError, match=r"p\.pdparams: .*posix\.system, which no array needs"):
@@ -353,7 +365,7 @@ def test_a_pdparams_that_carries_code_is_refused_by_name_and_does_not_run_it(sta
 @pytest.mark.parametrize(
     "content", [{"w": np.array([print], object)}, {"w": np.array(["text"])}, {"w": 3}, [1, 2], {"w": ("a", "b")}]
 )
-def test_a_pickle_of_other_things_is_refused(content, tmp_path):
+def test_a_pickle_of_other_things_is_refused(content: object, tmp_path: Path) -> None:
     (tmp_path / "p.pdparams").write_bytes(pickle.dumps(content))
     with pytest.raises(PipelineError, match=r"p\.pdparams: not a whole paddle checkpoint"):
         read_state(tmp_path / "p.pdparams")
@@ -361,7 +373,9 @@ def test_a_pickle_of_other_things_is_refused(content, tmp_path):
 
 @pytest.mark.parametrize("kept", [0, 1, 1000, -1])
 @pytest.mark.parametrize("suffix", [".ckpt", ".pdparams"])
-def test_a_checkpoint_cut_short_is_refused(suffix, kept, state, tmp_path):
+def test_a_checkpoint_cut_short_is_refused(
+    suffix: str, kept: int, state: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     path = tmp_path / f"c{suffix}"
     if suffix == ".ckpt":
         write_ckpt(mindcv_names(state).items(), path)
@@ -372,19 +386,19 @@ def test_a_checkpoint_cut_short_is_refused(suffix, kept, state, tmp_path):
         read_state(path)
 
 
-def test_another_program_s_file_is_one_line_of_error(tmp_path):
+def test_another_program_s_file_is_one_line_of_error(tmp_path: Path) -> None:
     (tmp_path / "c.ckpt").write_bytes(b"PK\x03\x04 a zip file, as Lightning's .ckpt are")
     result = call("resnest_pth2onnx.py", f"--source={tmp_path / 'c.ckpt'}", f"--target={tmp_path / 'd.onnx'}")
     assert_refused(result, "c.ckpt: not a whole mindspore checkpoint")
     assert not (tmp_path / "d.onnx").exists()
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="no such file"):
         read_state(tmp_path / "c.ckpt")
 
 
-def test_a_checkpoint_of_another_network_names_what_does_not_fit(state, tmp_path):
+def test_a_checkpoint_of_another_network_names_what_does_not_fit(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_ckpt([("conv2d_0.weight", np.zeros((4, 3), np.float32))], tmp_path / "c.ckpt")
     with pytest.raises(PipelineError, match=r"1 entries not of this model \(conv2d_0\.weight\)"):
         load(create_model("resnest_demo"), tmp_path / "c.ckpt")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +14,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from tests.conftest import assert_refused, call
+from tests.conftest import Completed, assert_refused, call
 
 SHAPE = (3, 4, 4)
 CLASSES = 48
@@ -19,7 +22,7 @@ NUMBER = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graph whose logits are its input, so that every output can be traced to the tensor it came from."""
     nodes = [helper.make_node("Flatten", ["actual_input_1"], ["output1"], axis=1)]
     source = helper.make_tensor_value_info("actual_input_1", TensorProto.FLOAT, ["N", *SHAPE])
@@ -31,7 +34,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def tensors(tmp_path):
+def tensors(tmp_path: Path) -> Path:
     """Ten tensors, the third one .npy, in a folder with files of other kinds."""
     folder = tmp_path / "prep"
     folder.mkdir()
@@ -49,21 +52,24 @@ def tensor(number: int) -> np.ndarray:
     return np.random.default_rng(number).standard_normal(SHAPE).astype(np.float32)
 
 
-def infer(tmp_path, model, *flags, code=0):
+def infer(tmp_path: Path, model: str | Path, *flags: str, code: int = 0) -> Completed:
     result = call("-m", "ResNeSt.infer", f"--model={model}", *flags, cwd=tmp_path)
     assert result.returncode == code, result.stderr
     return result
 
 
-def summary(tmp_path, name="result"):
-    return json.loads((tmp_path / f"out/{name}_summary.json").read_text())
+def summary(tmp_path: Path, name: str = "result") -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((tmp_path / f"out/{name}_summary.json").read_text())
+    return told
 
 
 OUTPUT = ("--output=./out", "--output_dirname=result")
 
 
 @pytest.mark.parametrize("batch", [1, 4, 10, 16])
-def test_every_tensor_gets_its_own_result_whatever_the_batch_size(batch, model, tensors, tmp_path):
+def test_every_tensor_gets_its_own_result_whatever_the_batch_size(
+    batch: int, model: Path, tensors: Path, tmp_path: Path
+) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, f"--dymBatch={batch}")
     assert len(list((tmp_path / "out/result").iterdir())) == 10
     for number in range(1, 11):
@@ -71,7 +77,9 @@ def test_every_tensor_gets_its_own_result_whatever_the_batch_size(batch, model, 
         assert np.array_equal(found, tensor(number).ravel())
 
 
-def test_the_summary_lists_inputs_in_natural_order_with_the_paths_as_given(model, tensors, tmp_path):
+def test_the_summary_lists_inputs_in_natural_order_with_the_paths_as_given(
+    model: Path, tensors: Path, tmp_path: Path
+) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, "--dymBatch=4")
     entries = summary(tmp_path)["filesinfo"]
     assert list(entries) == [str(index) for index in range(10)]
@@ -80,20 +88,24 @@ def test_the_summary_lists_inputs_in_natural_order_with_the_paths_as_given(model
 
 
 @pytest.mark.parametrize("suffix", ["bin", "npy", "txt"])
-def test_each_output_format_holds_the_logits(suffix, model, tensors, tmp_path):
+def test_each_output_format_holds_the_logits(suffix: str, model: Path, tensors: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, "--outfmt", suffix.upper())
-    readers = {"bin": lambda path: np.fromfile(path, np.float32), "npy": np.load, "txt": np.loadtxt}
+    readers: dict[str, Callable[[Path], np.ndarray]] = {
+        "bin": lambda path: np.fromfile(path, np.float32),
+        "npy": np.load,
+        "txt": np.loadtxt,
+    }
     found = readers[suffix](tmp_path / f"out/result/img_5_0.{suffix}")
     assert np.allclose(found, tensor(5).ravel(), atol=5e-7)
 
 
-def test_txt_is_one_line_of_six_decimals_each_followed_by_a_blank(model, tensors, tmp_path):
+def test_txt_is_one_line_of_six_decimals_each_followed_by_a_blank(model: Path, tensors: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, "--outfmt", "TXT")
     expected = "".join("%f " % value for value in tensor(5).ravel()) + "\n"  # noqa: UP031 (the contract's format)
     assert (tmp_path / "out/result/img_5_0.txt").read_text() == expected
 
 
-def test_the_summary_has_the_real_client_s_keys(model, tensors, tmp_path, shared):
+def test_the_summary_has_the_real_client_s_keys(model: Path, tensors: Path, tmp_path: Path, shared: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT)
     expected = json.loads((shared / "golden/ais_bench/result_bs1_summary.json").read_text())
     found = summary(tmp_path)
@@ -110,7 +122,9 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("dirname", GOLDEN)
-def test_the_printed_lines_are_the_real_client_s_but_for_the_runtime_s_name(dirname, model, tensors, tmp_path, shared):
+def test_the_printed_lines_are_the_real_client_s_but_for_the_runtime_s_name(
+    dirname: str, model: Path, tensors: Path, tmp_path: Path, shared: Path
+) -> None:
     recorded, its_model, flags = GOLDEN[dirname]
     expected = (shared / "golden/ais_bench" / recorded).read_text().replace(its_model, str(model))
     expected = expected.replace("acl", f"ONNX Runtime {onnxruntime.__version__}")
@@ -123,7 +137,7 @@ def info_lines(text: str) -> list[str]:
     return [NUMBER.sub("#", line) for line in text.splitlines() if line.startswith("[INFO]")]
 
 
-def test_a_pure_run_writes_one_result_and_one_time_per_loop(model, tmp_path):
+def test_a_pure_run_writes_one_result_and_one_time_per_loop(model: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--output=./out", "--output_dirname=pure", "--loop=20", "--dymBatch=4")
     found = summary(tmp_path, "pure")
     assert found["filesinfo"]["0"]["infiles"] == ["pure_infer_data"]
@@ -132,7 +146,7 @@ def test_a_pure_run_writes_one_result_and_one_time_per_loop(model, tmp_path):
     assert (tmp_path / "out/pure/pure_infer_data_0.bin").stat().st_size == 4 * CLASSES * 4
 
 
-def test_pure_data_is_zero_or_random_as_asked(model, tmp_path):
+def test_pure_data_is_zero_or_random_as_asked(model: Path, tmp_path: Path) -> None:
     for kind in ("zero", "random"):
         infer(tmp_path, model, "--output=./out", f"--output_dirname={kind}", f"--pure_data_type={kind}")
     values = {
@@ -142,44 +156,48 @@ def test_pure_data_is_zero_or_random_as_asked(model, tmp_path):
     assert len(set(values["random"])) > CLASSES // 2
 
 
-def test_batchsize_changes_the_throughput_and_nothing_else(model, tensors, tmp_path):
+def test_batchsize_changes_the_throughput_and_nothing_else(model: Path, tensors: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, "--dymBatch=2", "--batchsize=100")
     found = summary(tmp_path)
     assert found["throughput"] == pytest.approx(1000 * 100 / found["NPU_compute_time"]["mean"])
     assert found["NPU_compute_time"]["count"] == 5
 
 
-def test_without_batchsize_the_throughput_counts_the_model_s_own(model, tensors, tmp_path):
+def test_without_batchsize_the_throughput_counts_the_model_s_own(model: Path, tensors: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, "--dymBatch=2")
     found = summary(tmp_path)
     assert found["throughput"] == pytest.approx(1000 * 2 / found["NPU_compute_time"]["mean"])
 
 
-def test_without_a_dirname_the_results_go_to_a_folder_named_by_date_and_time(model, tensors, tmp_path):
+def test_without_a_dirname_the_results_go_to_a_folder_named_by_date_and_time(
+    model: Path, tensors: Path, tmp_path: Path
+) -> None:
     infer(tmp_path, model, "--input=./prep", "--output=./out")
     (folder,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert re.fullmatch(r"\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d", folder.name)
     assert (tmp_path / "out" / f"{folder.name}_summary.json").is_file()
 
 
-def test_display_all_summary_adds_the_copy_times(model, tmp_path):
+def test_display_all_summary_adds_the_copy_times(model: Path, tmp_path: Path) -> None:
     assert "H2D_latency" not in infer(tmp_path, model).stdout
     assert "H2D_latency" in infer(tmp_path, model, "--display_all_summary=True").stdout
 
 
-def test_a_tensor_whose_bytes_do_not_divide_the_input_is_refused_in_the_client_s_words(model, tensors, tmp_path):
+def test_a_tensor_whose_bytes_do_not_divide_the_input_is_refused_in_the_client_s_words(
+    model: Path, tensors: Path, tmp_path: Path
+) -> None:
     (tensors / "img_1.bin").write_bytes(b"\0" * 100)
     assert_refused(infer(tmp_path, model, "--input=./prep", code=1), "tensorsize: 192 filesize: 100 not match")
 
 
-def test_a_tensor_cut_short_is_named_and_no_summary_is_left(model, tensors, tmp_path):
+def test_a_tensor_cut_short_is_named_and_no_summary_is_left(model: Path, tensors: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT)
     (tensors / "img_7.bin").write_bytes(b"\0" * 100)
     assert_refused(infer(tmp_path, model, "--input=./prep", *OUTPUT, code=1), "img_7.bin: 100 bytes")
     assert not (tmp_path / "out/result_summary.json").exists()
 
 
-def test_two_inputs_with_one_name_up_to_the_first_dot_are_refused(model, tensors, tmp_path):
+def test_two_inputs_with_one_name_up_to_the_first_dot_are_refused(model: Path, tensors: Path, tmp_path: Path) -> None:
     (tensors / "img_1.again.bin").write_bytes((tensors / "img_1.bin").read_bytes())
     assert_refused(infer(tmp_path, model, "--input=./prep", code=1), "share a name up to the first dot")
 
@@ -200,33 +218,35 @@ INDEX = {
         ({"size": "four"}, "not an index of tensors"),
     ],
 )
-def test_tensors_that_do_not_fit_the_model_are_refused_before_it_runs(change, words, model, tensors, tmp_path):
+def test_tensors_that_do_not_fit_the_model_are_refused_before_it_runs(
+    change: dict[str, object], words: str, model: Path, tensors: Path, tmp_path: Path
+) -> None:
     (tensors / "tensors.json").write_text(json.dumps({**INDEX, **change}))
     assert_refused(infer(tmp_path, model, "--input=./prep", code=1), words)
 
 
 @pytest.mark.parametrize("source", ["nowhere", "empty"])
-def test_an_input_without_tensors_is_refused(source, model, tmp_path):
+def test_an_input_without_tensors_is_refused(source: str, model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_refused(infer(tmp_path, model, f"--input={source}", code=1), source, "resnest_preprocess.py")
 
 
-def test_an_absolute_output_dirname_is_refused_as_the_client_does(model, tmp_path):
+def test_an_absolute_output_dirname_is_refused_as_the_client_does(model: Path, tmp_path: Path) -> None:
     result = infer(tmp_path, model, "--output=./out", f"--output_dirname={tmp_path}/r", code=2)
     assert_refused(result, "--output_dirname", code=2)
 
 
 @pytest.mark.parametrize("flag", ["--pipeline=True", "--loop=0", "--device=1", "--outfmt=CSV", "--engine=tpu"])
-def test_a_flag_that_cannot_be_carried_out_is_refused_with_exit_code_2(flag, model, tmp_path):
+def test_a_flag_that_cannot_be_carried_out_is_refused_with_exit_code_2(flag: str, model: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, flag, code=2)
 
 
-def test_an_om_without_ais_bench_says_where_to_run_it_and_ends_with_3(tmp_path):
+def test_an_om_without_ais_bench_says_where_to_run_it_and_ends_with_3(tmp_path: Path) -> None:
     (tmp_path / "m.om").write_bytes(b"")
     assert_refused(infer(tmp_path, "m.om", code=3), "m.om", "Ascend host", "bash convert.sh", code=3)
 
 
-def test_every_engine_gives_the_same_logits(demo_onnx, demo_checkpoint, tmp_path):
+def test_every_engine_gives_the_same_logits(demo_onnx: Path, demo_checkpoint: Path, tmp_path: Path) -> None:
     runs = {"torch": demo_checkpoint, "onnxruntime": demo_onnx, "openvino": demo_onnx}
     logits = {}
     for engine, path in runs.items():
@@ -238,25 +258,25 @@ def test_every_engine_gives_the_same_logits(demo_onnx, demo_checkpoint, tmp_path
     assert np.abs(logits["openvino"] - logits["torch"]).max() <= 1e-5 * largest
 
 
-def test_the_null_engine_has_the_model_s_input_and_computes_nothing(model, tensors, tmp_path):
+def test_the_null_engine_has_the_model_s_input_and_computes_nothing(model: Path, tensors: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, "--engine=null", "--dymBatch=4")
     assert not np.fromfile(tmp_path / "out/result/img_1_0.bin", np.float32).any()
 
 
-def test_a_checkpoint_whose_name_does_not_tell_its_network_needs_arch(demo_checkpoint, tmp_path):
+def test_a_checkpoint_whose_name_does_not_tell_its_network_needs_arch(demo_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.pth").write_bytes(demo_checkpoint.read_bytes())
     assert_refused(infer(tmp_path, "mine.pth", code=1), "mine.pth", "name it <model>-<anything>.pth")
     infer(tmp_path, "mine.pth", "--arch=resnest_demo")
 
 
 @pytest.mark.parametrize(("name", "content"), [("m.onnx", b"damaged"), ("m.xml", b"<net/>"), ("m.pth", b"damaged")])
-def test_a_damaged_model_is_named(name, content, tmp_path):
+def test_a_damaged_model_is_named(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     arch = ["--arch=resnest_demo"] if name.endswith("pth") else []
     assert_refused(infer(tmp_path, name, *arch, code=1), name)
 
 
-def test_a_model_whose_input_is_of_another_type_is_named(tmp_path):
+def test_a_model_whose_input_is_of_another_type_is_named(tmp_path: Path) -> None:
     source = helper.make_tensor_value_info("x", TensorProto.INT64, ["N", 3])
     sink = helper.make_tensor_value_info("y", TensorProto.INT64, ["N", 3])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [source], [sink])
@@ -264,7 +284,7 @@ def test_a_model_whose_input_is_of_another_type_is_named(tmp_path):
     assert_refused(infer(tmp_path, "m.onnx", code=1), "m.onnx", "tensor(int64)", "expected tensor(float)")
 
 
-def test_onnx_runtime_itself_agrees_with_the_runner(demo_onnx, tmp_path):
+def test_onnx_runtime_itself_agrees_with_the_runner(demo_onnx: Path, tmp_path: Path) -> None:
     flags = ["--dymBatch=2", "--pure_data_type=random", "--output=./out", "--output_dirname=pure"]
     infer(tmp_path, demo_onnx, *flags)
     session = onnxruntime.InferenceSession(demo_onnx)

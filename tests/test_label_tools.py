@@ -6,13 +6,15 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from ResNeSt.class_names import imagenet_classes
-from ResNeSt.errors import PipelineError
-from ResNeSt.labels import folders, read_labels, write_labels
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.labels import folders
+from ResNeSt.labels.class_names import imagenet_classes
+from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.sources import from_csv, from_devkit, from_tree
 from tests.conftest import assert_refused, call, picture
 
@@ -22,7 +24,7 @@ FIRST = [(490, "n01751748", 65), (361, "n09193705", 970), (171, "n02105855", 230
 
 
 @pytest.fixture
-def kit(tmp_path):
+def kit(tmp_path: Path) -> Path:
     """A development kit whose numbers are shuffled but for FIRST, with two synsets that are no leaves."""
     scipy_io = pytest.importorskip("scipy.io")
     rng = np.random.default_rng(0)
@@ -51,7 +53,9 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_the_development_kit_s_own_numbers_become_those_of_the_sorted_synsets(kit, torchvision, monkeypatch):
+def test_the_development_kit_s_own_numbers_become_those_of_the_sorted_synsets(
+    kit: Path, torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     imagenet = torchvision.datasets.imagenet
     found = from_devkit(kit)
     assert list(found.items())[:3] == [
@@ -65,7 +69,7 @@ def test_the_development_kit_s_own_numbers_become_those_of_the_sorted_synsets(ki
     assert list(found.values()) == theirs
 
 
-def test_a_kit_that_is_not_whole_is_refused(kit):
+def test_a_kit_that_is_not_whole_is_refused(kit: Path) -> None:
     truth = kit / "data/ILSVRC2012_validation_ground_truth.txt"
     truth.write_text("490\n1001\n")
     with pytest.raises(PipelineError, match=r"ground_truth.txt: 1001 is none of the 1000 classes"):
@@ -76,21 +80,21 @@ def test_a_kit_that_is_not_whole_is_refused(kit):
     assert_refused(call("-m", "ResNeSt.labels", "devkit", kit, kit / "l.txt"), "meta.mat: No such file")
 
 
-def test_a_tree_of_synsets_has_imagenet_s_numbers_even_if_most_are_missing(tmp_path):
+def test_a_tree_of_synsets_has_imagenet_s_numbers_even_if_most_are_missing(tmp_path: Path) -> None:
     root = tree(tmp_path, n01751748=["a.jpg"], n09193705=["b.jpg"], n01440764=["c.jpg"])
     result = call("-m", "ResNeSt.labels", "tree", root, tmp_path / "l.txt")
     assert result.stdout == f"{tmp_path / 'l.txt'}: 3 images of 3 classes, by ImageNet's numbers of the synsets\n"
     assert read_labels(tmp_path / "l.txt") == {"a": 65, "b": 970, "c": 0}
 
 
-def test_any_other_tree_is_numbered_as_torchvision_s_imagefolder_does(tmp_path, torchvision):
+def test_any_other_tree_is_numbered_as_torchvision_s_imagefolder_does(tmp_path: Path, torchvision: ModuleType) -> None:
     root = tree(tmp_path, dog=["d1.jpg", "d2.jpg"], cat=["c1.jpg"], Zebra=["z1.jpg"])
     found, _ = from_tree(root)
     theirs = torchvision.datasets.ImageFolder(str(root)).samples
     assert found == {Path(path).name: label for path, label in theirs}
 
 
-def test_synsets_are_numbered_from_zero_on_request_as_training_numbers_them(tmp_path):
+def test_synsets_are_numbered_from_zero_on_request_as_training_numbers_them(tmp_path: Path) -> None:
     data = pytest.importorskip("ResNeSt.training.data")
     root = tree(tmp_path / "val", n09193705=["b.jpg"], n01751748=["a.jpg", "c.jpg"])
     assert call("-m", "ResNeSt.labels", "tree", root, tmp_path / "l.txt", "--from-zero").returncode == 0
@@ -98,13 +102,13 @@ def test_synsets_are_numbered_from_zero_on_request_as_training_numbers_them(tmp_
     assert read_labels(tmp_path / "l.txt") == {Path(i).stem: n for i, n in zip(samples.images, samples.labels)}
 
 
-def test_an_image_beside_the_class_folders_is_named(tmp_path):
+def test_an_image_beside_the_class_folders_is_named(tmp_path: Path) -> None:
     picture(8, 8).save(tree(tmp_path, cat=["c.jpg"]) / "loose.jpg")
     with pytest.raises(PipelineError, match=r"loose.jpg: lies in no folder of a class"):
         from_tree(tmp_path)
 
 
-def test_a_csv_with_synsets_and_boxes_or_with_numbers_is_read(tmp_path):
+def test_a_csv_with_synsets_and_boxes_or_with_numbers_is_read(tmp_path: Path) -> None:
     (file := tmp_path / "l.csv").write_text(
         "ImageId,PredictionString\nILSVRC2012_val_1,n01751748 1 2 3 4 n01751748 5 6 7 8 \nmine.png,7\n\n"
     )
@@ -112,19 +116,19 @@ def test_a_csv_with_synsets_and_boxes_or_with_numbers_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["b.jpg", "b.jpg,", ",3", "b.jpg,n0", "b.jpg,-1", "a.jpg,4"])
-def test_a_line_of_a_csv_that_says_no_class_or_says_it_twice_is_named(tmp_path, line):
+def test_a_line_of_a_csv_that_says_no_class_or_says_it_twice_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "l.csv").write_text(f"image,class\na.jpg,3\n{line}\n")
     assert_refused(call("-m", "ResNeSt.labels", "csv", tmp_path / "l.csv", tmp_path / "l.txt"), "l.csv: line 3:")
     assert not (tmp_path / "l.txt").exists()
 
 
-def test_a_csv_without_a_head_is_refused_and_loses_no_image(tmp_path):
+def test_a_csv_without_a_head_is_refused_and_loses_no_image(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("a.jpg,3\nb.jpg,4\n")
     with pytest.raises(PipelineError, match="line 1 labels an image already; put a head"):
         from_csv(tmp_path / "l.csv")
 
 
-def test_images_that_cannot_be_told_apart_or_written_in_a_labels_file_are_named(tmp_path):
+def test_images_that_cannot_be_told_apart_or_written_in_a_labels_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"l\.txt: a\.jpg and a\.png are one name up to the first dot"):
         write_labels({"a.jpg": 1, "a.png": 2}, tmp_path / "l.txt")
     with pytest.raises(PipelineError, match=r"l\.txt: the file name 'caf\\udce9.jpg 1\\n' is not UTF-8"):
@@ -133,7 +137,7 @@ def test_images_that_cannot_be_told_apart_or_written_in_a_labels_file_are_named(
 
 
 @pytest.mark.parametrize("labels", ["a.jpg 7\nb.jpg 7\n", "a.jpg 7\nb.jpg 3\n"], ids=["one class", "another order"])
-def test_a_folder_is_not_flattened_by_labels_that_lose_what_its_folders_say(tmp_path, labels):
+def test_a_folder_is_not_flattened_by_labels_that_lose_what_its_folders_say(tmp_path: Path, labels: str) -> None:
     root = tree(tmp_path / "val", cat=["a.jpg"], dog=["b.jpg"])
     (tmp_path / "l.txt").write_text(labels)
     result = call("-m", "ResNeSt.labels", "to-flat", root, tmp_path / "l.txt")
@@ -141,7 +145,7 @@ def test_a_folder_is_not_flattened_by_labels_that_lose_what_its_folders_say(tmp_
     assert files(root) == ["cat/a.jpg", "dog/b.jpg"]
 
 
-def test_check_names_images_without_a_label_and_labels_without_an_image(tmp_path):
+def test_check_names_images_without_a_label_and_labels_without_an_image(tmp_path: Path) -> None:
     root = tree(tmp_path, images=["a.jpg", "b.jpg", "c.jpg"]) / "images"
     write_labels({"a.jpg": 1, "b.jpg": 2, "d.jpg": 2}, tmp_path / "l.txt")
     command = ["-m", "ResNeSt.labels", "check", tmp_path / "l.txt", root, "--json", tmp_path / "c.json"]
@@ -156,7 +160,7 @@ def test_check_names_images_without_a_label_and_labels_without_an_image(tmp_path
     assert call(*command).returncode == 0
 
 
-def test_a_flat_folder_becomes_synset_folders_and_comes_back_with_the_same_labels(tmp_path):
+def test_a_flat_folder_becomes_synset_folders_and_comes_back_with_the_same_labels(tmp_path: Path) -> None:
     root = tree(tmp_path, val=["a.jpg", "b.jpg", "c.jpg"]) / "val"
     write_labels({"a.jpg": 65, "b.jpg": 970, "c.jpg": 65}, tmp_path / "l.txt")
     assert call("-m", "ResNeSt.labels", "to-tree", tmp_path / "l.txt", root).returncode == 0
@@ -168,25 +172,29 @@ def test_a_flat_folder_becomes_synset_folders_and_comes_back_with_the_same_label
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["to tree", "to flat"])
-def test_a_move_that_was_stopped_ends_with_the_same_command(tmp_path, monkeypatch, back):
+def test_a_move_that_was_stopped_ends_with_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
     root = tree(tmp_path, val=["a.jpg", "b.jpg", "c.jpg"]) / "val"
     write_labels({"a.jpg": 65, "b.jpg": 970, "c.jpg": 65}, tmp_path / "l.txt")
     if back:
         folders.to_tree(tmp_path / "l.txt", root, None)
 
-    def move():
+    def move() -> int:
         if back:
             return folders.to_flat(root, tmp_path / "again.txt")
         return folders.to_tree(tmp_path / "l.txt", root, None)
 
-    rename, done = folders.os.rename, []
+    rename = os.rename
+    done: list[Path] = []
 
-    def stops_after_one(source, target):
+    def stops_after_one(source: Path, target: Path) -> None:
         if done:
             raise KeyboardInterrupt
-        done.append(rename(source, target))
+        rename(source, target)
+        done.append(target)
 
-    monkeypatch.setattr(folders.os, "rename", stops_after_one)
+    monkeypatch.setattr(os, "rename", stops_after_one)
     with pytest.raises(KeyboardInterrupt):
         move()
     monkeypatch.undo()
@@ -198,7 +206,7 @@ def test_a_move_that_was_stopped_ends_with_the_same_command(tmp_path, monkeypatc
         assert read_labels(tmp_path / "again.txt") == {"a": 65, "b": 970, "c": 65}
 
 
-def test_nothing_moves_where_an_image_would_take_another_s_place_or_has_no_label(tmp_path):
+def test_nothing_moves_where_an_image_would_take_another_s_place_or_has_no_label(tmp_path: Path) -> None:
     root = tree(tmp_path, val=["a.jpg", "b.jpg"]) / "val"
     (tmp_path / "l.txt").write_text("a.jpg 0\n")
     with pytest.raises(PipelineError, match=r"l.txt: has no line for .*b.jpg"):
@@ -210,7 +218,7 @@ def test_nothing_moves_where_an_image_would_take_another_s_place_or_has_no_label
     assert files(root) == ["a.jpg", "b.jpg"]
 
 
-def test_folder_names_that_would_give_other_class_numbers_are_refused(tmp_path):
+def test_folder_names_that_would_give_other_class_numbers_are_refused(tmp_path: Path) -> None:
     root = tree(tmp_path, val=["a.jpg", "b.jpg"]) / "val"
     (tmp_path / "l.txt").write_text("a.jpg 0\nb.jpg 1\n")
     (tmp_path / "names.txt").write_text("zebra\ncat\n")
@@ -221,7 +229,7 @@ def test_folder_names_that_would_give_other_class_numbers_are_refused(tmp_path):
     assert files(root) == ["cat/a.jpg", "zebra/b.jpg"]
 
 
-def test_a_labels_file_that_exists_is_not_written_over(tmp_path):
+def test_a_labels_file_that_exists_is_not_written_over(tmp_path: Path) -> None:
     root = tree(tmp_path / "val", cat=["c.jpg"])
     (tmp_path / "l.txt").write_text("precious 1\n")
     assert_refused(call("-m", "ResNeSt.labels", "tree", root, tmp_path / "l.txt"), "l.txt: exists")

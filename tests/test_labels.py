@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ResNeSt.errors import PipelineError
-from ResNeSt.labels import read_labels
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.labels.file import read_labels
 
 
 @pytest.fixture
-def label_file(tmp_path):
-    def write(content):
+def label_file(tmp_path: Path) -> Callable[[bytes], Path]:
+    def write(content: bytes) -> Path:
         path = tmp_path / "val_label.txt"
         path.write_bytes(content)
         return path
@@ -18,7 +21,7 @@ def label_file(tmp_path):
     return write
 
 
-def test_a_name_is_cut_at_the_first_dot_and_keeps_its_class(label_file):
+def test_a_name_is_cut_at_the_first_dot_and_keeps_its_class(label_file: Callable[[bytes], Path]) -> None:
     path = label_file(b"ILSVRC2012_val_00000001.JPEG 65\nn01440764_10026.v2.png 0\n")
     assert read_labels(path) == {"ILSVRC2012_val_00000001": 65, "n01440764_10026": 0}
 
@@ -35,40 +38,40 @@ def test_a_name_is_cut_at_the_first_dot_and_keeps_its_class(label_file):
     ],
     ids=["CRLF", "byte-order mark", "tabs", "blank lines and no last newline", "indented", "with a folder"],
 )
-def test_common_spellings_of_a_label_file_are_read_alike(label_file, content):
+def test_common_spellings_of_a_label_file_are_read_alike(label_file: Callable[[bytes], Path], content: bytes) -> None:
     assert read_labels(label_file(content)) == {"a": 1, "b": 2}
 
 
-def test_a_name_may_hold_blanks(label_file):
+def test_a_name_may_hold_blanks(label_file: Callable[[bytes], Path]) -> None:
     assert read_labels(label_file(b"my holiday 2.jpg 7\n")) == {"my holiday 2": 7}
 
 
 @pytest.mark.parametrize(
     "line", ["b.jpg", "b.jpg -1", "b.jpg +1", "b.jpg 1.0", "b.jpg cat", "b.jpg 1_0", "b.jpg ٣", "5"]
 )
-def test_a_line_without_a_class_number_is_named(label_file, line):
+def test_a_line_without_a_class_number_is_named(label_file: Callable[[bytes], Path], line: str) -> None:
     path = label_file(f"a.jpg 1\n\n{line}\n".encode())
     with pytest.raises(PipelineError, match=r"val_label\.txt: line 3: found .* expected a file name"):
         read_labels(path)
 
 
-def test_an_image_that_is_labelled_twice_is_named_with_both_lines(label_file):
+def test_an_image_that_is_labelled_twice_is_named_with_both_lines(label_file: Callable[[bytes], Path]) -> None:
     path = label_file(b"a.jpg 1\nb.jpg 2\na.png 1\n")
     with pytest.raises(PipelineError, match=r"line 3: image 'a' was already labelled in line 1"):
         read_labels(path)
 
 
-def test_a_file_without_labels_is_refused(label_file):
+def test_a_file_without_labels_is_refused(label_file: Callable[[bytes], Path]) -> None:
     with pytest.raises(PipelineError, match="holds no labels"):
         read_labels(label_file(b"\r\n \n"))
 
 
-def test_a_file_that_is_no_text_is_refused(label_file):
+def test_a_file_that_is_no_text_is_refused(label_file: Callable[[bytes], Path]) -> None:
     with pytest.raises(PipelineError, match="not UTF-8"):
         read_labels(label_file("a.jpg 1\n".encode("utf-16")))
 
 
-def attempt(path):
+def attempt(path: Path) -> tuple[dict[str, int] | None, str | None]:
     """The labels and no message, or None and the message of the PipelineError."""
     try:
         return read_labels(path), None
@@ -77,11 +80,12 @@ def attempt(path):
 
 
 @given(content=st.binary(max_size=200) | st.text(alphabet="ab.19 -\t\r\n\ufeff", max_size=60).map(str.encode))
-def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, content):
+def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any_labels.txt"
     path.write_bytes(content)
     labels, message = attempt(path)
     if labels is None:
+        assert message is not None
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
     else:

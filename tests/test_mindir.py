@@ -27,7 +27,9 @@ def export_with_mindspore(onnx_file: Path, *arguments: object) -> subprocess.Com
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("batch", [[], ["--batch=4"]])
-def test_mindspore_gives_onnx_runtime_s_logits_from_the_exported_file(batch, demo_onnx, tmp_path):
+def test_mindspore_gives_onnx_runtime_s_logits_from_the_exported_file(
+    batch: list[str], demo_onnx: Path, tmp_path: Path
+) -> None:
     result = export_with_mindspore(demo_onnx, f"--target={tmp_path / 'd.mindir'}", *batch)
     assert result.returncode == 0, result.stderr
     assert float(result.stdout.split("differs from ONNX Runtime by ")[1].split()[0]) <= 1e-4
@@ -35,7 +37,7 @@ def test_mindspore_gives_onnx_runtime_s_logits_from_the_exported_file(batch, dem
 
 
 @pytest.mark.heavy
-def test_an_operator_that_the_network_does_not_have_is_refused_by_name(demo_onnx, tmp_path):
+def test_an_operator_that_the_network_does_not_have_is_refused_by_name(demo_onnx: Path, tmp_path: Path) -> None:
     model = onnx.load(demo_onnx)
     node = next(node for node in model.graph.node if node.op_type == "Sigmoid")
     node.op_type = "Tanh"
@@ -46,7 +48,7 @@ def test_an_operator_that_the_network_does_not_have_is_refused_by_name(demo_onnx
 
 
 @pytest.mark.heavy
-def test_a_file_that_differs_is_not_written(demo_onnx, tmp_path):
+def test_a_file_that_differs_is_not_written(demo_onnx: Path, tmp_path: Path) -> None:
     model = onnx.load(demo_onnx)
     bias = next(value for value in model.graph.initializer if value.name == "fc.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) * float("nan"), bias.name))
@@ -56,27 +58,27 @@ def test_a_file_that_differs_is_not_written(demo_onnx, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["nan.onnx"]
 
 
-def test_without_mindspore_the_command_says_how_to_install_it(demo_onnx, tmp_path):
+def test_without_mindspore_the_command_says_how_to_install_it(demo_onnx: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("mindspore") is not None:
         pytest.skip("mindspore is installed here")
     result = call("-m", "ResNeSt.mindir", f"--onnx={demo_onnx}", f"--target={tmp_path / 'd.mindir'}")
-    assert_refused(result, "MindSpore is not installed here", "pip install -r requirements-mindspore.txt", code=3)
+    assert_refused(result, "MindSpore is not installed here", "pip install -r requirements/mindspore.txt", code=3)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_target_that_mindspore_would_not_load_is_refused(demo_onnx, tmp_path):
+def test_a_target_that_mindspore_would_not_load_is_refused(demo_onnx: Path, tmp_path: Path) -> None:
     result = call("-m", "ResNeSt.mindir", f"--onnx={demo_onnx}", f"--target={tmp_path / 'd.bin'}")
     assert_refused(result, "d.bin: MindSpore loads files that end in .mindir", code=2)
 
 
-def test_the_module_needs_no_torch():
+def test_the_module_needs_no_torch() -> None:
     check = "import sys, ResNeSt.mindir; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
 
-def test_what_both_environments_have_is_pinned_to_one_version():
-    ours, theirs = pins("requirements.txt"), pins("requirements-mindspore.txt")
+def test_what_both_environments_have_is_pinned_to_one_version() -> None:
+    ours, theirs = pins("requirements.txt"), pins("requirements/mindspore.txt")
     assert {name: theirs[name] for name in ("onnx", "onnxruntime")} == {
         name: ours[name] for name in ("onnx", "onnxruntime")
     }

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import STANDINS, assert_refused, call
+from tests.conftest import STANDINS, Command, Completed, assert_refused, call
 
 pytest.importorskip("onnx")
 
 
 @pytest.fixture
-def on_ascend(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]):
+def on_ascend(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]) -> Command:
     """Runs the suite; programs that are given go before the stand-ins."""
 
-    def check(**programs: str):
+    def check(**programs: str) -> Completed:
         tools = tmp_path / "tools"
         tools.mkdir()
         for name, line in programs.items():
@@ -33,7 +33,9 @@ def on_ascend(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]):
     return check
 
 
-def test_every_recorded_fact_holds_for_the_stand_ins_and_nothing_is_left_behind(on_ascend, tmp_path):
+def test_every_recorded_fact_holds_for_the_stand_ins_and_nothing_is_left_behind(
+    on_ascend: Command, tmp_path: Path
+) -> None:
     result = on_ascend()
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
@@ -43,7 +45,7 @@ def test_every_recorded_fact_holds_for_the_stand_ins_and_nothing_is_left_behind(
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["resnest_demo.onnx"]
 
 
-def test_a_compiler_that_says_something_else_differs(on_ascend):
+def test_a_compiler_that_says_something_else_differs(on_ascend: Command) -> None:
     atc = STANDINS / "bin/atc"
     result = on_ascend(atc=f'"{atc}" "$@" | sed "s/ATC run success/done/"; exit 0')
     assert result.returncode == 1
@@ -52,6 +54,6 @@ def test_a_compiler_that_says_something_else_differs(on_ascend):
     assert any("another code than 0 for an unknown chip" in line for line in differing)
 
 
-def test_a_host_without_the_programs_ends_with_3(demo_onnx, tmp_path):
+def test_a_host_without_the_programs_ends_with_3(demo_onnx: Path, tmp_path: Path) -> None:
     result = call("tests/on_ascend.sh", f"--onnx={demo_onnx}", "--chip=310P3", cwd=tmp_path, env={"PYTHONPATH": ""})
     assert_refused(result, "atc, ais_bench and an NPU are needed here", code=3)

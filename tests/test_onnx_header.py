@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ResNeSt import onnx_header
-from ResNeSt.cards import card
-from ResNeSt.errors import PipelineError
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.formats import onnx_header
+from ResNeSt.models.cards import card
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
@@ -19,7 +20,7 @@ pytest.importorskip("torch")
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo network, exported, with one metadata entry of its own."""
-    from ResNeSt.export import export
+    from ResNeSt.export.to_onnx import export
 
     path = tmp_path_factory.mktemp("header") / "demo.onnx"
     export(card("resnest_demo"), None, path, 96)
@@ -43,7 +44,7 @@ def as_onnx_reads_it(path: Path) -> onnx_header.Header:
     )
 
 
-def as_tensor(value) -> onnx_header.Tensor:
+def as_tensor(value: Any) -> onnx_header.Tensor:
     tensor = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     shape = [d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param for d in tensor.shape.dim]
@@ -58,7 +59,7 @@ def header_or_message(path: Path) -> onnx_header.Header | str:
         return str(error)
 
 
-def test_an_exported_model_reads_as_with_the_onnx_package(exported):
+def test_an_exported_model_reads_as_with_the_onnx_package(exported: Path) -> None:
     found = onnx_header.read(exported)
     assert found == as_onnx_reads_it(exported)
     assert found.inputs == (onnx_header.Tensor("actual_input_1", "float32", ("N", 3, 96, 96)),)
@@ -67,7 +68,7 @@ def test_an_exported_model_reads_as_with_the_onnx_package(exported):
     assert found.metadata["note"] == "größer"
 
 
-def test_weights_that_are_listed_as_inputs_are_left_out(exported, tmp_path):
+def test_weights_that_are_listed_as_inputs_are_left_out(exported: Path, tmp_path: Path) -> None:
     """ONNX files of IR version 3 list every weight among the inputs."""
     model = onnx.load(exported)
     weights = [onnx.helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in model.graph.initializer]
@@ -84,7 +85,13 @@ tensors = st.lists(st.tuples(st.text(max_size=8), dtypes, shapes), max_size=3)
 @given(inputs=tensors, outputs=tensors, opset=st.integers(1, 30), metadata=st.dictionaries(st.text(), st.text()))
 @example(inputs=[("old", "FLOAT", [-1, 3, None, "W"])], outputs=[], opset=11, metadata={})
 @settings(max_examples=60, deadline=None)
-def test_any_header_reads_as_with_the_onnx_package(tmp_path_factory, inputs, outputs, opset, metadata):
+def test_any_header_reads_as_with_the_onnx_package(
+    tmp_path_factory: pytest.TempPathFactory,
+    inputs: list[Any],
+    outputs: list[Any],
+    opset: int,
+    metadata: dict[str, str],
+) -> None:
     make = [
         [
             onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, dtype), shape)
@@ -103,7 +110,9 @@ def test_any_header_reads_as_with_the_onnx_package(tmp_path_factory, inputs, out
 
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_file_cut_short_is_refused_or_lacks_metadata_only(exported, tmp_path_factory, data):
+def test_a_file_cut_short_is_refused_or_lacks_metadata_only(
+    exported: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     """The metadata stand last, an entry after the other: a cut between two entries leaves a valid file."""
     content = exported.read_bytes()
     size = data.draw(st.one_of(st.integers(0, len(content) - 1), st.integers(len(content) - 150, len(content) - 1)))
@@ -120,7 +129,7 @@ def test_a_file_cut_short_is_refused_or_lacks_metadata_only(exported, tmp_path_f
 
 @given(st.binary(max_size=300))
 @settings(max_examples=300, deadline=None)
-def test_random_bytes_are_refused(tmp_path_factory, content):
+def test_random_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("random") / "noise.onnx"
     path.write_bytes(content)
     with pytest.raises(PipelineError, match=r"noise\.onnx"):
@@ -129,7 +138,9 @@ def test_random_bytes_are_refused(tmp_path_factory, content):
 
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_damaged_file_never_ends_in_another_error(exported, tmp_path_factory, data):
+def test_a_damaged_file_never_ends_in_another_error(
+    exported: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     content = bytearray(exported.read_bytes())
     for at in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
         content[at] = data.draw(st.integers(0, 255))

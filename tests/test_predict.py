@@ -9,13 +9,15 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from ResNeSt.class_names import imagenet_classes, names_of, read_names
-from ResNeSt.errors import PipelineError
-from ResNeSt.scoring import softmax
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.labels.class_names import imagenet_classes, names_of, read_names
+from ResNeSt.score.ranking import softmax
 from tests.conftest import PROJECT, assert_refused, call
 
 VAL = PROJECT / "demo/val"
@@ -23,7 +25,7 @@ EXPECTED = json.loads((PROJECT / "demo/expected.json").read_text())
 
 
 @pytest.fixture
-def few(tmp_path):
+def few(tmp_path: Path) -> Path:
     """A folder with five of the demo's pictures."""
     folder = tmp_path / "few"
     folder.mkdir()
@@ -32,32 +34,32 @@ def few(tmp_path):
     return folder
 
 
-def predict(model, *flags):
+def predict(model: Path, *flags: object) -> str:
     result = call("-m", "ResNeSt.predict", f"--model={model}", *flags)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-def test_every_picture_gets_the_class_that_the_checkpoint_gave_it(demo_onnx, few):
+def test_every_picture_gets_the_class_that_the_checkpoint_gave_it(demo_onnx: Path, few: Path) -> None:
     answers = json.loads(predict(demo_onnx, "--format=json", few))
     assert [answer["image"] for answer in answers] == [str(path) for path in sorted(few.iterdir())]
     for answer in answers:
         assert answer["predictions"][0]["class"] == EXPECTED["predicted"][answer["image"].rsplit("/", 1)[1]]
 
 
-def test_a_model_of_one_batch_size_takes_any_number_of_pictures(demo_onnx, few, tmp_path):
+def test_a_model_of_one_batch_size_takes_any_number_of_pictures(demo_onnx: Path, few: Path, tmp_path: Path) -> None:
     assert call("convert.sh", "2", "cpu", f"--onnx={demo_onnx}", f"--output-dir={tmp_path}").returncode == 0
     (model,) = tmp_path.glob("*_bs2.xml")
     assert predict(model, few).count("digits_val_") == 5
     assert_refused(call("-m", "ResNeSt.predict", f"--model={model}", "--batch=3", few), "batch size is 2", code=2)
 
 
-def test_pictures_given_more_than_once_or_of_one_name_or_no_text_keep_their_answers(demo_onnx, few):
+def test_pictures_given_more_than_once_or_of_one_name_or_no_text_keep_their_answers(demo_onnx: Path, few: Path) -> None:
     first, second, *_ = sorted(few.iterdir())
     for source, name in ((first, b"a.jpg"), (second, b"a.png"), (second, b"caf\xe9.jpg")):
         shutil.copy(source, few / os.fsdecode(name))
-    for name, source in (("a", first), ("b", second)):
-        shutil.copy(source, few / name)
+    for plain, source in (("a", first), ("b", second)):
+        shutil.copy(source, few / plain)
     command = [sys.executable, "-m", "ResNeSt.predict", f"--model={demo_onnx}", "--format=csv", "--batch=2", "--top=1"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     result = subprocess.run([*command, "a", "b", "a", "."], cwd=few, env=environment, capture_output=True, check=True)
@@ -69,7 +71,7 @@ def test_pictures_given_more_than_once_or_of_one_name_or_no_text_keep_their_answ
     assert {(b"./a.jpg", one), (b"./a.png", two), (b"./caf\\udce9.jpg", two)} <= set(answers)
 
 
-def test_probabilities_are_the_softmax_of_the_logits(torchvision):
+def test_probabilities_are_the_softmax_of_the_logits(torchvision: ModuleType) -> None:
     import torch
 
     logits = np.random.default_rng(0).normal(0, 30, (4, 1000)).astype(np.float32)
@@ -77,7 +79,7 @@ def test_probabilities_are_the_softmax_of_the_logits(torchvision):
     assert np.allclose(softmax(logits), expected, rtol=1e-12)
 
 
-def test_the_three_formats_say_the_same(demo_onnx, few):
+def test_the_three_formats_say_the_same(demo_onnx: Path, few: Path) -> None:
     (names := few.parent / "names.txt").write_text("".join(f"n{n:08}\tdigit {n}\n" for n in range(10)))
     flags = [f"--names={names}", "--top=3", few]
     told = [
@@ -93,11 +95,12 @@ def test_the_three_formats_say_the_same(demo_onnx, few):
     for (image, label, probability, synset, name), row, line in zip(told, rows, lines, strict=True):
         assert image in text
         assert list(row.values())[0::2] == [image, str(label), synset]
-        assert (row["name"], float(row["probability"])) == (name, pytest.approx(probability, abs=1e-6))
+        assert row["name"] == name
+        assert float(row["probability"]) == pytest.approx(probability, abs=1e-6)
         assert line == f"  {100 * probability:6.2f} %  {label:4}  {synset}  {name}"
 
 
-def test_a_broken_picture_is_named_and_the_others_get_their_answer(demo_onnx, few):
+def test_a_broken_picture_is_named_and_the_others_get_their_answer(demo_onnx: Path, few: Path) -> None:
     (few / "broken.png").write_bytes(b"no picture")
     result = call("-m", "ResNeSt.predict", f"--model={demo_onnx}", "--format=json", few)
     assert_refused(result, "few/broken.png: not an image")
@@ -107,12 +110,12 @@ def test_a_broken_picture_is_named_and_the_others_get_their_answer(demo_onnx, fe
     assert all(len(answer["predictions"]) == 5 for answer in answers.values())
 
 
-def test_what_does_not_exist_is_named(demo_onnx):
+def test_what_does_not_exist_is_named(demo_onnx: Path) -> None:
     assert_refused(call("-m", "ResNeSt.predict", f"--model={demo_onnx}", "gone.png"), "gone.png: no such image file")
 
 
-def test_imagenet_s_names_are_in_the_order_of_the_class_numbers(timm):
-    from timm.data import ImageNetInfo
+def test_imagenet_s_names_are_in_the_order_of_the_class_numbers(timm: ModuleType) -> None:
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
     for number, found in enumerate(imagenet_classes()):
@@ -120,7 +123,7 @@ def test_imagenet_s_names_are_in_the_order_of_the_class_numbers(timm):
     assert number == 999
 
 
-def test_names_come_from_the_file_given_else_the_model_else_imagenet(tmp_path):
+def test_names_come_from_the_file_given_else_the_model_else_imagenet(tmp_path: Path) -> None:
     (file := tmp_path / "names.txt").write_text("# of mine\ncat\ndog\n")
     of_model = {"class_names": '["one", "two"]'}
     assert [found.name for found in names_of(of_model, 2, file)] == ["cat", "dog"]
@@ -129,7 +132,7 @@ def test_names_come_from_the_file_given_else_the_model_else_imagenet(tmp_path):
     assert [found.name for found in names_of({}, 2)] == ["", ""]
 
 
-def test_a_file_with_other_than_a_name_for_every_class_is_refused(tmp_path):
+def test_a_file_with_other_than_a_name_for_every_class_is_refused(tmp_path: Path) -> None:
     (file := tmp_path / "names.txt").write_text("cat\n\ndog\n")
     with pytest.raises(PipelineError, match=r"names.txt: holds 2 names, the model has 3 classes"):
         names_of({}, 3, file)

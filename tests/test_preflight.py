@@ -5,16 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Protocol, cast
 
 import pytest
 
-from tests.conftest import STANDINS, assert_refused, call
+from tests.conftest import STANDINS, Completed, assert_refused, call
 
 onnx = pytest.importorskip("onnx")
 
 
+class Host(Protocol):
+    """Runs convert.sh --check in `work`, with the programs of `tools`."""
+
+    work: Path
+    tools: Path
+
+    def __call__(self, *flags: str, python: str = ..., chip: str = ..., umask: int = ..., **env: str) -> Completed: ...
+
+
 @pytest.fixture
-def host(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]):
+def host(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]) -> Host:
     """A host with CANN 8.0 and a Python that ATC can use; what `check` is given changes it."""
     release = tmp_path / "Ascend/ascend-toolkit/8.0.RC1/bin"
     tools, work = tmp_path / "tools", tmp_path / "work"
@@ -25,7 +35,9 @@ def host(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]):
     (tools / "atc").symlink_to(release / "atc")
     shutil.copy(demo_onnx, work / "m.onnx")
 
-    def check(*flags: str, python: str = "3.10 1.26.4", chip: str = "310P3", umask: int = 0o022, **env: str):
+    def check(
+        *flags: str, python: str = "3.10 1.26.4", chip: str = "310P3", umask: int = 0o022, **env: str
+    ) -> Completed:
         script(tools / "python3", f"echo {python}" if python else "exit 1")
         environment = {**standins, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", **env}
         before = os.umask(umask)
@@ -34,8 +46,9 @@ def host(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]):
         finally:
             os.umask(before)
 
-    check.work, check.tools = work, tools
-    return check
+    made = cast(Host, check)
+    made.work, made.tools = work, tools
+    return made
 
 
 def script(path: Path, line: str) -> None:
@@ -43,13 +56,13 @@ def script(path: Path, line: str) -> None:
     path.chmod(0o755)
 
 
-def verdicts(result) -> dict[str, str]:
+def verdicts(result: Completed) -> dict[str, str]:
     """Subject -> verdict and text of every line of the report."""
     lines = [line.split(None, 2) for line in result.stdout.splitlines()]
     return {line[1]: f"{line[0]} {line[2]}" for line in lines if line[0] in ("ok", "note", "FAILS")}
 
 
-def test_a_host_on_which_nothing_will_fail_ends_with_0_and_nothing_is_compiled(host):
+def test_a_host_on_which_nothing_will_fail_ends_with_0_and_nothing_is_compiled(host: Host) -> None:
     result = host()
     assert result.returncode == 0, result.stdout + result.stderr
     found = verdicts(result)
@@ -67,7 +80,9 @@ def test_a_host_on_which_nothing_will_fail_ends_with_0_and_nothing_is_compiled(h
         ("", "python3", "cannot import numpy"),
     ],
 )
-def test_a_python_that_breaks_atc_s_operator_builder_is_named(host, python, subject, words):
+def test_a_python_that_breaks_atc_s_operator_builder_is_named(
+    host: Host, python: str, subject: str, words: str
+) -> None:
     result = host(python=python)
     assert_refused(result, "checks fail", subject)
     assert verdicts(result)[subject].startswith(f"FAILS {words}")
@@ -76,7 +91,7 @@ def test_a_python_that_breaks_atc_s_operator_builder_is_named(host, python, subj
 @pytest.mark.parametrize(
     ("release", "fails"), [("5.1.RC2", True), ("6.0.1", True), ("7.0.0", False), ("8.1.RC1", False)]
 )
-def test_an_operator_set_that_the_release_does_not_take_is_named(host, release, fails):
+def test_an_operator_set_that_the_release_does_not_take_is_named(host: Host, release: str, fails: bool) -> None:
     model = onnx.load(host.work / "m.onnx")
     onnx.save(onnx.version_converter.convert_version(model, 17), host.work / "m.onnx")
     toolkit = host.tools.parent / "Ascend/ascend-toolkit"
@@ -88,7 +103,7 @@ def test_an_operator_set_that_the_release_does_not_take_is_named(host, release, 
     assert ("export with --opset 11" in found) == fails
 
 
-def test_quantized_operators_are_named_since_the_chip_has_none(host):
+def test_quantized_operators_are_named_since_the_chip_has_none(host: Host) -> None:
     model = onnx.load(host.work / "m.onnx")
     for name in ("QuantizeLinear", "Erf"):
         model.graph.node.append(onnx.helper.make_node(name, ["output1"], [name]))
@@ -99,40 +114,40 @@ def test_quantized_operators_are_named_since_the_chip_has_none(host):
     assert "note   operators  Erf: not among those on record" in result.stdout
 
 
-def test_two_operator_sets_in_one_file_are_named(host):
+def test_two_operator_sets_in_one_file_are_named(host: Host) -> None:
     model = onnx.load(host.work / "m.onnx")
     model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
     onnx.save(model, host.work / "m.onnx")
     assert verdicts(host())["graph"].startswith("FAILS operator sets of ai.onnx, com.example; ATC takes one (E16005)")
 
 
-def test_float32_on_a_310p_is_noted_and_does_not_fail(host):
+def test_float32_on_a_310p_is_noted_and_does_not_fail(host: Host) -> None:
     result = host("--precision=fp32")
     assert result.returncode == 0, result.stderr
     assert verdicts(result)["precision"].startswith("note AvgPool and MaxPool take no float32")
 
 
-def test_a_card_of_another_chip_is_noted(host):
+def test_a_card_of_another_chip_is_noted(host: Host) -> None:
     found = verdicts(host(chip="910B4"))["card"]
     assert found == "note 310P3, a model for 910B4 will not run on it; compile for 310P3"
 
 
-def test_a_path_that_ais_bench_refuses_is_named(host):
+def test_a_path_that_ais_bench_refuses_is_named(host: Host) -> None:
     result = host("--output-dir=a folder")
     assert verdicts(result)["paths"].startswith("FAILS a folder/m_bs1.om: ais_bench takes only letters")
 
 
-def test_a_umask_that_leaves_files_to_the_group_is_named(host):
+def test_a_umask_that_leaves_files_to_the_group_is_named(host: Host) -> None:
     assert verdicts(host(umask=0o002))["umask"].startswith("FAILS 002: ais_bench refuses files that a group may write")
 
 
-def test_too_little_memory_for_atc_s_processes_is_noted(host):
+def test_too_little_memory_for_atc_s_processes_is_noted(host: Host) -> None:
     found = verdicts(host(TE_PARALLEL_COMPILER="4000"))["memory"]
     assert found.startswith("note ")
     assert "available to 4000 compiling processes; if ATC runs out of it: export TE_PARALLEL_COMPILER=" in found
 
 
-def test_without_atc_the_other_checks_still_run(host):
+def test_without_atc_the_other_checks_still_run(host: Host) -> None:
     (host.tools / "atc").unlink()
     result = host()
     assert_refused(result, "atc")
@@ -140,5 +155,5 @@ def test_without_atc_the_other_checks_still_run(host):
     assert "operators" in verdicts(result)
 
 
-def test_cpu_needs_no_check(host):
+def test_cpu_needs_no_check(host: Host) -> None:
     assert_refused(host(chip="cpu"), "--check is for Ascend chips", code=2)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ResNeSt.cards import IMAGENET_MEAN, IMAGENET_STD
-from ResNeSt.files import natural_key
-from ResNeSt.preprocess import decode, find_images
-from ResNeSt.recipes import RECIPES
-from ResNeSt.tensors import read_index
+from ResNeSt.common.ais_bench_names import natural_key
+from ResNeSt.images.decode import decode
+from ResNeSt.images.listing import find_images
+from ResNeSt.images.recipes import RECIPES
+from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.tensors.format import read_index
 from tests.conftest import PROJECT, assert_refused, call, picture
 
 SCRIPT = "resnest_preprocess.py"
@@ -36,7 +39,7 @@ GOLDEN = {
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("golden", GOLDEN)
-def test_a_crop_is_bit_identical_to_the_recorded_one(golden, shared):
+def test_a_crop_is_bit_identical_to_the_recorded_one(golden: str, shared: Path) -> None:
     recipe, size = GOLDEN[golden]
     expected = json.loads((shared / "golden/preprocess/expected.json").read_text())["recipes"][golden]
     for name, digest in expected.items():
@@ -45,7 +48,9 @@ def test_a_crop_is_bit_identical_to_the_recorded_one(golden, shared):
 
 
 @pytest.mark.parametrize(("recipe", "interpolation"), [("resize-bicubic", "BICUBIC"), ("resize-bilinear", "BILINEAR")])
-def test_the_resize_recipes_give_torchvision_s_bits(recipe, interpolation, images, tmp_path, torchvision):
+def test_the_resize_recipes_give_torchvision_s_bits(
+    recipe: str, interpolation: str, images: Path, tmp_path: Path, torchvision: ModuleType
+) -> None:
     from torchvision import transforms
 
     reference = transforms.Compose(
@@ -63,22 +68,25 @@ def test_the_resize_recipes_give_torchvision_s_bits(recipe, interpolation, image
         assert np.array_equal(found.reshape(3, 224, 224), expected)
 
 
-def test_uint8_tensors_are_the_crop_itself_in_nhwc(images, tmp_path):
+def test_uint8_tensors_are_the_crop_itself_in_nhwc(images: Path, tmp_path: Path) -> None:
     assert call(SCRIPT, images, tmp_path / "out", "--dtype", "uint8").returncode == 0
     for path in map(Path, find_images(images)):
         crop = np.asarray(RECIPES["ecentercrop-bicubic"](decode(path), 224))
         assert (tmp_path / "out" / f"{path.stem}.bin").read_bytes() == crop.tobytes()
 
 
-def test_a_model_s_card_sets_size_and_recipe_and_flags_override_them(images, tmp_path):
+def test_a_model_s_card_sets_size_and_recipe_and_flags_override_them(images: Path, tmp_path: Path) -> None:
     call(SCRIPT, images, tmp_path / "card", "--model", "resnest101")
     call(SCRIPT, images, tmp_path / "flags", "--model", "resnest101", "--size", "64", "--recipe", "squash-bilinear")
-    card, flags = (read_index(tmp_path / name).format for name in ("card", "flags"))
+    card_index, flags_index = (read_index(tmp_path / name) for name in ("card", "flags"))
+    assert card_index is not None
+    assert flags_index is not None
+    card, flags = card_index.format, flags_index.format
     assert (card.recipe, card.size) == ("ecentercrop-bicubic", 256)
     assert (flags.recipe, flags.size) == ("squash-bilinear", 64)
 
 
-def test_the_json_beside_the_tensors_says_what_they_are(images, tmp_path):
+def test_the_json_beside_the_tensors_says_what_they_are(images: Path, tmp_path: Path) -> None:
     call(SCRIPT, images, tmp_path / "out")
     found = json.loads((tmp_path / "out/tensors.json").read_text())
     assert found["recipe"] == "ecentercrop-bicubic"
@@ -86,17 +94,17 @@ def test_the_json_beside_the_tensors_says_what_they_are(images, tmp_path):
     assert (found["images"], found["count"], found["complete"], found["broken"]) == (12, 12, True, [])
 
 
-def parts(name):
+def parts(name: str) -> list[Any]:
     """A name as texts and numbers in turn, which is what natural order compares."""
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 @given(st.lists(st.text("ab019._- ", max_size=7)))
-def test_natural_order_compares_texts_as_texts_and_numbers_as_numbers(names):
+def test_natural_order_compares_texts_as_texts_and_numbers_as_numbers(names: list[str]) -> None:
     assert sorted(names, key=natural_key) == sorted(names, key=parts)
 
 
-def test_a_folder_per_class_gives_the_same_tensors_as_a_flat_one(images, tmp_path):
+def test_a_folder_per_class_gives_the_same_tensors_as_a_flat_one(images: Path, tmp_path: Path) -> None:
     call(SCRIPT, images, tmp_path / "flat")
     for number, path in enumerate(map(Path, find_images(images))):
         folder = images / f"n{number % 3:08d}"
@@ -106,24 +114,24 @@ def test_a_folder_per_class_gives_the_same_tensors_as_a_flat_one(images, tmp_pat
     assert contents(tmp_path / "flat") == contents(tmp_path / "nested")
 
 
-def test_images_come_in_natural_order(images):
+def test_images_come_in_natural_order(images: Path) -> None:
     assert [Path(path).stem for path in find_images(images)] == [f"val_{number}" for number in range(1, 13)]
 
 
-def test_hidden_files_and_files_of_other_kinds_are_left_alone(images):
+def test_hidden_files_and_files_of_other_kinds_are_left_alone(images: Path) -> None:
     (images / "._val_1.JPEG").write_bytes(b"not an image")
     (images / "val_label.txt").write_text("val_1.JPEG 0")
     assert len(find_images(images)) == 12
 
 
-def test_exif_orientation_is_ignored_as_the_official_recipe_does(tmp_path):
+def test_exif_orientation_is_ignored_as_the_official_recipe_does(tmp_path: Path) -> None:
     image, exif = picture(300, 200), Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert decode(tmp_path / "turned.jpg").size == (300, 200)
 
 
-def test_an_undecodable_image_is_named_and_the_run_goes_on(images, tmp_path):
+def test_an_undecodable_image_is_named_and_the_run_goes_on(images: Path, tmp_path: Path) -> None:
     (images / "val_2.JPEG").write_bytes((images / "val_2.JPEG").read_bytes()[:2000])
     (images / "val_7.JPEG").write_bytes(b"")
     result = call(SCRIPT, images, tmp_path / "out")
@@ -131,21 +139,23 @@ def test_an_undecodable_image_is_named_and_the_run_goes_on(images, tmp_path):
     named = [line.split(":")[1].split("/")[-1] for line in result.stdout.splitlines() if line.startswith("broken: ")]
     assert named == ["val_2.JPEG", "val_7.JPEG"]
     assert len(list((tmp_path / "out").glob("*.bin"))) == 10
-    assert read_index(tmp_path / "out").broken == ("val_2.JPEG", "val_7.JPEG")
+    index = read_index(tmp_path / "out")
+    assert index is not None
+    assert index.broken == ("val_2.JPEG", "val_7.JPEG")
 
 
-def test_allow_broken_makes_the_exit_code_0(images, tmp_path):
+def test_allow_broken_makes_the_exit_code_0(images: Path, tmp_path: Path) -> None:
     (images / "val_2.JPEG").write_bytes(b"not an image")
     assert call(SCRIPT, images, tmp_path / "out", "--allow-broken").returncode == 0
 
 
-def test_two_files_with_one_name_up_to_the_first_dot_are_refused_before_any_work(images, tmp_path):
+def test_two_files_with_one_name_up_to_the_first_dot_are_refused_before_any_work(images: Path, tmp_path: Path) -> None:
     picture(50, 50).save(images / "val_1.small.png")
     assert_refused(call(SCRIPT, images, tmp_path / "out"), "val_1.JPEG", "val_1.small.png", "rename one")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_second_run_keeps_what_is_there_and_makes_what_is_missing(images, tmp_path):
+def test_a_second_run_keeps_what_is_there_and_makes_what_is_missing(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     call(SCRIPT, images, out)
     before = contents(out)
@@ -156,7 +166,7 @@ def test_a_second_run_keeps_what_is_there_and_makes_what_is_missing(images, tmp_
     assert contents(out) == before
 
 
-def test_an_image_that_changed_is_made_again(images, tmp_path):
+def test_an_image_that_changed_is_made_again(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     call(SCRIPT, images, out)
     picture(300, 300, seed=99).save(images / "val_5.JPEG")
@@ -165,7 +175,7 @@ def test_an_image_that_changed_is_made_again(images, tmp_path):
     assert "1 tensors written" in call(SCRIPT, images, out).stdout
 
 
-def test_a_killed_run_leaves_no_half_tensor_and_the_next_one_finishes_it(images, tmp_path):
+def test_a_killed_run_leaves_no_half_tensor_and_the_next_one_finishes_it(images: Path, tmp_path: Path) -> None:
     for number in range(200):
         (images / f"more_{number}.JPEG").write_bytes((images / "val_1.JPEG").read_bytes())
     out = tmp_path / "out"
@@ -177,40 +187,42 @@ def test_a_killed_run_leaves_no_half_tensor_and_the_next_one_finishes_it(images,
     left = list(out.glob("*.bin"))
     assert 20 <= len(left) < 212
     assert {path.stat().st_size for path in left} == {3 * 224 * 224 * 4}
-    assert not read_index(out).complete
+    index = read_index(out)
+    assert index is not None
+    assert not index.complete
     assert call(SCRIPT, images, out).returncode == 0
     call(SCRIPT, images, tmp_path / "undisturbed")
     assert contents(out) == contents(tmp_path / "undisturbed")
     assert not list(out.glob(".*"))
 
 
-def test_tensors_of_another_recipe_are_not_mixed_in(images, tmp_path):
+def test_tensors_of_another_recipe_are_not_mixed_in(images: Path, tmp_path: Path) -> None:
     call(SCRIPT, images, tmp_path / "out")
     result = call(SCRIPT, images, tmp_path / "out", "--recipe", "squash-bilinear")
     assert_refused(result, "holds ecentercrop-bicubic 224", "this run makes squash-bilinear 224", "another folder")
 
 
-def test_a_tensor_without_an_image_is_not_passed_on(images, tmp_path):
+def test_a_tensor_without_an_image_is_not_passed_on(images: Path, tmp_path: Path) -> None:
     call(SCRIPT, images, tmp_path / "out")
     (images / "val_9.JPEG").unlink()
     assert_refused(call(SCRIPT, images, tmp_path / "out"), "1 tensors without an image", "val_9.bin")
 
 
 @pytest.mark.parametrize("source", ["nowhere", "empty"])
-def test_a_source_without_images_is_refused(source, tmp_path):
+def test_a_source_without_images_is_refused(source: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_refused(call(SCRIPT, tmp_path / source, tmp_path / "out"), source)
 
 
-def test_an_unknown_model_is_refused_with_exit_code_2(images, tmp_path):
+def test_an_unknown_model_is_refused_with_exit_code_2(images: Path, tmp_path: Path) -> None:
     assert_refused(call(SCRIPT, images, tmp_path / "out", "--model", "resnet50"), "unknown model", code=2)
 
 
-def contents(folder) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.bin")}
 
 
-def test_what_was_done_comes_as_json_for_machines(images, tmp_path):
+def test_what_was_done_comes_as_json_for_machines(images: Path, tmp_path: Path) -> None:
     (images / "val_2.JPEG").write_bytes(b"damaged")
     call("resnest_preprocess.py", images, tmp_path / "out", "--size=32", f"--json={tmp_path}/told.json")
     told = json.loads((tmp_path / "told.json").read_text())

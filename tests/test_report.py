@@ -11,22 +11,24 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ResNeSt.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import draw, draw_where_possible
 from ResNeSt.report.thumbnails import thumbnails
-from ResNeSt.scoring import score_summary
+from ResNeSt.score.score import score_summary
 from tests.conftest import assert_refused, call
 
 CLASSES, IMAGES = 4, 40
 
 
-def run_of(folder, dirname, logits):
+def run_of(folder: Path, dirname: str, logits: np.ndarray) -> Path:
     """A client's results in float32, a file an image, and the summary that lists them."""
     (folder / dirname).mkdir(parents=True)
     entries = {}
@@ -42,7 +44,7 @@ def run_of(folder, dirname, logits):
 LABELS = np.arange(IMAGES) % CLASSES
 
 
-def answers():
+def answers() -> tuple[np.ndarray, np.ndarray]:
     """Logits of a reference that is right but for images 7 and 8, and of a stage with three other answers."""
     reference = np.eye(CLASSES)[LABELS] * 4
     reference[7] = reference[8] = [0, 0, 5, 0]  # labels 3 and 0
@@ -53,7 +55,7 @@ def answers():
     return reference, judged
 
 
-def make(folder):
+def make(folder: Path) -> Path:
     """A run's folder with report.json and the pictures that it names."""
     (folder / "labels.txt").write_text("".join(f"img_{place}.png {label}\n" for place, label in enumerate(LABELS)))
     (folder / "images").mkdir()
@@ -63,29 +65,27 @@ def make(folder):
     for name, values in zip(("PyTorch", "compiled"), answers()):
         summary = run_of(folder, name, values)
         stages.append(collect.Judged(name, 8, score_summary(summary, folder / "labels.txt"), [summary], 123.4))
-    report = data.Report(
-        model="resnest50",
-        size=224,
-        about={"chip": "cpu", "date": "2026-01-02"},
+    report = collect.report(
+        collect.Subject("resnest50", 224, ["tench", "shark", "ray", "hen"], None),
+        {"chip": "cpu", "date": "2026-01-02"},
+        stages,
+        [collect.speed(batch, 1000 / batch, np.linspace(batch, 3 * batch, 50)) for batch in (1, 8)],
+        [data.Step("export", 2.5, 345_000_000), data.Step("bench", 61.0, 89_000_000)],
         loop=50,
-        images=str(folder / "images"),
-        class_names=["tench", "shark", "ray", "hen"],
-        speeds=[collect.speed(batch, 1000 / batch, np.linspace(batch, 3 * batch, 50)) for batch in (1, 8)],
-        steps=[data.Step("export", 2.5, 345_000_000), data.Step("bench", 61.0, 89_000_000)],
-        **collect.of_stages(stages),
+        images=folder / "images",
     )
     data.write(folder, report)
     return folder
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """A run's folder to be changed, not drawn yet."""
     return make(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder with its page, to be read only."""
     made = make(tmp_path_factory.mktemp("drawn"))
     draw(made)
@@ -93,43 +93,45 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(drawn):
+def page(drawn: Path) -> Page:
     return Page(drawn / "report.html")
 
 
 class Page(HTMLParser):
     """The text of a page, and the values of its attributes by name."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.words, self.attributes, self.tags = [], {}, []
+        self.words: list[str] = []
+        self.attributes: dict[str, list[Any]] = {}
+        self.tags: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join(" ".join(self.words).split())
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         for name, value in attrs:
             self.attributes.setdefault(name, []).append(value)
 
-    def handle_data(self, words):
+    def handle_data(self, words: str) -> None:
         self.words.append(words)
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 5), (1, 1), (39, 40), (394, 396), (40515, 50000)])
-def test_the_intervals_are_wilson_s(right, total):
+def test_the_intervals_are_wilson_s(right: int, total: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
     assert data.wilson(right, total) == pytest.approx(tuple(expected), abs=1e-12)
 
 
-def test_a_share_never_lies_outside_its_interval():
+def test_a_share_never_lies_outside_its_interval() -> None:
     for total in range(1, 400):
         for right in (0, 1, total - 1, total):
             low, high = data.wilson(right, total)
             assert 0 <= low <= right / total <= high <= 1, (right, total)
 
 
-def test_what_is_collected_is_what_the_logits_say(drawn):
+def test_what_is_collected_is_what_the_logits_say(drawn: Path) -> None:
     reference, judged = answers()
     found = data.read(drawn)
     before, after = reference.argmax(1), judged.argmax(1)
@@ -137,12 +139,13 @@ def test_what_is_collected_is_what_the_logits_say(drawn):
     assert (stage.top1, stage.total) == ((after == LABELS).sum(), IMAGES)
     assert stage.same_top1 == (before == after).sum() == found.same_top1[0][1] == found.same_top1[1][0]
     assert (stage.lost, stage.gained) == (1, 1)
+    assert found.classes is not None
     assert {(score.label, score.right, score.images) for score in found.classes.worst} == {(0, 9, 10), (1, 9, 10)}
     assert {(pair.label, pair.found, pair.count) for pair in found.classes.confused} == {(0, 1, 1), (1, 0, 1)}
     assert found.speeds[1].percentiles_ms[99] == pytest.approx(np.percentile(np.linspace(8, 24, 50), 99))
 
 
-def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy_come_first(drawn):
+def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy_come_first(drawn: Path) -> None:
     reference, judged = answers()
     flips = data.read(drawn).flips
     assert [flip.image for flip in flips] == ["img_1", "img_7", "img_8"]
@@ -153,7 +156,7 @@ def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy
             assert answer.probability == pytest.approx(np.exp(values.max()) / np.exp(values).sum(), rel=1e-6)
 
 
-def test_the_page_shows_the_figures_of_the_json(page):
+def test_the_page_shows_the_figures_of_the_json(page: Page) -> None:
     text = page.text
     assert "PyTorch 8 95.00 83.50 to 98.62" in text
     assert "compiled, batch 8 37 of 40 3 1 1" in text
@@ -164,7 +167,7 @@ def test_the_page_shows_the_figures_of_the_json(page):
     assert "NVIDIA T4 FP16 142 (7.06) 445 (8.98) 599 (13.35)" in text
 
 
-def test_another_json_gives_another_page(folder, page):
+def test_another_json_gives_another_page(folder: Path, page: Page) -> None:
     report = data.read(folder)
     changed = dataclasses.replace(report.stages[1], top1=21)
     data.write(folder, dataclasses.replace(report, stages=[report.stages[0], changed]))
@@ -172,16 +175,16 @@ def test_another_json_gives_another_page(folder, page):
     assert "52.50" not in page.text
 
 
-def test_one_stage_one_batch_size_and_one_run_are_enough(folder):
+def test_one_stage_one_batch_size_and_one_run_are_enough(folder: Path) -> None:
     report = data.read(folder)
-    one = {"stages": report.stages[:1], "flips": [], "flip_count": 0, "same_top1": [[IMAGES]]}
+    one: dict[str, Any] = {"stages": report.stages[:1], "flips": [], "flip_count": 0, "same_top1": [[IMAGES]]}
     data.write(folder, dataclasses.replace(report, **one, speeds=[collect.speed(4, 100, np.array([40.0]))]))
     text = Page(draw(folder)).text
     assert "Agreement" not in text
     assert "4 40.00 40.00 40.00 40.00 40.00 40.00" in text
 
 
-def test_published_figures_of_another_network_or_size_are_said_to_be_so(folder, page):
+def test_published_figures_of_another_network_or_size_are_said_to_be_so(folder: Path, page: Page) -> None:
     assert "of the same network" in page.text
     data.write(folder, dataclasses.replace(data.read(folder), model="resnest101", size=256))
     assert "another network" in Page(draw(folder)).text
@@ -189,12 +192,13 @@ def test_published_figures_of_another_network_or_size_are_said_to_be_so(folder, 
     assert "another size" in Page(draw(folder)).text
 
 
-def test_names_from_outside_cannot_become_markup(folder):
+def test_names_from_outside_cannot_become_markup(folder: Path) -> None:
     report = data.read(folder)
     evil = "<script>alert(1)</script>\"'&"
     flips = [dataclasses.replace(flip, image=evil) for flip in report.flips]
     names = [evil] * CLASSES
     stages = [dataclasses.replace(stage, name=evil) for stage in report.stages]
+    assert report.classes is not None
     classes = dataclasses.replace(report.classes, of=evil)
     steps = [data.Step(evil, 1.0, 1)]
     hostile = dataclasses.replace(
@@ -213,7 +217,7 @@ def test_names_from_outside_cannot_become_markup(folder):
     assert page.text.count(evil) > 10
 
 
-def test_a_browser_has_nothing_to_load(page):
+def test_a_browser_has_nothing_to_load(page: Page) -> None:
     loads = [
         value for name in ("src", "href", "xlink:href", "srcset", "action") for value in page.attributes.get(name, [])
     ]
@@ -225,13 +229,13 @@ def test_a_browser_has_nothing_to_load(page):
     assert "default-src 'none'" in page.attributes["content"][0]
 
 
-def test_ids_are_unique_and_every_reference_has_one(page):
+def test_ids_are_unique_and_every_reference_has_one(page: Page) -> None:
     ids = page.attributes["id"]
     assert len(ids) == len(set(ids))
     assert {value[1:] for value in page.attributes["xlink:href"]} <= set(ids)
 
 
-def test_colours_follow_the_theme(drawn):
+def test_colours_follow_the_theme(drawn: Path) -> None:
     text = (drawn / "report.html").read_text()
     plots = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     used = set(re.findall(r"var\((--[\w-]+)\)", plots))
@@ -241,17 +245,19 @@ def test_colours_follow_the_theme(drawn):
     assert not re.findall(r"#0000[01][0-9a-f]", plots)
 
 
-def test_thumbnails_show_the_flipped_images(page):
+def test_thumbnails_show_the_flipped_images(page: Page) -> None:
     uris = [value for value in page.attributes["src"] if value.startswith("data:image/jpeg;base64,")]
     colours = []
     for uri in uris:
         image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
         assert max(image.size) == 160
-        colours.append(image.getpixel((80, 50))[0])
+        pixel = image.getpixel((80, 50))
+        assert isinstance(pixel, tuple)
+        colours.append(pixel[0])
     assert colours == pytest.approx([6 * 1, 6 * 7, 6 * 8], abs=4)
 
 
-def test_pictures_that_are_gone_or_damaged_are_left_out(folder):
+def test_pictures_that_are_gone_or_damaged_are_left_out(folder: Path) -> None:
     (folder / "images" / "img_1.png").write_bytes(b"damaged")
     (folder / "images" / "img_7.png").unlink()
     assert set(thumbnails(folder / "images", ["img_1", "img_7", "img_8"])) == {"img_8"}
@@ -260,7 +266,7 @@ def test_pictures_that_are_gone_or_damaged_are_left_out(folder):
     assert "src" not in Page(draw(folder)).attributes
 
 
-def test_the_command_draws_it_again_elsewhere_with_the_pictures_of_that_machine(folder):
+def test_the_command_draws_it_again_elsewhere_with_the_pictures_of_that_machine(folder: Path) -> None:
     shutil.move(folder / "images", folder / "elsewhere")
     result = call("-m", "ResNeSt.report", folder, f"--images={folder / 'elsewhere'}")
     assert result.returncode == 0, result.stderr
@@ -268,7 +274,9 @@ def test_the_command_draws_it_again_elsewhere_with_the_pictures_of_that_machine(
     assert len(Page(folder / "report.html").attributes["src"]) == 3
 
 
-def test_without_matplotlib_a_run_says_how_to_draw_it_and_the_command_what_to_install(folder, monkeypatch, capsys):
+def test_without_matplotlib_a_run_says_how_to_draw_it_and_the_command_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     draw_where_possible(folder)
     assert f"python -m ResNeSt.report {folder}" in capsys.readouterr().out
@@ -277,7 +285,7 @@ def test_without_matplotlib_a_run_says_how_to_draw_it_and_the_command_what_to_in
     assert not (folder / "report.html").exists()
 
 
-def test_a_folder_without_a_report_or_with_a_damaged_one_is_named(folder, tmp_path):
+def test_a_folder_without_a_report_or_with_a_damaged_one_is_named(folder: Path, tmp_path: Path) -> None:
     assert_refused(call("-m", "ResNeSt.report", folder / "images"), "report.json: no such file", "bench.sh or run.sh")
     (tmp_path / "report.json").write_text('{"model": 1}')
     with pytest.raises(PipelineError, match="not a report"):
@@ -285,7 +293,7 @@ def test_a_folder_without_a_report_or_with_a_damaged_one_is_named(folder, tmp_pa
 
 
 @pytest.mark.heavy
-def test_in_a_browser_the_page_is_never_wider_than_a_phone_or_a_desktop(drawn, tmp_path):
+def test_in_a_browser_the_page_is_never_wider_than_a_phone_or_a_desktop(drawn: Path, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no chromium")

@@ -5,33 +5,30 @@ import pickle
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ResNeSt.scoring as scoring
-from ResNeSt.errors import PipelineError
-from ResNeSt.scoring import (
-    NotFiniteError,
-    OutputError,
-    Prediction,
-    Score,
-    count,
-    read_output,
-    score_summaries,
-    score_summary,
-    top_k_predictions,
-)
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.score import score as scoring
+from ResNeSt.score.outputs import NotFiniteError, OutputError, read_output
+from ResNeSt.score.ranking import top_k_predictions
+from ResNeSt.score.score import Prediction, Result, Score, count, score_summaries, score_summary
+from tests.conftest import Completed
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT.parent / "shared" / "golden" / "ais_bench"
 CLASSES = 8
 
+T = TypeVar("T")
 
-def write_output(path, values):
+
+def write_output(path: Path, values: Sequence[float] | np.ndarray) -> None:
     """One output file as the client writes it, in the format that its name says."""
     values = np.asarray(values, dtype=np.float32)
     if path.suffix == ".bin":
@@ -42,7 +39,7 @@ def write_output(path, values):
         path.write_text("".join(f"{value:f} " for value in values) + "\n")
 
 
-def write_summary(path, outfiles):
+def write_summary(path: Path, outfiles: Sequence[str]) -> Path:
     entries = {str(i): {"infiles": ["./prep/x.bin"], "outfiles": [file]} for i, file in enumerate(outfiles)}
     path.write_text(json.dumps({"filesinfo": entries, "throughput": 1.0}))
     return path
@@ -51,7 +48,7 @@ def write_summary(path, outfiles):
 class Run:
     """A folder with the outputs of twelve images, their summary and their labels; about half of them are right."""
 
-    def __init__(self, folder, suffix="txt", name="result"):
+    def __init__(self, folder: Path, suffix: str = "txt", name: str = "result") -> None:
         random_numbers = np.random.default_rng(5)
         self.folder, self.name, self.suffix = folder, name, suffix
         self.images = [f"img{i}" for i in range(1, 13)]
@@ -65,34 +62,34 @@ class Run:
         self.summary = folder / f"{name}_summary.json"
         self.list([self.recorded(image) for image in self.images])
 
-    def file(self, image):
+    def file(self, image: str) -> Path:
         return self.folder / self.name / f"{image}_0.{self.suffix}"
 
-    def recorded(self, image):
+    def recorded(self, image: str) -> str:
         """The path as the client saw it, from a directory that no test runs in."""
         return f"./elsewhere/{self.name}/{image}_0.{self.suffix}"
 
-    def list(self, outfiles):
+    def list(self, outfiles: Sequence[str]) -> None:
         write_summary(self.summary, outfiles)
 
-    def label(self, truth):
+    def label(self, truth: Mapping[str, int]) -> None:
         self.labels.write_text("".join(f"{image}.JPEG {label}\n" for image, label in truth.items()))
 
-    def score(self):
+    def score(self) -> Result:
         return score_summary(self.summary, self.labels)
 
 
 @pytest.fixture
-def client_run(tmp_path):
+def client_run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def found(result):
+def found(result: Result) -> dict[str, list[str]]:
     """Only the kinds of problems that there are."""
     return {kind: lines for kind, lines in result.problems.items() if lines}
 
 
-def attempt(read, path):
+def attempt(read: Callable[[Path], T], path: Path) -> tuple[T | None, str | None]:
     """What `read` returns and no message, or None and the message of its PipelineError."""
     try:
         return read(path), None
@@ -103,11 +100,11 @@ def attempt(read, path):
 # Counting
 
 
-def ranked_by_hand(row):
+def ranked_by_hand(row: Sequence[float] | np.ndarray) -> list[int]:
     return sorted(range(len(row)), key=lambda index: (-row[index], index))
 
 
-def score_of(logits, labels):
+def score_of(logits: np.ndarray, labels: Sequence[int] | np.ndarray) -> Score:
     return count(Prediction(label, tuple(classes)) for label, classes in zip(labels, top_k_predictions(logits)))
 
 
@@ -115,7 +112,9 @@ few_values = st.sampled_from([-2.0, -0.0, 0.0, 1.0, 3.5])
 
 
 @given(data=st.data(), classes=st.integers(1, 9), images=st.integers(0, 6))
-def test_top_1_and_top_5_are_those_counted_by_hand_with_ties_to_the_lower_class(data, classes, images):
+def test_top_1_and_top_5_are_those_counted_by_hand_with_ties_to_the_lower_class(
+    data: st.DataObject, classes: int, images: int
+) -> None:
     row = st.lists(few_values, min_size=classes, max_size=classes)
     rows = data.draw(st.lists(row, min_size=images, max_size=images))
     labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=images, max_size=images))
@@ -130,22 +129,22 @@ def test_top_1_and_top_5_are_those_counted_by_hand_with_ties_to_the_lower_class(
     assert top_k_predictions(logits).tolist() == [ranks[:5] for ranks in order]
 
 
-def test_of_equal_logits_the_lower_class_wins():
+def test_of_equal_logits_the_lower_class_wins() -> None:
     assert top_k_predictions(np.zeros((1, 1000), np.float32)).tolist() == [[0, 1, 2, 3, 4]]
 
 
-def test_scores_of_shards_add_up():
+def test_scores_of_shards_add_up() -> None:
     logits, labels = np.random.default_rng(1).normal(size=(40, 9)), np.arange(40) % 9
     shards = [score_of(logits[i : i + 8], labels[i : i + 8]) for i in range(0, 40, 8)]
     assert sum(shards, Score()) == score_of(logits, labels)
 
 
-def test_an_accuracy_of_nothing_is_not_a_number():
+def test_an_accuracy_of_nothing_is_not_a_number() -> None:
     assert str(Score().top1_acc) == str(Score().top5_acc) == "nan"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_refused(bad):
+def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(NotFiniteError, match="NaN or infinity"):
         top_k_predictions(np.array([[0.0, bad]]))
 
@@ -154,7 +153,7 @@ def test_logits_that_are_not_finite_are_refused(bad):
 
 
 @pytest.mark.parametrize("suffix", ["bin", "npy", "txt"])
-def test_an_output_is_read_as_float32_values(tmp_path, suffix):
+def test_an_output_is_read_as_float32_values(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a_0.{suffix}"
     write_output(path, [1.5, -2.25, 0.0])
     values = read_output(path)
@@ -163,7 +162,7 @@ def test_an_output_is_read_as_float32_values(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
-def test_an_npy_of_another_floating_point_type_is_read(tmp_path, dtype):
+def test_an_npy_of_another_floating_point_type_is_read(tmp_path: Path, dtype: str) -> None:
     np.save(tmp_path / "a_0.npy", np.array([[1.5, -2.25]], dtype=dtype))
     assert read_output(tmp_path / "a_0.npy").tolist() == [1.5, -2.25]
 
@@ -184,7 +183,7 @@ def test_an_npy_of_another_floating_point_type_is_read(tmp_path, dtype):
         ("a_0.csv", b"1,2\n", "expected a file that ends in"),
     ],
 )
-def test_a_damaged_output_is_refused_by_name(tmp_path, name, content, reason):
+def test_a_damaged_output_is_refused_by_name(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(OutputError, match=reason) as caught:
@@ -194,13 +193,13 @@ def test_a_damaged_output_is_refused_by_name(tmp_path, name, content, reason):
 
 
 @pytest.mark.parametrize("values", [np.array([1, 2]), np.array(["1"]), np.array([1j]), np.array([{}])])
-def test_an_npy_without_floating_point_numbers_is_refused(tmp_path, values):
+def test_an_npy_without_floating_point_numbers_is_refused(tmp_path: Path, values: np.ndarray) -> None:
     np.save(tmp_path / "a_0.npy", values)
     with pytest.raises(OutputError, match=r"a_0\.npy: "):
         read_output(tmp_path / "a_0.npy")
 
 
-def test_an_npy_that_claims_more_than_it_holds_is_refused(tmp_path):
+def test_an_npy_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a_0.npy"
     with open(path, "wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (4 * 10**17,)}
@@ -209,18 +208,21 @@ def test_an_npy_that_claims_more_than_it_holds_is_refused(tmp_path):
         read_output(path)
 
 
-def test_a_float64_beyond_float32_is_not_finite(tmp_path):
+def test_a_float64_beyond_float32_is_not_finite(tmp_path: Path) -> None:
     np.save(tmp_path / "a_0.npy", np.array([1e300, 0.0]))
     with pytest.raises(NotFiniteError, match="1 of 2 values"):
         read_output(tmp_path / "a_0.npy")
 
 
 @given(content=st.binary(max_size=200), suffix=st.sampled_from(["bin", "npy", "txt"]), magic=st.booleans())
-def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory, content, suffix, magic):
+def test_any_bytes_are_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str, magic: bool
+) -> None:
     path = tmp_path_factory.getbasetemp() / f"any_0.{suffix}"
     path.write_bytes((b"\x93NUMPY\x01\x00\x20\x00" if magic else b"") + content)
     values, message = attempt(read_output, path)
     if values is None:
+        assert message is not None
         assert message.startswith(f"{path}: ")
         assert "\n" not in message
     else:
@@ -244,17 +246,18 @@ summaries = json_values | st.fixed_dictionaries({"filesinfo": st.dictionaries(st
 
 
 @given(value=summaries)
-def test_any_json_is_scored_or_refused_in_one_line(tmp_path_factory, value):
+def test_any_json_is_scored_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     folder = tmp_path_factory.getbasetemp()
     (folder / "any_labels.txt").write_text("a.JPEG 0\n")
     (folder / "any_summary.json").write_text(json.dumps(value))
     result, message = attempt(lambda path: score_summary(path, folder / "any_labels.txt"), folder / "any_summary.json")
     assert result is None  # no such path holds an output
+    assert message is not None
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40, -2])
-def test_a_summary_cut_short_is_refused_by_name(client_run, cut):
+def test_a_summary_cut_short_is_refused_by_name(client_run: Run, cut: int) -> None:
     text = client_run.summary.read_text()
     client_run.summary.write_text(text[:cut])
     with pytest.raises(PipelineError, match=r"result_summary\.json: not valid JSON"):
@@ -262,20 +265,20 @@ def test_a_summary_cut_short_is_refused_by_name(client_run, cut):
 
 
 @pytest.mark.parametrize("name", ["a\0_0.txt", "a\n_0.txt", "\ud800_0.txt"])
-def test_a_path_that_no_client_writes_is_refused(client_run, name):
+def test_a_path_that_no_client_writes_is_refused(client_run: Run, name: str) -> None:
     client_run.list([name])
     with pytest.raises(PipelineError, match="not a summary"):
         client_run.score()
 
 
 @pytest.mark.parametrize("filesinfo", [{}, {"0": {"infiles": [], "outfiles": []}}])
-def test_a_summary_that_lists_nothing_says_why_that_happens(client_run, filesinfo):
+def test_a_summary_that_lists_nothing_says_why_that_happens(client_run: Run, filesinfo: dict[str, object]) -> None:
     client_run.summary.write_text(json.dumps({"filesinfo": filesinfo}))
     with pytest.raises(PipelineError, match=r"lists no output files.*--pipeline"):
         client_run.score()
 
 
-def test_every_output_of_an_entry_counts(client_run):
+def test_every_output_of_an_entry_counts(client_run: Run) -> None:
     files = [client_run.recorded(image) for image in client_run.images]
     batches = {"0": {"infiles": [], "outfiles": files[:8]}, "1": {"infiles": [], "outfiles": files[8:]}}
     expected = client_run.score()
@@ -283,13 +286,15 @@ def test_every_output_of_an_entry_counts(client_run):
     assert client_run.score() == expected
 
 
-def test_a_summary_among_its_outputs_as_old_clients_wrote_it_is_read(client_run):
+def test_a_summary_among_its_outputs_as_old_clients_wrote_it_is_read(client_run: Run) -> None:
     expected = client_run.score()
     old = client_run.summary.rename(client_run.folder / "result" / "sumary.json")
     assert score_summary(old, client_run.labels) == expected
 
 
-def test_paths_are_taken_as_they_stand_where_nothing_lies_beside_the_summary(client_run, monkeypatch):
+def test_paths_are_taken_as_they_stand_where_nothing_lies_beside_the_summary(
+    client_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client_run.list([f"./result/{image}_0.txt" for image in client_run.images])
     moved = client_run.folder / "copies" / "result_summary.json"
     moved.parent.mkdir()
@@ -298,7 +303,9 @@ def test_paths_are_taken_as_they_stand_where_nothing_lies_beside_the_summary(cli
     assert score_summary(moved, client_run.labels).score.total == 12
 
 
-def test_a_copied_result_is_scored_and_not_the_one_it_was_copied_from(client_run, monkeypatch):
+def test_a_copied_result_is_scored_and_not_the_one_it_was_copied_from(
+    client_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     newer = client_run.folder / "elsewhere" / "result"
     newer.mkdir(parents=True)
     for image in client_run.images:
@@ -311,7 +318,7 @@ def test_a_copied_result_is_scored_and_not_the_one_it_was_copied_from(client_run
 # Joining
 
 
-def test_bin_npy_and_txt_give_the_same_score(tmp_path):
+def test_bin_npy_and_txt_give_the_same_score(tmp_path: Path) -> None:
     results = []
     for suffix in ("bin", "npy", "txt"):
         (tmp_path / suffix).mkdir()
@@ -320,17 +327,17 @@ def test_bin_npy_and_txt_give_the_same_score(tmp_path):
     assert 0 < results[0].score.top1 < results[0].score.top5 < results[0].score.total == 12
 
 
-def test_the_score_of_files_is_the_score_in_memory(client_run):
+def test_the_score_of_files_is_the_score_in_memory(client_run: Run) -> None:
     assert client_run.score().score == score_of(client_run.logits, client_run.truth)
 
 
-def test_predictions_are_by_image_best_class_first(client_run):
+def test_predictions_are_by_image_best_class_first(client_run: Run) -> None:
     predictions = client_run.score().predictions
     assert predictions["img3"] == Prediction(client_run.truth[2], tuple(ranked_by_hand(client_run.logits[2])[:5]))
     assert list(predictions) == client_run.images
 
 
-def test_the_order_of_results_and_labels_does_not_matter(client_run):
+def test_the_order_of_results_and_labels_does_not_matter(client_run: Run) -> None:
     expected = client_run.score()
     shuffled = random.Random(3).sample(range(12), 12)
     client_run.list([client_run.recorded(client_run.images[i]) for i in reversed(shuffled)])
@@ -338,7 +345,7 @@ def test_the_order_of_results_and_labels_does_not_matter(client_run):
     assert client_run.score() == expected
 
 
-def test_a_missing_image_is_named_and_shifts_no_other(client_run):
+def test_a_missing_image_is_named_and_shifts_no_other(client_run: Run) -> None:
     whole = client_run.score()
     client_run.list([client_run.recorded(image) for image in client_run.images if image != "img2"])
     result = client_run.score()
@@ -347,14 +354,14 @@ def test_a_missing_image_is_named_and_shifts_no_other(client_run):
     assert result.predictions == {name: it for name, it in whole.predictions.items() if name != "img2"}
 
 
-def test_a_result_without_a_label_is_extra_and_does_not_count(client_run):
+def test_a_result_without_a_label_is_extra_and_does_not_count(client_run: Run) -> None:
     client_run.label(dict(zip(client_run.images[1:], client_run.truth[1:])))
     result = client_run.score()
     assert found(result) == {"extra": [str(client_run.file("img1"))]}
     assert result.score.total == 11
 
 
-def test_an_image_listed_twice_counts_once_and_is_named(client_run):
+def test_an_image_listed_twice_counts_once_and_is_named(client_run: Run) -> None:
     expected = client_run.score()
     client_run.list([client_run.recorded(image) for image in [*client_run.images, "img4"]])
     result = client_run.score()
@@ -363,52 +370,52 @@ def test_an_image_listed_twice_counts_once_and_is_named(client_run):
     assert result.score == expected.score
 
 
-def test_a_listed_file_that_is_not_there_is_unreadable_not_missing(client_run):
+def test_a_listed_file_that_is_not_there_is_unreadable_not_missing(client_run: Run) -> None:
     client_run.file("img5").unlink()
     result = client_run.score()
     assert found(result) == {"unreadable": [f"{client_run.file('img5')}: No such file or directory"]}
     assert result.score.total == 11
 
 
-def test_a_file_without_an_output_number_is_unreadable(client_run):
+def test_a_file_without_an_output_number_is_unreadable(client_run: Run) -> None:
     client_run.list([*(client_run.recorded(image) for image in client_run.images), "./elsewhere/result/img.txt"])
     assert list(found(client_run.score())) == ["unreadable"]
 
 
-def test_a_result_of_another_size_than_most_is_named_even_if_it_comes_first(client_run):
+def test_a_result_of_another_size_than_most_is_named_even_if_it_comes_first(client_run: Run) -> None:
     write_output(client_run.file("img1"), np.zeros(CLASSES - 1))
     result = client_run.score()
     assert found(result) == {"wrong-size": [f"{client_run.file('img1')}: 7 values, most have 8"]}
     assert (result.score.total, result.classes) == (11, CLASSES)
 
 
-def test_a_result_with_nan_is_named_and_does_not_count(client_run):
+def test_a_result_with_nan_is_named_and_does_not_count(client_run: Run) -> None:
     write_output(client_run.file("img6"), [np.nan] * CLASSES)
     result = client_run.score()
     assert found(result) == {"not-finite": [f"{client_run.file('img6')}: 8 of 8 values"]}
     assert result.score.total == 11
 
 
-def test_a_label_that_is_no_class_is_named(client_run):
+def test_a_label_that_is_no_class_is_named(client_run: Run) -> None:
     client_run.label({**dict(zip(client_run.images, client_run.truth)), "img9": CLASSES})
     with pytest.raises(PipelineError, match=r"val_label\.txt: img9 has class 8.*classes 0 to 7"):
         client_run.score()
 
 
-def test_results_of_other_images_than_the_labelled_are_refused(client_run):
+def test_results_of_other_images_than_the_labelled_are_refused(client_run: Run) -> None:
     client_run.label({"other": 1})
     with pytest.raises(PipelineError, match=r"none of the 12 results.*img1_0\.txt.*other"):
         client_run.score()
 
 
-def test_outputs_that_are_all_gone_are_refused_with_a_reason(client_run):
+def test_outputs_that_are_all_gone_are_refused_with_a_reason(client_run: Run) -> None:
     for image in client_run.images:
         client_run.file(image).unlink()
     with pytest.raises(PipelineError, match=r"none of the 12 results can be scored.*img1_0\.txt: No such file"):
         client_run.score()
 
 
-def test_results_of_several_devices_are_scored_together(client_run):
+def test_results_of_several_devices_are_scored_together(client_run: Run) -> None:
     other = client_run.folder / "device1_0"
     other.mkdir()
     for image in client_run.images[6:]:
@@ -421,13 +428,13 @@ def test_results_of_several_devices_are_scored_together(client_run):
     assert result.score == score_of(client_run.logits, client_run.truth)
 
 
-def test_the_same_summary_twice_gives_duplicates_and_the_same_score(client_run):
+def test_the_same_summary_twice_gives_duplicates_and_the_same_score(client_run: Run) -> None:
     result = score_summaries([client_run.summary] * 2, client_run.labels)
     assert len(result.problems["duplicate"]) == 12
     assert result.score == client_run.score().score
 
 
-def test_processes_give_the_same_result_as_one(client_run, monkeypatch):
+def test_processes_give_the_same_result_as_one(client_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     client_run.file("img2").write_bytes(b"")
     write_output(client_run.file("img3"), [np.inf] * CLASSES)
     alone = client_run.score()
@@ -435,7 +442,7 @@ def test_processes_give_the_same_result_as_one(client_run, monkeypatch):
     assert score_summaries([client_run.summary], client_run.labels, workers=2) == alone
 
 
-def test_a_result_and_an_error_survive_pickling(client_run):
+def test_a_result_and_an_error_survive_pickling(client_run: Run) -> None:
     result = client_run.score()
     assert pickle.loads(pickle.dumps(result)) == result
     error = pickle.loads(pickle.dumps(NotFiniteError("img1_0.txt: 1 of 8 values")))
@@ -445,13 +452,13 @@ def test_a_result_and_an_error_survive_pickling(client_run):
 # The command
 
 
-def postprocess(client_run, *options):
+def postprocess(client_run: Run, *options: str) -> Completed:
     command = [sys.executable, "ResNeSt_postprocess.py"]
     command += [f"--result_path={client_run.summary}", f"--gt_path={client_run.labels}", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_the_command_prints_the_score_as_the_sample_does(client_run):
+def test_the_command_prints_the_score_as_the_sample_does(client_run: Run) -> None:
     client_run.label(dict.fromkeys(client_run.images, 0))
     score = score_of(client_run.logits, [0] * 12)
     done = postprocess(client_run)
@@ -464,7 +471,7 @@ def test_the_command_prints_the_score_as_the_sample_does(client_run):
     ]
 
 
-def test_a_problem_is_printed_and_ends_in_1_unless_its_flag_is_given(client_run):
+def test_a_problem_is_printed_and_ends_in_1_unless_its_flag_is_given(client_run: Run) -> None:
     client_run.list([client_run.recorded(image) for image in client_run.images[:-1]])
     client_run.file("img1").unlink()
     refused = postprocess(client_run, "--allow-missing")
@@ -475,13 +482,13 @@ def test_a_problem_is_printed_and_ends_in_1_unless_its_flag_is_given(client_run)
     assert postprocess(client_run, "--allow-missing", "--allow-unreadable").returncode == 0
 
 
-def test_many_problems_are_printed_as_a_few_and_a_count(client_run):
+def test_many_problems_are_printed_as_a_few_and_a_count(client_run: Run) -> None:
     client_run.list([client_run.recorded("img1")])
     lines = postprocess(client_run, "--allow-missing").stdout.splitlines()
     assert lines[-6:] == ["  img2", "  img3", "  img4", "  img5", "  img6", "  and 6 more"]
 
 
-def test_the_json_file_holds_figures_and_all_problems(client_run):
+def test_the_json_file_holds_figures_and_all_problems(client_run: Run) -> None:
     client_run.list([client_run.recorded("img1")])
     target = client_run.folder / "score.json"
     assert postprocess(client_run, f"--json={target}").returncode == 1
@@ -494,7 +501,7 @@ def test_the_json_file_holds_figures_and_all_problems(client_run):
 
 
 @pytest.mark.parametrize("gone", ["summary", "labels"])
-def test_a_file_that_is_not_there_ends_in_one_line(client_run, gone):
+def test_a_file_that_is_not_there_ends_in_one_line(client_run: Run, gone: str) -> None:
     path = getattr(client_run, gone)
     path.unlink()
     done = postprocess(client_run)
@@ -508,7 +515,7 @@ def test_a_file_that_is_not_there_ends_in_one_line(client_run, gone):
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the client's real files are not here")
 @pytest.mark.parametrize("name", ["result_bs1", "result_bs4"])
-def test_files_of_the_real_client_are_scored(tmp_path, name):
+def test_files_of_the_real_client_are_scored(tmp_path: Path, name: str) -> None:
     best = {}
     for path in (GOLDEN / name).iterdir():
         values = [float(number) for number in path.read_text().split()]

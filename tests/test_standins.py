@@ -1,17 +1,23 @@
 """The stand-ins for atc, npu-smi and ais_bench keep the real programs' contracts."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
+
+from tests.conftest import Command, Completed
 
 STANDINS = Path(__file__).parent / "standins"
 SIDE = 4
@@ -31,7 +37,7 @@ aipp_op {
 
 
 @pytest.fixture(autouse=True)
-def ordinary_umask():
+def ordinary_umask() -> Iterator[None]:
     """The client refuses files that a group may write, whatever umask the tests were started under."""
     before = os.umask(0o022)
     yield
@@ -39,10 +45,10 @@ def ordinary_umask():
 
 
 @pytest.fixture
-def call(tmp_path, standins):
+def call(tmp_path: Path, standins: dict[str, str]) -> Command:
     """Runs a command line in the test's folder with the stand-ins switched on."""
 
-    def run(*command, **extra):
+    def run(*command: str, **extra: str) -> Completed:
         env = {**os.environ, **standins, **extra}
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
 
@@ -50,11 +56,16 @@ def call(tmp_path, standins):
 
 
 @pytest.fixture
-def atc(call):
+def atc(call: Command) -> Command:
     """Compiles `net.onnx`; keywords change or, with None, remove an option."""
 
-    def run(env=None, **changes):
-        options = {"framework": 5, "model": "net.onnx", "output": "net_bs2", "soc_version": "Ascend310P3"}
+    def run(env: dict[str, str] | None = None, **changes: object) -> Completed:
+        options: dict[str, object] = {
+            "framework": 5,
+            "model": "net.onnx",
+            "output": "net_bs2",
+            "soc_version": "Ascend310P3",
+        }
         options.update(input_format="NCHW", input_shape=f"actual_input_1:2,3,{SIDE},{SIDE}")
         options.update(changes)
         return call("atc", *[f"--{key}={value}" for key, value in options.items() if value is not None], **(env or {}))
@@ -63,14 +74,16 @@ def atc(call):
 
 
 @pytest.fixture
-def ais_bench(call):
-    def run(*options):
+def ais_bench(call: Command) -> Command:
+    def run(*options: str) -> Completed:
         return call(sys.executable, "-m", "ais_bench", *options)
 
     return run
 
 
-def save_model(path, nodes=(), opsets=(("", 11),), batch="N"):
+def save_model(
+    path: Path, nodes: Sequence[NodeProto] = (), opsets: Sequence[tuple[str, int]] = (("", 11),), batch: str | int = "N"
+) -> None:
     """Channel means: [N,3,4,4] -> [N,3]; `nodes` come before the mean and make "x" from "actual_input_1"."""
     pool = helper.make_node("GlobalAveragePool", ["x" if nodes else "actual_input_1"], ["pooled"])
     flatten = helper.make_node("Flatten", ["pooled"], ["output1"])
@@ -82,29 +95,30 @@ def save_model(path, nodes=(), opsets=(("", 11),), batch="N"):
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> None:
     save_model(tmp_path / "net.onnx")
 
 
 @pytest.fixture
-def compiled(model, atc):
+def compiled(model: None, atc: Command) -> None:
     assert atc().returncode == 0
 
 
-def save_images(folder, count):
+def save_images(folder: Path, count: int) -> np.ndarray:
     """float32 images img0.bin, img1.bin, ...; returns their channel means."""
     folder.mkdir()
     images = np.random.default_rng(0).normal(size=(count, 3, SIDE, SIDE)).astype(np.float32)
     for index, image in enumerate(images):
         image.tofile(folder / f"img{index}.bin")
-    return images.mean(axis=(2, 3))
+    means: np.ndarray = images.mean(axis=(2, 3))
+    return means
 
 
 # atc
 
 
 @pytest.mark.usefixtures("model")
-def test_atc_says_what_it_does_and_leaves_its_droppings(atc, tmp_path):
+def test_atc_says_what_it_does_and_leaves_its_droppings(atc: Command, tmp_path: Path) -> None:
     result = atc()
     assert result.stdout.splitlines() == [
         "ATC start working now, please wait for a moment.",
@@ -116,7 +130,7 @@ def test_atc_says_what_it_does_and_leaves_its_droppings(atc, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_the_om_has_the_documented_header_and_partitions(tmp_path):
+def test_the_om_has_the_documented_header_and_partitions(tmp_path: Path) -> None:
     content = (tmp_path / "net_bs2.om").read_bytes()
     assert content[:4] == b"IMOD"
     assert struct.unpack_from("<II", content, 4) == (256, 0x20000000)
@@ -130,7 +144,7 @@ def test_the_om_has_the_documented_header_and_partitions(tmp_path):
 
 
 @pytest.mark.usefixtures("model")
-def test_atc_can_name_its_file_after_the_platform(atc, tmp_path):
+def test_atc_can_name_its_file_after_the_platform(atc: Command, tmp_path: Path) -> None:
     atc(env={"STANDIN_ATC_SUFFIX": "1"})
     assert [path.name for path in tmp_path.glob("*.om")] == ["net_bs2_linux_x86_64.om"]
 
@@ -166,7 +180,9 @@ REFUSED_OPTIONS = {
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize(("changes", "code"), REFUSED_OPTIONS.values(), ids=REFUSED_OPTIONS)
-def test_atc_refuses_what_the_real_one_refuses(atc, tmp_path, changes, code):
+def test_atc_refuses_what_the_real_one_refuses(
+    atc: Command, tmp_path: Path, changes: dict[str, object], code: str
+) -> None:
     (tmp_path / "aipp.cfg").write_text(AIPP)
     result = atc(**changes)
     lines = result.stdout.splitlines()
@@ -196,14 +212,16 @@ REFUSED_MODELS = {
 
 
 @pytest.mark.parametrize(("changes", "code"), REFUSED_MODELS.values(), ids=REFUSED_MODELS)
-def test_atc_refuses_models_that_the_real_one_refuses(atc, tmp_path, changes, code):
+def test_atc_refuses_models_that_the_real_one_refuses(
+    atc: Command, tmp_path: Path, changes: dict[str, Any], code: str
+) -> None:
     save_model(tmp_path / "net.onnx", **changes)
     result = atc()
     assert result.returncode != 0
     assert result.stdout.splitlines()[2].startswith(f"{code}: ")
 
 
-def test_atc_sets_the_batch_size_of_a_file_that_says_one(atc, tmp_path, ais_bench):
+def test_atc_sets_the_batch_size_of_a_file_that_says_one(atc: Command, tmp_path: Path, ais_bench: Command) -> None:
     save_model(tmp_path / "net.onnx", batch=1)
     means = save_images(tmp_path / "prep", 2)
     assert atc().returncode == 0
@@ -226,7 +244,7 @@ REFUSED_AIPP = {
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize(("old", "new"), REFUSED_AIPP.values(), ids=REFUSED_AIPP)
-def test_atc_refuses_an_aipp_file_that_does_not_fit(atc, tmp_path, old, new):
+def test_atc_refuses_an_aipp_file_that_does_not_fit(atc: Command, tmp_path: Path, old: str, new: str) -> None:
     assert old in AIPP
     (tmp_path / "aipp.cfg").write_text(AIPP.replace(old, new))
     result = atc(insert_op_conf="aipp.cfg")
@@ -235,7 +253,7 @@ def test_atc_refuses_an_aipp_file_that_does_not_fit(atc, tmp_path, old, new):
 
 
 @pytest.mark.usefixtures("model")
-def test_with_aipp_the_model_takes_uint8_pixels_channels_last(atc, ais_bench, tmp_path):
+def test_with_aipp_the_model_takes_uint8_pixels_channels_last(atc: Command, ais_bench: Command, tmp_path: Path) -> None:
     (tmp_path / "aipp.cfg").write_text(AIPP)
     assert atc(insert_op_conf="aipp.cfg", enable_small_channel=1).returncode == 0
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
@@ -263,7 +281,7 @@ def test_with_aipp_the_model_takes_uint8_pixels_channels_last(atc, ais_bench, tm
         ("a3", ["0", "Ascend910", "OK", "182.0"]),
     ],
 )
-def test_npu_smi_shows_the_name_in_the_first_row_of_a_card(call, machine, row):
+def test_npu_smi_shows_the_name_in_the_first_row_of_a_card(call: Command, machine: str, row: list[str]) -> None:
     result = call("npu-smi", "info", STANDIN_NPU=machine)
     lines = [re.split(r"[|\s]+", line)[1:5] for line in result.stdout.splitlines()]
     assert result.returncode == 0
@@ -271,17 +289,17 @@ def test_npu_smi_shows_the_name_in_the_first_row_of_a_card(call, machine, row):
     assert ("Device" in result.stdout) == (machine in ("310P3", "alarm", "dash"))
 
 
-def test_npu_smi_tells_the_exact_chip_of_an_a3_by_its_board(call):
+def test_npu_smi_tells_the_exact_chip_of_an_a3_by_its_board(call: Command) -> None:
     result = call("npu-smi", "info", "-t", "board", "-i", "0", "-c", "0", STANDIN_NPU="a3")
     fields = dict(re.split(r"\s*:\s*", line.strip()) for line in result.stdout.splitlines())
     assert (fields["Chip Name"], fields["NPU Name"]) == ("Ascend910", "9392")
 
 
-def test_npu_smi_fails_where_there_is_no_card(call):
+def test_npu_smi_fails_where_there_is_no_card(call: Command) -> None:
     assert call("npu-smi", "info", STANDIN_NPU="none").returncode != 0
 
 
-def test_sourcing_the_toolkit_puts_the_programs_on_the_path(call):
+def test_sourcing_the_toolkit_puts_the_programs_on_the_path(call: Command) -> None:
     script = 'source "$1" && command -v atc && echo "$ASCEND_TOOLKIT_HOME"'
     result = call("bash", "-c", script, "bash", str(STANDINS / "ascend-toolkit" / "set_env.sh"), PATH="/usr/bin:/bin")
     assert result.stdout.splitlines() == [str(STANDINS / "bin" / "atc"), str(STANDINS / "ascend-toolkit")]
@@ -291,7 +309,7 @@ def test_sourcing_the_toolkit_puts_the_programs_on_the_path(call):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_the_last_batch_is_filled_and_only_real_samples_are_written(ais_bench, tmp_path):
+def test_the_last_batch_is_filled_and_only_real_samples_are_written(ais_bench: Command, tmp_path: Path) -> None:
     means = save_images(tmp_path / "prep", 3)
     result = ais_bench("--model=net_bs2.om", "--input=./prep", "--output=./out", "--output_dirname=r", "--outfmt=NPY")
     assert result.returncode == 0, result.stderr
@@ -307,7 +325,7 @@ def test_the_last_batch_is_filled_and_only_real_samples_are_written(ais_bench, t
 
 
 @pytest.mark.usefixtures("compiled")
-def test_inputs_are_bin_and_npy_files_in_natural_order(ais_bench, tmp_path):
+def test_inputs_are_bin_and_npy_files_in_natural_order(ais_bench: Command, tmp_path: Path) -> None:
     folder = tmp_path / "prep"
     folder.mkdir()
     for name in ("img10.bin", "img2.BIN", ".hidden1.bin", "tensors.json", "half.bin.part"):
@@ -320,7 +338,7 @@ def test_inputs_are_bin_and_npy_files_in_natural_order(ais_bench, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_output_names_are_cut_at_the_first_dot(ais_bench, tmp_path):
+def test_output_names_are_cut_at_the_first_dot(ais_bench: Command, tmp_path: Path) -> None:
     save_images(tmp_path / "prep", 1)
     (tmp_path / "prep/img0.bin").rename(tmp_path / "prep/a.b.c.bin")
     ais_bench("--model=net_bs2.om", "--input=prep", "--output=out", "--output_dirname=r")
@@ -328,7 +346,7 @@ def test_output_names_are_cut_at_the_first_dot(ais_bench, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_batchsize_changes_the_throughput_and_nothing_else(ais_bench, tmp_path):
+def test_batchsize_changes_the_throughput_and_nothing_else(ais_bench: Command, tmp_path: Path) -> None:
     save_images(tmp_path / "prep", 3)
     (tmp_path / "out").mkdir(mode=0o750)
     for size in ("2", "8"):
@@ -341,7 +359,7 @@ def test_batchsize_changes_the_throughput_and_nothing_else(ais_bench, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_loop_repeats_the_computation_and_copies_once(ais_bench, tmp_path):
+def test_loop_repeats_the_computation_and_copies_once(ais_bench: Command, tmp_path: Path) -> None:
     save_images(tmp_path / "prep", 3)
     ais_bench("--model=net_bs2.om", "--input=prep", "--output=out", "--output_dirname=r", "--loop=5")
     summary = json.loads((tmp_path / "out/r_summary.json").read_text())
@@ -350,14 +368,14 @@ def test_loop_repeats_the_computation_and_copies_once(ais_bench, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_without_output_nothing_is_written(ais_bench, tmp_path):
+def test_without_output_nothing_is_written(ais_bench: Command, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     assert ais_bench("--model=net_bs2.om", "--loop=3", "--pure_data_type=random").returncode == 0
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.usefixtures("compiled")
-def test_every_device_gets_a_folder_and_a_summary(ais_bench, tmp_path):
+def test_every_device_gets_a_folder_and_a_summary(ais_bench: Command, tmp_path: Path) -> None:
     save_images(tmp_path / "prep", 3)
     ais_bench("--model=net_bs2.om", "--input=prep", "--output=out", "--output_dirname=r", "--device=0,1")
     names = sorted(path.name for path in (tmp_path / "out/r").iterdir())
@@ -366,7 +384,7 @@ def test_every_device_gets_a_folder_and_a_summary(ais_bench, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_a_pipeline_run_lists_no_files(ais_bench, tmp_path):
+def test_a_pipeline_run_lists_no_files(ais_bench: Command, tmp_path: Path) -> None:
     folder = tmp_path / "prep"
     folder.mkdir()
     (folder / "pair.bin").write_bytes(bytes(2 * IMAGE_BYTES))
@@ -375,7 +393,7 @@ def test_a_pipeline_run_lists_no_files(ais_bench, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_the_python_api_runs_arrays_and_tells_times(tmp_path, call):
+def test_the_python_api_runs_arrays_and_tells_times(tmp_path: Path, call: Command) -> None:
     program = """
 import numpy as np
 from ais_bench.infer.interface import InferSession
@@ -423,7 +441,9 @@ session.free_resource()
     ],
     ids=" ".join,
 )
-def test_the_client_refuses_options_and_paths_with_exit_code_2(ais_bench, tmp_path, options):
+def test_the_client_refuses_options_and_paths_with_exit_code_2(
+    ais_bench: Command, tmp_path: Path, options: list[str]
+) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "empty").mkdir()
     (tmp_path / "link.om").symlink_to("net_bs2.om")
@@ -435,14 +455,14 @@ def test_the_client_refuses_options_and_paths_with_exit_code_2(ais_bench, tmp_pa
 
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(("mode", "code"), [(0o755, 2), (0o770, 2), (0o750, 0), (0o700, 0)])
-def test_an_output_folder_must_be_0750_or_stricter(ais_bench, tmp_path, mode, code):
+def test_an_output_folder_must_be_0750_or_stricter(ais_bench: Command, tmp_path: Path, mode: int, code: int) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out").chmod(mode)
     assert ais_bench("--model=net_bs2.om", "--output=out", "--output_dirname=r").returncode == code
 
 
 @pytest.mark.usefixtures("compiled")
-def test_files_that_do_not_fill_the_tensor_are_refused(ais_bench, tmp_path):
+def test_files_that_do_not_fill_the_tensor_are_refused(ais_bench: Command, tmp_path: Path) -> None:
     folder = tmp_path / "prep"
     folder.mkdir()
     (folder / "a.bin").write_bytes(bytes(100))
@@ -452,7 +472,7 @@ def test_files_that_do_not_fill_the_tensor_are_refused(ais_bench, tmp_path):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_a_cut_model_is_refused(ais_bench, tmp_path):
+def test_a_cut_model_is_refused(ais_bench: Command, tmp_path: Path) -> None:
     path = tmp_path / "net_bs2.om"
     path.write_bytes(path.read_bytes()[:-1])
     result = ais_bench("--model=net_bs2.om")
@@ -464,12 +484,12 @@ def test_a_cut_model_is_refused(ais_bench, tmp_path):
 
 
 @pytest.fixture
-def golden(shared):
+def golden(shared: Path) -> Path:
     return shared / "golden" / "ais_bench"
 
 
 @pytest.fixture
-def like_golden(ais_bench, compiled, tmp_path):
+def like_golden(ais_bench: Command, compiled: None, tmp_path: Path) -> str:
     """The command of the golden run: tensors from a folder in batches, text outputs."""
     save_images(tmp_path / "prep", 3)
     (tmp_path / "out").mkdir(mode=0o750)
@@ -478,23 +498,23 @@ def like_golden(ais_bench, compiled, tmp_path):
     return result.stdout
 
 
-def without_numbers(text):
+def without_numbers(text: str) -> list[str]:
     """The log lines, with every name and number that belongs to one run replaced."""
     lines = [line for line in text.splitlines() if line.startswith("[INFO]")]
     return [re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", re.sub(r"\S+\.om", "MODEL", line)) for line in lines]
 
 
-def test_log_lines_are_the_real_clients(like_golden, golden):
+def test_log_lines_are_the_real_clients(like_golden: str, golden: Path) -> None:
     assert without_numbers(like_golden) == without_numbers((golden / "stdout_bs4.txt").read_text())
 
 
 @pytest.mark.usefixtures("compiled")
-def test_log_lines_of_a_pure_loop_are_the_real_clients(ais_bench, golden):
+def test_log_lines_of_a_pure_loop_are_the_real_clients(ais_bench: Command, golden: Path) -> None:
     result = ais_bench("--model=net_bs2.om", "--loop=20", "--batchsize=4", "--output=./out", "--output_dirname=pure")
     assert without_numbers(result.stdout) == without_numbers((golden / "stdout_loop.txt").read_text())
 
 
-def shape_of(value):
+def shape_of(value: object) -> object:
     """Keys and types of a JSON value."""
     if isinstance(value, dict):
         return {key: shape_of(entry) for key, entry in value.items()}
@@ -502,7 +522,7 @@ def shape_of(value):
 
 
 @pytest.mark.usefixtures("like_golden")
-def test_the_summary_has_the_real_ones_keys_in_order(tmp_path, golden):
+def test_the_summary_has_the_real_ones_keys_in_order(tmp_path: Path, golden: Path) -> None:
     real = json.loads((golden / "result_bs4_summary.json").read_text())
     ours = json.loads((tmp_path / "out/result_bs4_summary.json").read_text())
     real["filesinfo"] = {key: real["filesinfo"][key] for key in ours["filesinfo"]}
@@ -511,7 +531,7 @@ def test_the_summary_has_the_real_ones_keys_in_order(tmp_path, golden):
 
 
 @pytest.mark.usefixtures("compiled")
-def test_the_summary_of_a_pure_loop_counts_as_the_real_one(ais_bench, tmp_path, golden):
+def test_the_summary_of_a_pure_loop_counts_as_the_real_one(ais_bench: Command, tmp_path: Path, golden: Path) -> None:
     ais_bench("--model=net_bs2.om", "--loop=20", "--batchsize=4", "--output=./out", "--output_dirname=pure")
     real = json.loads((golden / "pure_summary.json").read_text())
     ours = json.loads((tmp_path / "out/pure_summary.json").read_text())
@@ -521,7 +541,7 @@ def test_the_summary_of_a_pure_loop_counts_as_the_real_one(ais_bench, tmp_path, 
 
 
 @pytest.mark.usefixtures("like_golden")
-def test_text_outputs_are_formatted_as_the_real_ones(tmp_path, golden):
+def test_text_outputs_are_formatted_as_the_real_ones(tmp_path: Path, golden: Path) -> None:
     one_row = re.compile(r"(-?\d+\.\d{6} )+\n")
     assert one_row.fullmatch((golden / "result_bs4/ILSVRC2012_val_00000001_0.txt").read_text())
     assert one_row.fullmatch((tmp_path / "out/result_bs4/img0_0.txt").read_text())

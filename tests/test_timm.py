@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
-torch = pytest.importorskip("torch")
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = pytest.importorskip("torch")
 
-from ResNeSt.cards import card  # noqa: E402
-from ResNeSt.checkpoint import load  # noqa: E402
-from ResNeSt.models.resnest import ResNeSt  # noqa: E402
+from ResNeSt.models.cards import card
+from ResNeSt.models.checkpoint import load
+from ResNeSt.models.resnest import ResNeSt
 
 CLASSES = 7
 
 
 @pytest.fixture(scope="module")
-def trained(timm):
+def trained(timm: ModuleType) -> torch.nn.Module:
     """timm's smallest, one block a stage, with statistics of its own in every batch norm."""
     torch.manual_seed(0)
-    model = timm.create_model("resnest14d", num_classes=CLASSES)
+    model: torch.nn.Module = timm.create_model("resnest14d", num_classes=CLASSES)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 1.5)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -30,29 +39,30 @@ def trained(timm):
     return model.eval()
 
 
-def as_state_dict(model, folder):
+def as_state_dict(model: torch.nn.Module, folder: Path) -> Path:
     torch.save(model.state_dict(), folder / "c.pth")
     return folder / "c.pth"
 
 
-def as_safetensors(model, folder):
+def as_safetensors(model: torch.nn.Module, folder: Path) -> Path:
     from safetensors.torch import save_model
 
-    save_model(model, folder / "model.safetensors")
+    save_model(model, str(folder / "model.safetensors"))
     return folder / "model.safetensors"
 
 
-def as_its_trainer_does(model, folder):
-    from timm.utils import CheckpointSaver
-
+def as_its_trainer_does(model: torch.nn.Module, folder: Path) -> Path:
+    utils = pytest.importorskip("timm.utils")
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    saver = CheckpointSaver(model, optimizer, args=argparse.Namespace(model="resnest14d"), checkpoint_dir=folder)
+    saver = utils.CheckpointSaver(model, optimizer, args=argparse.Namespace(model="resnest14d"), checkpoint_dir=folder)
     saver.save_checkpoint(epoch=3, metric=81.0)
     return folder / "last.pth.tar"
 
 
 @pytest.mark.parametrize("save", [as_state_dict, as_safetensors, as_its_trainer_does])
-def test_a_checkpoint_of_timm_gives_timm_s_logits(save, trained, tmp_path):
+def test_a_checkpoint_of_timm_gives_timm_s_logits(
+    save: Callable[[torch.nn.Module, Path], Path], trained: torch.nn.Module, tmp_path: Path
+) -> None:
     arch = dataclasses.replace(card("resnest50").architecture, layers=(1, 1, 1, 1))
     model = ResNeSt(arch, CLASSES)
     load(model, save(trained, tmp_path))

@@ -8,8 +8,11 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,19 +20,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-torch = pytest.importorskip("torch")
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = pytest.importorskip("torch")
 
-from ResNeSt.cards import Architecture, Card, card, read_card, write_card  # noqa: E402
-from ResNeSt.errors import PipelineError  # noqa: E402
-from ResNeSt.models.resnest import create_model  # noqa: E402
-from ResNeSt.training import augment  # noqa: E402
-from ResNeSt.training.data import read_samples, training_batches  # noqa: E402
-from ResNeSt.training.loop import Run, Trainer, train  # noqa: E402
-from ResNeSt.training.network import SharedDropout, build, parameter_groups  # noqa: E402
-from ResNeSt.training.processes import Processes  # noqa: E402
-from ResNeSt.training.schedule import peak_rate, rate_at  # noqa: E402
-from ResNeSt.training.settings import Settings  # noqa: E402
-from tests.conftest import PROJECT, assert_refused, call, picture  # noqa: E402
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.models.cards import Architecture, Card, card, read_card, write_card
+from ResNeSt.models.resnest import create_model
+from ResNeSt.training import augment
+from ResNeSt.training.build import SharedDropout, build, parameter_groups
+from ResNeSt.training.data import read_samples, training_batches
+from ResNeSt.training.distributed import Processes
+from ResNeSt.training.loop import Run, Trainer, train
+from ResNeSt.training.schedule import peak_rate, rate_at
+from ResNeSt.training.settings import Settings
+from tests.conftest import PROJECT, assert_refused, call, picture
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 TINY = Card(
@@ -43,7 +49,7 @@ SHORT = Settings(epochs=3, warmup=1, batch=4, rate=0.1, seed=7)
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Networks this small are faster so, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -52,7 +58,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`train` with 12 and `val` with 7 pictures, each with a folder for each of three colours."""
     folder = tmp_path_factory.mktemp("pictures")
     for split, each in (("train", 4), ("val", 2)):
@@ -64,30 +70,31 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-def tiny_run(pictures: Path, settings: Settings = SHORT, **others) -> Run:
+def tiny_run(pictures: Path, settings: Settings = SHORT, **others: Any) -> Run:
     samples = {split: read_samples(pictures / split, None) for split in ("train", "val")}
     return Run(**{"card": TINY, "settings": settings, **samples, "weights": None, "workers": 1, **others})
 
 
-def log(folder: Path) -> list[dict]:
+def log(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{key: row[key] for key in ("epoch", "loss", "rate", "top1", "top5")} for row in rows]
 
 
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)
+def tensors(path: Path) -> dict[str, Any]:
+    held: dict[str, Any] = torch.load(path, weights_only=True)
+    return held
 
 
 # The recipe
 
 
-def test_the_defaults_are_the_published_recipe():
+def test_the_defaults_are_the_published_recipe() -> None:
     made = Settings()
     assert (made.epochs, made.warmup, made.batch, made.rate, made.momentum) == (270, 5, 64, 0.025, 0.9)
     assert (made.decay, made.smoothing, made.dropout, made.augment) == (1e-4, 0.1, 0.2, "auto")
 
 
-def test_the_rate_rises_in_the_warm_up_and_falls_as_half_a_cosine_to_nothing():
+def test_the_rate_rises_in_the_warm_up_and_falls_as_half_a_cosine_to_nothing() -> None:
     made = Settings(epochs=15, warmup=5)
     peak = peak_rate(made, devices=8)
     assert peak == pytest.approx(0.025 * 8)
@@ -96,11 +103,11 @@ def test_the_rate_rises_in_the_warm_up_and_falls_as_half_a_cosine_to_nothing():
     assert rates[50:] == pytest.approx([peak * (1 + math.cos(math.pi * step / 100)) / 2 for step in range(100)])
 
 
-def test_a_larger_batch_a_device_raises_the_rate_with_it():
+def test_a_larger_batch_a_device_raises_the_rate_with_it() -> None:
     assert peak_rate(Settings(batch=128), 2) == pytest.approx(4 * 0.025)
 
 
-def test_weight_decay_spares_batch_norm_and_biases():
+def test_weight_decay_spares_batch_norm_and_biases() -> None:
     model = create_model(TINY)
     decayed, spared = parameter_groups(model, 1e-4)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -114,18 +121,19 @@ def test_weight_decay_spares_batch_norm_and_biases():
             assert (kind == "weight" and not of_batch_norm) is plain
 
 
-def test_fresh_blocks_begin_as_the_identity():
+def test_fresh_blocks_begin_as_the_identity() -> None:
     model, _ = build(TINY, None, seed=0)
     assert all(not block.bn3.weight.any() for block in [*model.layer1, *model.layer4])
     x = torch.rand(2, 32, 4, 4)
-    assert torch.equal(model.layer2[0].eval()(x), torch.relu(model.layer2[0].downsample(x)))
+    block: Any = model.layer2[0]
+    assert torch.equal(block.eval()(x), torch.relu(block.downsample(x)))
 
 
-def test_dropout_zeroes_its_share_before_the_classifier_in_training_alone():
+def test_dropout_zeroes_its_share_before_the_classifier_in_training_alone() -> None:
     dropout, layer = SharedDropout(0.25, 0, ALONE), torch.nn.Linear(1000, 1)
     dropout.begin(3)
     found = dropout(layer, (torch.ones(64, 1000),))
-    assert sorted(found.unique().tolist()) == pytest.approx([0, 1 / 0.75])
+    assert sorted(torch.unique(found).tolist()) == pytest.approx([0, 1 / 0.75])
     assert (found == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert dropout(layer.eval(), (torch.ones(64, 1000),)).min() == 1
 
@@ -134,7 +142,7 @@ LEVELS = {"ShearX": 0.3, "Rotate": 30.0, "Color": 0.9, "Contrast": 0.9, "Sharpne
 
 
 @pytest.mark.parametrize("name", sorted(augment.OPERATIONS))
-def test_augmentations_are_torchvision_s(name, torchvision):
+def test_augmentations_are_torchvision_s(name: str, torchvision: ModuleType) -> None:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.autoaugment import AutoAugment, AutoAugmentPolicy, _apply_op
 
@@ -152,7 +160,7 @@ def test_augmentations_are_torchvision_s(name, torchvision):
                 assert difference.max() <= (1 if name in LEVELS else 0)
 
 
-def test_the_policy_is_torchvision_s(torchvision):
+def test_the_policy_is_torchvision_s(torchvision: ModuleType) -> None:
     from torchvision.transforms.autoaugment import AutoAugment, AutoAugmentPolicy
 
     theirs = AutoAugment(AutoAugmentPolicy.IMAGENET).policies
@@ -160,7 +168,7 @@ def test_the_policy_is_torchvision_s(torchvision):
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 10**6))
-def test_a_random_crop_lies_in_the_picture_and_keeps_to_its_share(width, height, seed):
+def test_a_random_crop_lies_in_the_picture_and_keeps_to_its_share(width: int, height: int, seed: int) -> None:
     left, top, right, bottom = augment.random_box(width, height, 0.08, Random(seed))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -169,7 +177,7 @@ def test_a_random_crop_lies_in_the_picture_and_keeps_to_its_share(width, height,
         assert 0.73 < (right - left) / (bottom - top) < 1.36
 
 
-def test_every_epoch_shows_each_picture_once_changed_in_a_new_way(pictures):
+def test_every_epoch_shows_each_picture_once_changed_in_a_new_way(pictures: Path) -> None:
     samples = read_samples(pictures / "train", None)
     first, again, second = (list(training_batches(samples, TINY, SHORT, epoch, 0, 1, workers=2)) for epoch in (1, 1, 2))
     assert [len(labels) for _, labels in first] == [4, 4, 4]
@@ -190,7 +198,7 @@ def torchrun(processes: int, *arguments: object) -> None:
 
 
 @pytest.mark.heavy
-def test_two_processes_learn_as_one_with_the_same_global_batch(pictures, tmp_path):
+def test_two_processes_learn_as_one_with_the_same_global_batch(pictures: Path, tmp_path: Path) -> None:
     write_card(TINY, tmp_path / "tiny.json")
     common: list[object] = [f"--model={tmp_path / 'tiny.json'}"]
     common += [f"--train={pictures / 'train'}", f"--val={pictures / 'val'}"]
@@ -209,12 +217,14 @@ def test_two_processes_learn_as_one_with_the_same_global_batch(pictures, tmp_pat
 # Stopped and gone on
 
 
-def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(pictures, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tiny_run(pictures)
     train(run, tmp_path / "whole", ALONE, tensorboard=False)
     learn = Trainer._step
 
-    def stops(self, step, *batch):
+    def stops(self: Trainer, step: int, *batch: torch.Tensor) -> torch.Tensor:
         if step == 4:  # in the middle of the second epoch
             raise KeyboardInterrupt
         return learn(self, step, *batch)
@@ -238,7 +248,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(picture
     assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
 
 
-def test_a_run_does_not_go_on_with_the_checkpoint_of_another(pictures, tmp_path):
+def test_a_run_does_not_go_on_with_the_checkpoint_of_another(pictures: Path, tmp_path: Path) -> None:
     train(tiny_run(pictures, Settings(epochs=2, warmup=1, batch=4)), tmp_path, ALONE, tensorboard=False)
     other = tiny_run(pictures, Settings(epochs=2, warmup=1, batch=4, smoothing=0.2))
     with pytest.raises(PipelineError, match=r"last.pth: is of a run with another smoothing \(0.1, not 0.2\)"):
@@ -248,7 +258,9 @@ def test_a_run_does_not_go_on_with_the_checkpoint_of_another(pictures, tmp_path)
         train(other, tmp_path, ALONE, tensorboard=False)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_epoch_before(pictures, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_epoch_before(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learn = Trainer._step
     bad = torch.tensor([math.nan])
     monkeypatch.setattr(Trainer, "_step", lambda self, step, *batch: bad if step == 4 else learn(self, step, *batch))
@@ -260,7 +272,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_epoch_before(pictur
 # Data and results
 
 
-def test_folders_and_a_labels_file_say_the_same(pictures, tmp_path):
+def test_folders_and_a_labels_file_say_the_same(pictures: Path, tmp_path: Path) -> None:
     by_folder = read_samples(pictures / "train", None)
     (labels := tmp_path / "l.txt").write_text(
         "".join(f"{Path(p).name} {n}\n" for p, n in zip(by_folder.images, by_folder.labels, strict=True))
@@ -270,7 +282,7 @@ def test_folders_and_a_labels_file_say_the_same(pictures, tmp_path):
     assert (by_folder.class_names, by_file.class_names) == (("blue", "green", "red"), None)
 
 
-def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(pictures, tmp_path):
+def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "val/violet").mkdir(parents=True)
     picture(8, 8).save(tmp_path / "val/violet/v.png")
     flags = [f"--train={pictures / 'train'}", f"--output={tmp_path / 'out'}", "--model=resnest_demo"]
@@ -280,14 +292,14 @@ def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(pic
     assert_refused(result, "12 training images, one step takes 13 on each of 1; lower --batch")
 
 
-def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures, tmp_path):
+def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures: Path, tmp_path: Path) -> None:
     (labels := tmp_path / "l.txt").write_text("blue_0.png 2\n")
     flags = [f"--train={pictures / 'train'}", f"--train-labels={labels}", f"--val={pictures / 'val'}"]
     result = call("resnest_train.py", *flags, f"--output={tmp_path / 'out'}", "--model=resnest_demo")
     assert_refused(result, "--train-labels takes --val-labels, too", code=2)
 
 
-def test_an_own_card_keeps_its_class_names_with_a_labels_file(pictures, tmp_path):
+def test_an_own_card_keeps_its_class_names_with_a_labels_file(pictures: Path, tmp_path: Path) -> None:
     write_card(dataclasses.replace(TINY, class_names=("azure", "lime", "ruby")), tmp_path / "tiny.json")
     flags = [f"--model={tmp_path / 'tiny.json'}", f"--output={tmp_path}", "--epochs=1", "--warmup=0", "--batch=2"]
     for split in ("train", "val"):
@@ -299,9 +311,9 @@ def test_an_own_card_keeps_its_class_names_with_a_labels_file(pictures, tmp_path
     assert read_card(tmp_path / "best.json").class_names == ("azure", "lime", "ruby")
 
 
-def test_processes_that_find_different_checkpoints_do_not_start(pictures, tmp_path):
+def test_processes_that_find_different_checkpoints_do_not_start(pictures: Path, tmp_path: Path) -> None:
     class Apart(Processes):
-        def total(self, values):
+        def total(self, values: torch.Tensor) -> torch.Tensor:
             return values + 2  # as where another process had two epochs behind it
 
     with pytest.raises(PipelineError, match="the processes do not find the same one"):
@@ -309,7 +321,9 @@ def test_processes_that_find_different_checkpoints_do_not_start(pictures, tmp_pa
 
 
 @pytest.mark.heavy
-def test_a_fine_tuned_checkpoint_goes_through_the_stages_with_its_own_classes(pictures, demo_checkpoint, tmp_path):
+def test_a_fine_tuned_checkpoint_goes_through_the_stages_with_its_own_classes(
+    pictures: Path, demo_checkpoint: Path, tmp_path: Path
+) -> None:
     flags = [f"--train={pictures / 'train'}", f"--val={pictures / 'val'}", "--model=resnest_demo", "--size=64"]
     flags += [f"--weights={demo_checkpoint}", "--epochs=8", "--warmup=1", "--batch=4", "--rate=0.3", "--augment=crop"]
     result = call("resnest_train.py", *flags, "--tensorboard", f"--output={tmp_path}")
@@ -329,7 +343,7 @@ def test_a_fine_tuned_checkpoint_goes_through_the_stages_with_its_own_classes(pi
     assert 100 * sum(right) / len(right) == pytest.approx(max(row["top1"] for row in rows))
 
 
-def _holds_the_log(folder: Path, rows: list[dict]) -> None:
+def _holds_the_log(folder: Path, rows: list[dict[str, Any]]) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(folder))
     events.Reload()
@@ -338,12 +352,12 @@ def _holds_the_log(folder: Path, rows: list[dict]) -> None:
         assert points == [(row["epoch"], pytest.approx(row[curve], rel=1e-6)) for row in rows]
 
 
-def test_a_checkpoint_of_as_many_classes_keeps_its_classifier(demo_checkpoint):
+def test_a_checkpoint_of_as_many_classes_keeps_its_classifier(demo_checkpoint: Path) -> None:
     model, origin = build(card("resnest_demo"), demo_checkpoint, seed=0)
     assert origin == f"weights of {demo_checkpoint}"
     assert torch.equal(model.fc.weight, tensors(demo_checkpoint)["fc.weight"])
 
 
-def test_a_checkpoint_of_a_network_that_pools_in_another_way_is_refused(tmp_path):
+def test_a_checkpoint_of_a_network_that_pools_in_another_way_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"x.ckpt: its network pools in another way"):
         build(TINY, tmp_path / "x.ckpt", seed=0)

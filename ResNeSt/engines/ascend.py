@@ -5,20 +5,20 @@ from __future__ import annotations
 import atexit
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any
 
 import numpy as np
 from ais_bench.infer.interface import InferSession
 
-from ResNeSt.engines import TensorSpec
-from ResNeSt.errors import PipelineError
-from ResNeSt.files import read_json
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.models import sidecar
 
 
 class AscendEngine:
     """A `.om` on one device, whose batch is the model's own."""
 
-    def __init__(self, session: Any, spec: TensorSpec, info: Dict[str, str]) -> None:
+    def __init__(self, session: Any, spec: TensorSpec, info: dict[str, str]) -> None:
         self.title = f"ais_bench {_version()}"
         self.input = spec
         self.info = info
@@ -31,15 +31,14 @@ class AscendEngine:
         return np.asarray(self._session.infer([batch])[0], dtype=np.float32)
 
 
-def open_model(path: Path, batch: int, arch: Optional[str], device: int) -> AscendEngine:
+def open_model(path: Path, batch: int, arch: str | None, device: int) -> AscendEngine:
     """Loads `path` on `device`; what the model is stands in the JSON that convert.sh leaves beside it."""
     try:
         session = InferSession(device, str(path))
     except Exception as error:  # the client raises nearly anything
         raise PipelineError(f"{path}: ais_bench cannot load it on device {device} ({error})") from None
     spec = _spec(path, session.get_inputs())
-    record = path.with_name(path.name + ".json")
-    return AscendEngine(session, spec, read_json(record)["info"] if record.is_file() else {})
+    return AscendEngine(session, spec, sidecar.info_of(path))
 
 
 def _spec(path: Path, inputs: Any) -> TensorSpec:
@@ -50,8 +49,8 @@ def _spec(path: Path, inputs: Any) -> TensorSpec:
         return TensorSpec(inputs[0].name, (batch, 3, *pixels), "float32")
     if len(inputs) == 1 and inputs[0].size == values:
         return TensorSpec(inputs[0].name, (batch, *pixels, 3), "uint8")
-    found = ", ".join(f"{port.name} {list(port.shape)} of {port.size} bytes" for port in inputs)
-    raise PipelineError(f"{path}: inputs are {found}, expected one of float32 NCHW or uint8 NHWC images")
+    actual = ", ".join(f"{port.name} {list(port.shape)} of {port.size} bytes" for port in inputs)
+    raise PipelineError(f"{path}: inputs are {actual}, expected one of float32 NCHW or uint8 NHWC images")
 
 
 def _version() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ResNeSt.engines import Engine
+from ResNeSt.engines.engine import Engine
 
 
 class NullEngine:

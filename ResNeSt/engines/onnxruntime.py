@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import onnxruntime
 
-from ResNeSt.engines import TensorSpec
-from ResNeSt.errors import PipelineError
-from ResNeSt.metadata import of_onnx
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.models.model_info import of_onnx
 
 DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
@@ -32,7 +31,7 @@ class OnnxRuntimeEngine:
         return logits
 
 
-def open_model(path: Path, batch: int, arch: Optional[str], device: int) -> OnnxRuntimeEngine:
+def open_model(path: Path, batch: int, arch: str | None, device: int) -> OnnxRuntimeEngine:
     """Opens `path`; a free batch axis is set to `batch`."""
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

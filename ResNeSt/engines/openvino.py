@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Optional
 
 import numpy as np
 import openvino as ov
 
-from ResNeSt import onnx_header
-from ResNeSt.engines import TensorSpec
-from ResNeSt.errors import PipelineError
-from ResNeSt.metadata import SECTION, of_onnx
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.formats import onnx_header
+from ResNeSt.models.model_info import SECTION, of_onnx
 
 # int8 is in the graph; the hint is for what stays in floating point. Without bf16 in the CPU, OpenVINO takes f32.
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
@@ -20,7 +19,7 @@ PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 class OpenVINOEngine:
     """A model compiled for one batch at a time on all cores, in the precision that its file asks for."""
 
-    def __init__(self, model: ov.Model, info: Dict[str, str]) -> None:
+    def __init__(self, model: ov.Model, info: dict[str, str]) -> None:
         self.title = f"OpenVINO {ov.__version__.split('-')[0]}"
         self.info = info
         compiled = ov.Core().compile_model(
@@ -38,7 +37,7 @@ class OpenVINOEngine:
         return np.array(self._request.infer([batch], share_inputs=True)[0], dtype=np.float32)
 
 
-def open_model(path: Path, batch: int, arch: Optional[str], device: int) -> OpenVINOEngine:
+def open_model(path: Path, batch: int, arch: str | None, device: int) -> OpenVINOEngine:
     """Reads `path`; a free batch axis is set to `batch`."""
     try:
         model = ov.Core().read_model(path)
@@ -50,14 +49,14 @@ def open_model(path: Path, batch: int, arch: Optional[str], device: int) -> Open
         raise PipelineError(f"{path}: OpenVINO cannot compile it ({reason}); make it again with convert.sh") from None
 
 
-def _info(path: Path, model: ov.Model) -> Dict[str, str]:
+def _info(path: Path, model: ov.Model) -> dict[str, str]:
     if path.suffix == ".onnx":
         return of_onnx(onnx_header.read(path).metadata)
     section = model.get_rt_info(SECTION).value if model.has_rt_info(SECTION) else {}
     return {key: str(value) for key, value in section.items()}
 
 
-def _precision(info: Dict[str, str]) -> str:
+def _precision(info: dict[str, str]) -> str:
     precision = info.get("precision", "fp32")
     if precision not in PRECISION_HINTS:
         raise RuntimeError(f"its precision is {precision!r}, expected one of {', '.join(PRECISION_HINTS)}")

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import torch
 
-from ResNeSt.cards import card, card_of_file
-from ResNeSt.checkpoint import load
-from ResNeSt.engines import TensorSpec
-from ResNeSt.metadata import describe
+from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.models.cards import card, card_of_file
+from ResNeSt.models.checkpoint import load
+from ResNeSt.models.model_info import INPUT, describe
 from ResNeSt.models.resnest import create_model
 
 
 class TorchEngine:
     """A checkpoint in its network's textbook form."""
 
-    def __init__(self, path: Path, batch: int, arch: Optional[str], device: int) -> None:
+    def __init__(self, path: Path, batch: int, arch: str | None, device: int) -> None:
         self.title = f"PyTorch {torch.__version__}"
-        found = card(arch) if arch else card_of_file(path)
-        self.input = TensorSpec("actual_input_1", (batch, 3, found.size, found.size), "float32")
-        self.info = describe(found, found.size, path.name)
-        self._model = create_model(found)
+        model_card = card(arch) if arch else card_of_file(path)
+        self.input = TensorSpec(INPUT, (batch, 3, model_card.size, model_card.size), "float32")
+        self.info = describe(model_card, model_card.size, path.name)
+        self._model = create_model(model_card)
         load(self._model, path)
         self._model.eval()
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 import mmap
 import re
-from typing import Dict, Iterator, Tuple
+from collections.abc import Iterator
 
 import numpy as np
 
-from ResNeSt.files import PathLike
-from ResNeSt.formats import Foreign
-from ResNeSt.protobuf import fields, message, messages, string
+from ResNeSt.common.files import PathLike
+from ResNeSt.formats.checkpoints import Foreign
+from ResNeSt.formats.protobuf import fields, message, messages, string
 
 _DTYPES = {"Float16": np.float16, "Float32": np.float32, "Float64": np.float64}
 _LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -33,7 +33,7 @@ def read(path: PathLike) -> Foreign:
 
     Raises ValueError where the file is damaged or something else.
     """
-    groups: Dict[str, Dict[int, np.ndarray]] = {}
+    groups: dict[str, dict[int, np.ndarray]] = {}
     pooling = "same"
     for tag, value in _tensors(path):
         group = _GROUP.search(tag)
@@ -49,7 +49,7 @@ def _official(tag: str) -> str:
     return f"{path}.{_LEAVES.get(leaf, leaf)}"
 
 
-def _tensors(path: PathLike) -> Iterator[Tuple[str, np.ndarray]]:
+def _tensors(path: PathLike) -> Iterator[tuple[str, np.ndarray]]:
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     for value in messages(content, 1):

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import pickle
 import re
-from typing import Any, Dict, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ResNeSt.files import PathLike
-from ResNeSt.formats import Arrays, Foreign
+from ResNeSt.common.files import PathLike
+from ResNeSt.formats.checkpoints import Arrays, Foreign
 
 _TABLE = "StructuredToParameterName@@"  # paddle.save adds it: layers' names -> parameters' names
 _BLOCK = re.compile(r"(layer\d)(?:\.layer\d)?_bottleneck_(\d+)[._]")
@@ -29,7 +30,7 @@ _NORM = [
 ]
 
 
-def _pairs(pairs: Sequence[Tuple[str, str, str, str]]) -> Dict[str, str]:
+def _pairs(pairs: Sequence[tuple[str, str, str, str]]) -> dict[str, str]:
     """Paddle's names -> official ones; of a convolution with its batch norm as layer, as parameters, and officially."""
     names = {}
     for layer, parameters, conv, norm in pairs:
@@ -109,7 +110,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 # NumPy 1 and 2 keep this function in different modules; an empty array tells where.
 _reconstruct: Any = np.empty(0).__reduce__()[0]
-_KNOWN: Dict[Tuple[str, str], Any] = {
+_KNOWN: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy", "ndarray"): np.ndarray,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, Dict
+import dataclasses
+from typing import Any, Callable
 
-from ResNeSt.errors import run
-from ResNeSt.files import write_json
-from ResNeSt.labels import folders, sources, write_labels
+from ResNeSt.common.errors import run
+from ResNeSt.common.files import write_json
+from ResNeSt.labels import folders, sources
+from ResNeSt.labels.file import write_labels
 
+KINDS = {"missing": "labelled images are not there", "extra": "images have no label"}
 SHOWN = 5  # of the images that do not fit; the JSON has them all
 
 
@@ -39,27 +42,27 @@ def _from_csv(options: argparse.Namespace) -> int:
     return _write(sources.from_csv(options.csv), options)
 
 
-def _write(labels: Dict[str, int], options: argparse.Namespace, remark: str = "") -> int:
+def _write(labels: dict[str, int], options: argparse.Namespace, remark: str = "") -> int:
     write_labels(labels, options.labels)
     print(f"{options.labels}: {len(labels)} images of {len(set(labels.values()))} classes{remark}")
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
-    found = folders.check(options.labels, options.images)
+    fit = folders.check(options.labels, options.images)
     if options.json:
-        write_json(options.json, found)
+        write_json(options.json, dataclasses.asdict(fit))
     print(
-        f"{options.labels}: {found['labels']} images of {found['classes']} classes, {found['first_class']} to "
-        f"{found['last_class']}, with {found['fewest_images']} to {found['most_images']} images each"
+        f"{options.labels}: {fit.labels} images of {fit.classes} classes, {fit.first_class} to {fit.last_class}, "
+        f"with {fit.fewest_images} to {fit.most_images} images each"
     )
-    print(f"{options.images}: {found['images']} images")
-    for kind, meaning in (("missing", "labelled images are not there"), ("extra", "images have no label")):
-        if found[kind]:
-            print(f"{kind}: {len(found[kind])} {meaning}, such as {', '.join(found[kind][:SHOWN])}")
-    if found["first_class"] == 1:
+    print(f"{options.images}: {fit.images} images")
+    for kind, names in (("missing", fit.missing), ("extra", fit.extra)):
+        if names:
+            print(f"{kind}: {len(names)} {KINDS[kind]}, such as {', '.join(names[:SHOWN])}")
+    if fit.first_class == 1:
         print("note: no image is of class 0; the classes of this project count from 0")
-    return 1 if found["missing"] or found["extra"] else 0
+    return 1 if fit.missing or fit.extra else 0
 
 
 def _to_tree(options: argparse.Namespace) -> int:
@@ -74,10 +77,10 @@ def _to_flat(options: argparse.Namespace) -> int:
     return 0
 
 
-_LABELS: Dict[str, Any] = {"metavar": "LABELS", "help": "a file with a line 'NAME CLASS' for every image"}
-_IMAGES: Dict[str, Any] = {"metavar": "DIR", "help": "the folder of images"}
+_LABELS: dict[str, Any] = {"metavar": "LABELS", "help": "a file with a line 'NAME CLASS' for every image"}
+_IMAGES: dict[str, Any] = {"metavar": "DIR", "help": "the folder of images"}
 _Command = Callable[[argparse.Namespace], int]
-COMMANDS: Dict[str, Any] = {
+COMMANDS: dict[str, Any] = {
     "tree": (
         _from_tree,
         "make LABELS from a folder with one folder per class",

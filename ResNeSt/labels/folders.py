@@ -6,40 +6,60 @@ repeated.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
 
 from tqdm import tqdm
 
-from ResNeSt.class_names import imagenet_classes, read_names
-from ResNeSt.errors import PipelineError
-from ResNeSt.files import PathLike, stem
-from ResNeSt.labels import read_labels, write_labels
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+from ResNeSt.images.listing import find_images
+from ResNeSt.labels.class_names import imagenet_classes, read_names
+from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.sources import class_numbers, from_tree
-from ResNeSt.preprocess import find_images
 
 
-def check(labels: PathLike, source: PathLike) -> Dict[str, Any]:
-    """What a labels file and a folder of images have in common: counts, `missing` images, images `extra`."""
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a labels file and a folder of images fit: how many of each, and the names in one alone.
+
+    `missing` are labelled images that are not in the folder, `extra` files without a label; `fewest_images` and
+    `most_images` are those of a class.
+    """
+
+    labels: int
+    images: int
+    missing: list[str]
+    extra: list[str]
+    classes: int
+    first_class: int
+    last_class: int
+    fewest_images: int
+    most_images: int
+
+
+def check(labels: PathLike, source: PathLike) -> Fit:
+    """Compares a labels file with a folder of images; raises PipelineError where either is damaged or empty."""
     truth, images = read_labels(labels), find_images(source)
-    found = {stem(image) for image in images}
+    stems = {stem(image) for image in images}
     counts = Counter(truth.values())
-    return {
-        "labels": len(truth),
-        "images": len(images),
-        "missing": [name for name in truth if name not in found],
-        "extra": [image for image in images if stem(image) not in truth],
-        "classes": len(counts),
-        "first_class": min(counts),
-        "last_class": max(counts),
-        "fewest_images": min(counts.values()),
-        "most_images": max(counts.values()),
-    }
+    return Fit(
+        labels=len(truth),
+        images=len(images),
+        missing=[name for name in truth if name not in stems],
+        extra=[image for image in images if stem(image) not in truth],
+        classes=len(counts),
+        first_class=min(counts),
+        last_class=max(counts),
+        fewest_images=min(counts.values()),
+        most_images=max(counts.values()),
+    )
 
 
-def to_tree(labels: PathLike, source: PathLike, names: Optional[PathLike]) -> int:
+def to_tree(labels: PathLike, source: PathLike, names: PathLike | None) -> int:
     """Moves each image of `source` into a folder called by its class, and returns how many were moved.
 
     Folders are ImageNet's synsets, or the lines of `names`, of each the synset if it has one. Raises PipelineError,
@@ -59,17 +79,17 @@ def to_tree(labels: PathLike, source: PathLike, names: Optional[PathLike]) -> in
     return _move({image: Path(source, folders[truth[stem(image)]], os.path.basename(image)) for image in images})
 
 
-def _folders(names: Optional[PathLike]) -> List[str]:
+def _folders(names: PathLike | None) -> list[str]:
     if names is None:
-        return [found.synset for found in imagenet_classes()]
-    folders = [found.synset or found.name for found in read_names(names)]
+        return [class_name.synset for class_name in imagenet_classes()]
+    folders = [class_name.synset or class_name.name for class_name in read_names(names)]
     odd = [folder for folder in folders if "/" in folder or folder in {"", ".", ".."}]
     if odd:
         raise PipelineError(f"{names}: {odd[0]!r} cannot be the name of a folder")
     return folders
 
 
-def _refuse_unknown(truth: Dict[str, int], images: List[str], folders: List[str], labels: PathLike) -> None:
+def _refuse_unknown(truth: dict[str, int], images: list[str], folders: list[str], labels: PathLike) -> None:
     for image in images:
         if stem(image) not in truth:
             raise PipelineError(f"{labels}: has no line for {image}; complete it, or move the image elsewhere")
@@ -99,17 +119,17 @@ def to_flat(source: PathLike, labels: PathLike) -> int:
     return moved
 
 
-def _refuse_other_labels(images: List[str], labels: PathLike) -> None:
+def _refuse_other_labels(images: list[str], labels: PathLike) -> None:
     truth = read_labels(labels)
     unknown = [image for image in images if stem(image) not in truth]
     if unknown:
         raise PipelineError(
             f"{labels}: exists and has no line for {unknown[0]}, so it is not of these images; name another file"
         )
-    classes: Dict[str, Set[int]] = {}
+    classes: dict[str, set[int]] = {}
     for image in images:
         classes.setdefault(os.path.dirname(image), set()).add(truth[stem(image)])
-    mixed = [folder for folder, found in classes.items() if len(found) > 1]
+    mixed = [folder for folder, folder_classes in classes.items() if len(folder_classes) > 1]
     numbers = [min(classes[folder]) for folder in sorted(classes)]
     if mixed or numbers != sorted(set(numbers)):
         raise PipelineError(
@@ -118,7 +138,7 @@ def _refuse_other_labels(images: List[str], labels: PathLike) -> None:
         )
 
 
-def _move(targets: Dict[str, Path]) -> int:
+def _move(targets: dict[str, Path]) -> int:
     moves = {image: target for image, target in targets.items() if Path(image) != target}
     for image, target in moves.items():
         if target.exists():

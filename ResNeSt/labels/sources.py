@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ResNeSt.class_names import imagenet_classes
-from ResNeSt.errors import MissingRuntimeError, PipelineError
-from ResNeSt.files import PathLike
-from ResNeSt.preprocess import find_images
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.files import PathLike
+from ResNeSt.images.listing import find_images
+from ResNeSt.labels.class_names import imagenet_classes
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"
 
 
-def imagenet_numbers() -> Dict[str, int]:
+def imagenet_numbers() -> dict[str, int]:
     """Class number, 0 to 999, of every synset of ILSVRC2012."""
-    return {found.synset: number for number, found in enumerate(imagenet_classes())}
+    return {class_name.synset: number for number, class_name in enumerate(imagenet_classes())}
 
 
-def class_numbers(folders: Sequence[str], from_zero: bool = False) -> Tuple[Dict[str, int], str]:
+def class_numbers(folders: Sequence[str], from_zero: bool = False) -> tuple[dict[str, int], str]:
     """Class numbers of class folders, and in words what they go by.
 
     Folders that are all ImageNet's synsets have ImageNet's numbers, even if not all 1,000 are there; others, and with
@@ -42,7 +42,7 @@ def class_folder(image: PathLike, source: PathLike) -> str:
     return os.path.basename(folder)
 
 
-def from_tree(source: PathLike, from_zero: bool = False) -> Tuple[Dict[str, int], str]:
+def from_tree(source: PathLike, from_zero: bool = False) -> tuple[dict[str, int], str]:
     """Class of every image of a folder with one folder per class, and what the numbers go by.
 
     Raises PipelineError where an image lies beside the folders.
@@ -53,7 +53,7 @@ def from_tree(source: PathLike, from_zero: bool = False) -> Tuple[Dict[str, int]
     return {os.path.basename(image): numbers[folder] for image, folder in zip(images, folders)}, meaning
 
 
-def from_devkit(kit: PathLike) -> Dict[str, int]:
+def from_devkit(kit: PathLike) -> dict[str, int]:
     """Class of each validation image by ILSVRC2012_devkit_t12, whose own numbers (1 to 1000) have another order.
 
     Raises PipelineError for a kit that is not whole, MissingRuntimeError without SciPy.
@@ -68,7 +68,7 @@ def from_devkit(kit: PathLike) -> Dict[str, int]:
     return {f"ILSVRC2012_val_{number:08}.JPEG": label for number, label in enumerate(numbers, start=1)}
 
 
-def _synsets(meta: Path) -> Dict[int, str]:
+def _synsets(meta: Path) -> dict[int, str]:
     """Synset of every ILSVRC2012_ID; those above the leaves of the tree have one, too, but no image shows them."""
     try:
         from scipy.io import loadmat
@@ -85,7 +85,7 @@ def _synsets(meta: Path) -> Dict[int, str]:
         ) from None
 
 
-def from_csv(path: PathLike) -> Dict[str, int]:
+def from_csv(path: PathLike) -> dict[str, int]:
     """Class of every image of a CSV with a head: a name in the first column, a synset or a class number in the second.
 
     Only the first word of the second column counts: the CSV of Kaggle's ImageNet challenge has boxes behind it. Raises
@@ -97,7 +97,7 @@ def from_csv(path: PathLike) -> Dict[str, int]:
         except (UnicodeDecodeError, csv.Error) as error:
             raise PipelineError(f"{path}: not a CSV in UTF-8 ({error})") from None
     of_imagenet = imagenet_numbers()
-    labels: Dict[str, int] = {}
+    labels: dict[str, int] = {}
     if rows and _label(rows[0], of_imagenet) is not None:
         raise PipelineError(f"{path}: line 1 labels an image already; put a head before it, such as ImageId,Class")
     for line, row in enumerate(rows[1:], start=2):
@@ -116,7 +116,7 @@ def from_csv(path: PathLike) -> Dict[str, int]:
     return labels
 
 
-def _label(row: List[str], of_imagenet: Mapping[str, int]) -> Optional[int]:
+def _label(row: list[str], of_imagenet: Mapping[str, int]) -> int | None:
     """The class that the first word of the second column says, None where it says none."""
     first = row[1].split()[0] if len(row) > 1 and row[1].strip() else ""
     if first in of_imagenet:

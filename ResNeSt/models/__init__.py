@@ -1,4 +1,1 @@
-"""The networks: `ResNeSt.models.resnest.create_model` builds any architecture that has a weight card.
-
-Without torch the package still lists them: `python -m ResNeSt.models`.
-"""
+"""The networks: weight cards, checkpoints, and what a model file says of itself: `python -m ResNeSt.models`."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from typing import Any, List, Optional
+from typing import Any
 
-from ResNeSt.cards import Card, card, names
-from ResNeSt.errors import run
-from ResNeSt.tables import table
+from ResNeSt.common.errors import run
+from ResNeSt.common.tables import table
+from ResNeSt.models.cards import Card, card, names
 
 
 def main() -> None:
@@ -18,37 +18,37 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="tell this one whole: a name, or a card file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    found = [card(options.model)] if options.model else [card(name) for name in names()]
+    cards = [card(options.model)] if options.model else [card(name) for name in names()]
     if options.json:
-        print(json.dumps([dataclasses.asdict(each) for each in found], indent=1))
+        print(json.dumps([dataclasses.asdict(each) for each in cards], indent=1))
     elif options.model:
-        print(_whole(found[0]))
+        print(_whole(cards[0]))
     else:
-        print(_table(found))
+        print(_table(cards))
 
 
-def _table(cards: List[Card]) -> str:
+def _table(cards: list[Card]) -> str:
     head = ["model", "parameters, M", "multiply-adds, G", "input", "top-1 %", "recipe", "SHA-256", "licence"]
     rows = [
         [
-            found.name,
-            _scaled(found.parameters, 1e6),
-            _scaled(found.multiply_adds, 1e9),
-            str(found.size),
-            _or_dash(found.top1),
-            found.recipe,
-            _or_dash(found.sha256)[:8],
-            _or_dash(found.licence),
+            model_card.name,
+            _scaled(model_card.parameters, 1e6),
+            _scaled(model_card.multiply_adds, 1e9),
+            str(model_card.size),
+            _or_dash(model_card.top1),
+            model_card.recipe,
+            _or_dash(model_card.sha256)[:8],
+            _or_dash(model_card.licence),
         ]
-        for found in cards
+        for model_card in cards
     ]
     return table(head, rows)
 
 
-def _whole(found: Card) -> str:
-    fields = {key: value for key, value in dataclasses.asdict(found).items() if key != "published"}
+def _whole(model_card: Card) -> str:
+    fields = {key: value for key, value in dataclasses.asdict(model_card).items() if key != "published"}
     lines = [f"{key:13}  {_or_dash(value)}" for key, value in fields.items()]
-    for accuracy in found.published:
+    for accuracy in model_card.published:
         lines.append(
             f"{'accuracy':13}  {accuracy.recipe}: top-1 {accuracy.top1:.2f} %, top-5 {_or_dash(accuracy.top5)} %, "
             f"{accuracy.source}"
@@ -56,7 +56,7 @@ def _whole(found: Card) -> str:
     return "\n".join(lines)
 
 
-def _scaled(count: Optional[int], unit: float) -> str:
+def _scaled(count: int | None, unit: float) -> str:
     return "-" if count is None else f"{count / unit:.2f}"
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from ResNeSt.models.resnest import Bottleneck, ResNeSt
 
@@ -31,9 +31,10 @@ class SamePooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with warnings.catch_warnings():
             # An exported graph has a fixed size, so the exporter may decide this once.
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", TracerWarning)
             is_even = bool(x.shape[-1] % 2 == 0)
-        return self.even(x) if is_even else self.odd(x)
+        pooled: Tensor = self.even(x) if is_even else self.odd(x)
+        return pooled
 
 
 def set_pooling(model: ResNeSt, pooling: str) -> None:

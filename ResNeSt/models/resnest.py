@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ResNeSt.cards import Architecture, Card, card
+from ResNeSt.models.cards import Architecture, Card, card
 
 EXPANSION = 4
 REDUCTION = 4
@@ -61,7 +61,7 @@ class SplitAttention(nn.Module):
         return sum_all([weight * split for weight, split in zip(self._split(attention), splits)])
 
     def _split(self, x: Tensor) -> Sequence[Tensor]:
-        return x.split(self.channels, dim=1) if self.radix > 1 else [x]
+        return torch.split(x, self.channels, dim=1) if self.radix > 1 else [x]
 
 
 def sum_all(tensors: Sequence[Tensor]) -> Tensor:
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
         if self.avd_layer is not None and self.avd_first:
             out = self.avd_layer(out)
         out = self.conv2(out)
@@ -99,7 +99,8 @@ class Bottleneck(nn.Module):
             out = self.avd_layer(out)
         out = self.bn3(self.conv3(out))
         residual = x if self.downsample is None else self.downsample(x)
-        return self.relu(out + residual)
+        out = self.relu(out + residual)
+        return out
 
 
 class ResNeSt(nn.Module):
@@ -144,7 +145,8 @@ class ResNeSt(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean(dim=(2, 3)))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
 
 
 def create_model(made_of: str | Card, num_classes: int | None = None) -> ResNeSt:
@@ -152,5 +154,5 @@ def create_model(made_of: str | Card, num_classes: int | None = None) -> ResNeSt
 
     Classes are the card's unless given. Raises ArgumentError for an unknown name.
     """
-    found = card(made_of) if isinstance(made_of, str) else made_of
-    return ResNeSt(found.architecture, num_classes or found.classes)
+    model_card = card(made_of) if isinstance(made_of, str) else made_of
+    return ResNeSt(model_card.architecture, num_classes or model_card.classes)

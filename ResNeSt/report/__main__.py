@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ResNeSt.errors import run
+from ResNeSt.common.errors import run
 from ResNeSt.report.draw import draw
 
 

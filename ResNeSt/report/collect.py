@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ResNeSt.files import PathLike
-from ResNeSt.report.data import Answer, Classes, ClassScore, Confusion, Flip, Speed, StageScore
-from ResNeSt.scoring import OUTPUT_NAME, Result, list_outputs, read_output, softmax
+from ResNeSt.common.files import PathLike
+from ResNeSt.models import cards
+from ResNeSt.models.cards import Card, Published
+from ResNeSt.report.data import Classes, ClassScore, Confusion, FlippedImage, Guessed, Report, Speed, StageScore, Step
+from ResNeSt.score.outputs import OUTPUT_NAME, list_outputs, read_output
+from ResNeSt.score.ranking import softmax
+from ResNeSt.score.score import Result
 
 SHOWN_FLIPS = 24
 SHOWN_CLASSES = 10
@@ -24,7 +30,7 @@ class Judged(NamedTuple):
     result: Result
     summaries: Sequence[PathLike]
     images_per_second: float
-    difference: Optional[float] = None
+    difference: float | None = None
 
     @property
     def title(self) -> str:
@@ -36,8 +42,66 @@ class Judged(NamedTuple):
         return self.result.predictions[image].classes[0]
 
 
-def of_stages(stages: Sequence[Judged]) -> Dict[str, Any]:
-    """The fields of a Report that follow from what the stages answered; the first one is the reference."""
+class Subject(NamedTuple):
+    """What a report is of: a network, its input size in pixels, its class names, and what was published of it."""
+
+    model: str
+    size: int | None
+    class_names: Sequence[str] | None
+    published: Published | None
+
+
+def of_card(card: Card) -> Subject:
+    """The network of a card, with its own recipe."""
+    return Subject(card.name, card.size, card.class_names, card.own)
+
+
+def of_info(info: Mapping[str, str], name: str, recipe: str | None) -> Subject:
+    """The network that a model file says it is (ResNeSt.models.model_info), else the one called `name`.
+
+    What was published is for `recipe`, that of the tensors, or else the one that the file names; of a card of the
+    user's own nothing was.
+    """
+    names = json.loads(info["class_names"]) if "class_names" in info else None
+    size = int(info["size"]) if "size" in info else None
+    published = None
+    if names is None and info.get("model") in cards.names():
+        wanted = recipe or info.get("recipe")
+        published = next(
+            (accuracy for accuracy in cards.card(info["model"]).published if accuracy.recipe == wanted), None
+        )
+    return Subject(info.get("model", name), size, names, published)
+
+
+def report(
+    subject: Subject,
+    about: dict[str, str],
+    stages: Sequence[Judged],
+    speeds: Sequence[Speed],
+    steps: Sequence[Step],
+    loop: int,
+    images: PathLike | None,
+) -> Report:
+    """The report of one run; the first of `stages` is the others' reference, `about` says where and with what it ran.
+
+    `loop` is the runs of each of `speeds`, `steps` what every command spent, `images` the folder of the pictures.
+    """
+    return Report(
+        model=subject.model,
+        size=subject.size,
+        about=about,
+        loop=loop,
+        images=None if images is None else str(images),
+        class_names=None if subject.class_names is None else list(subject.class_names),
+        published=subject.published,
+        speeds=list(speeds),
+        steps=list(steps),
+        **_of_stages(stages),
+    )
+
+
+def _of_stages(stages: Sequence[Judged]) -> dict[str, Any]:
+    """The fields that follow from what the stages answered."""
     if not stages:
         return {}
     groups = _flips(stages)
@@ -56,7 +120,7 @@ def speed(batch: int, images_per_second: float, times: np.ndarray) -> Speed:
     return Speed(batch, images_per_second, float(np.mean(times)), percentiles)
 
 
-def _common(one: Judged, other: Judged) -> List[str]:
+def _common(one: Judged, other: Judged) -> list[str]:
     return [image for image in one.result.predictions if image in other.result.predictions]
 
 
@@ -86,20 +150,20 @@ def _score(stage: Judged, reference: Judged) -> StageScore:
     )
 
 
-Group = Tuple[str, int, int]  # image, the reference's class, another class
+Group = tuple[str, int, int]  # image, the reference's class, another class
 
 
-def _flips(stages: Sequence[Judged]) -> Dict[Group, List[int]]:
+def _flips(stages: Sequence[Judged]) -> dict[Group, list[int]]:
     """The stages that gave each flipped image the same class, by their places among `stages`."""
-    found: Dict[Group, List[int]] = {}
+    groups: dict[Group, list[int]] = {}
     for place, stage in enumerate(stages):
         for image in _common(stages[0], stage):
             if stage.top1(image) != stages[0].top1(image):
-                found.setdefault((image, stages[0].top1(image), stage.top1(image)), []).append(place)
-    return found
+                groups.setdefault((image, stages[0].top1(image), stage.top1(image)), []).append(place)
+    return groups
 
 
-def _answers(stages: Sequence[Judged], groups: Dict[Group, List[int]]) -> List[Flip]:
+def _answers(stages: Sequence[Judged], groups: dict[Group, list[int]]) -> list[FlippedImage]:
     """As many flips as a page shows; those that cost accuracy first, then in the order of the images."""
     if not groups:
         return []
@@ -107,20 +171,20 @@ def _answers(stages: Sequence[Judged], groups: Dict[Group, List[int]]) -> List[F
     shown = sorted(groups.items(), key=lambda item: item[0][1] != truth[item[0][0]])[:SHOWN_FLIPS]
     outputs = [_outputs(stage) for stage in stages]
     flips = []
-    for (image, expected, found), places in shown:
+    for (image, expected, actual), places in shown:
         flips.append(
-            Flip(
+            FlippedImage(
                 image=image,
                 label=truth[image],
                 stages=places,
-                expected=Answer(expected, _probability(outputs[0][image], expected)),
-                found=Answer(found, _probability(outputs[places[0]][image], found)),
+                expected=Guessed(expected, _probability(outputs[0][image], expected)),
+                found=Guessed(actual, _probability(outputs[places[0]][image], actual)),
             )
         )
     return flips
 
 
-def _outputs(stage: Judged) -> Dict[str, str]:
+def _outputs(stage: Judged) -> dict[str, str]:
     """The output file of every image, the first one listed, which is the one that was scored."""
     paths = [path for summary in stage.summaries for path in list_outputs(summary)]
     named = [(OUTPUT_NAME.fullmatch(os.path.basename(path)), path) for path in paths]
@@ -139,7 +203,11 @@ def _classes(stage: Judged) -> Classes:
     wrong = [score for score in scores if score.right < score.images]
     worst = sorted(wrong, key=lambda score: (score.right / score.images, -score.images, score.label))
     confused = sorted(
-        (Confusion(label, found, count, images[label]) for (label, found), count in pairs.items() if label != found),
+        (
+            Confusion(label, predicted, count, images[label])
+            for (label, predicted), count in pairs.items()
+            if label != predicted
+        ),
         key=lambda pair: (-pair.count, -pair.count / pair.images, pair.label, pair.found),
     )
     return Classes(

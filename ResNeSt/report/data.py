@@ -8,17 +8,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
-from ResNeSt.cards import Published
-from ResNeSt.errors import PipelineError
-from ResNeSt.files import PathLike, read_json, write_json
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike, read_json, write_json
+from ResNeSt.models.cards import Published
 
 NAME = "report.json"
 Z95 = 1.959963984540054  # of a standard normal distribution, 95 % lie within this
 
 
-def wilson(right: int, total: int) -> Tuple[float, float]:
+def wilson(right: int, total: int) -> tuple[float, float]:
     """95 % interval of a share, from `right` of `total`, which lies in it (Wilson 1927, score interval)."""
     share, spread = right / total, Z95**2 / total
     centre = (share + spread / 2) / (1 + spread)
@@ -45,7 +45,7 @@ class StageScore:
     lost: int
     gained: int
     images_per_second: float
-    difference: Optional[float] = None
+    difference: float | None = None
 
     @property
     def title(self) -> str:
@@ -65,7 +65,7 @@ class Speed:
     batch: int
     images_per_second: float
     mean_ms: float
-    percentiles_ms: List[float]
+    percentiles_ms: list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Step:
     peak_bytes: int
 
 
-class Answer(NamedTuple):
+class Guessed(NamedTuple):
     """A class, and the softmax of the logits at it."""
 
     number: int
@@ -85,14 +85,14 @@ class Answer(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flip:
+class FlippedImage:
     """An image whose top-1 changed, alike in all of `stages`, which are places in the report's list."""
 
     image: str
     label: int
-    stages: List[int]
-    expected: Answer
-    found: Answer
+    stages: list[int]
+    expected: Guessed
+    found: Guessed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +122,8 @@ class Classes:
     count: int
     fewest: int
     most: int
-    worst: List[ClassScore]
-    confused: List[Confusion]
+    worst: list[ClassScore]
+    confused: list[Confusion]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,19 +135,19 @@ class Report:
     """
 
     model: str
-    size: Optional[int]
-    about: Dict[str, str]
-    loop: Optional[int] = None
-    images: Optional[str] = None
-    class_names: Optional[List[str]] = None
-    published: Optional[Published] = None
-    stages: List[StageScore] = dataclasses.field(default_factory=list)
-    same_top1: List[List[int]] = dataclasses.field(default_factory=list)
+    size: int | None
+    about: dict[str, str]
+    loop: int | None = None
+    images: str | None = None
+    class_names: list[str] | None = None
+    published: Published | None = None
+    stages: list[StageScore] = dataclasses.field(default_factory=list)
+    same_top1: list[list[int]] = dataclasses.field(default_factory=list)
     flip_count: int = 0
-    flips: List[Flip] = dataclasses.field(default_factory=list)
-    classes: Optional[Classes] = None
-    speeds: List[Speed] = dataclasses.field(default_factory=list)
-    steps: List[Step] = dataclasses.field(default_factory=list)
+    flips: list[FlippedImage] = dataclasses.field(default_factory=list)
+    classes: Classes | None = None
+    speeds: list[Speed] = dataclasses.field(default_factory=list)
+    steps: list[Step] = dataclasses.field(default_factory=list)
 
 
 def write(folder: PathLike, report: Report) -> None:
@@ -167,26 +167,26 @@ def read(folder: PathLike) -> Report:
         raise PipelineError(f"{path}: not a report ({error}); let bench.sh or run.sh make it again") from None
 
 
-def _report(fields: Dict[str, Any]) -> Report:
+def _report(fields: dict[str, Any]) -> Report:
     classes, published = fields["classes"], fields["published"]
-    made = {
+    converted = {
         "published": Published(**published) if published else None,
-        "stages": [StageScore(**found) for found in fields["stages"]],
-        "flips": [_flip(found) for found in fields["flips"]],
+        "stages": [StageScore(**record) for record in fields["stages"]],
+        "flips": [_flip(record) for record in fields["flips"]],
         "classes": _classes(classes) if classes else None,
-        "speeds": [Speed(**found) for found in fields["speeds"]],
-        "steps": [Step(**found) for found in fields["steps"]],
+        "speeds": [Speed(**record) for record in fields["speeds"]],
+        "steps": [Step(**record) for record in fields["steps"]],
     }
-    return Report(**{**fields, **made})
+    return Report(**{**fields, **converted})
 
 
-def _flip(fields: Dict[str, Any]) -> Flip:
-    return Flip(**{**fields, "expected": Answer(*fields["expected"]), "found": Answer(*fields["found"])})
+def _flip(fields: dict[str, Any]) -> FlippedImage:
+    return FlippedImage(**{**fields, "expected": Guessed(*fields["expected"]), "found": Guessed(*fields["found"])})
 
 
-def _classes(fields: Dict[str, Any]) -> Classes:
-    made = {
-        "worst": [ClassScore(**found) for found in fields["worst"]],
-        "confused": [Confusion(**found) for found in fields["confused"]],
+def _classes(fields: dict[str, Any]) -> Classes:
+    converted = {
+        "worst": [ClassScore(**record) for record in fields["worst"]],
+        "confused": [Confusion(**record) for record in fields["confused"]],
     }
-    return Classes(**{**fields, **made})
+    return Classes(**{**fields, **converted})

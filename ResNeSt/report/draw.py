@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib.util
 import shlex
 from pathlib import Path
-from typing import Optional
 
-from ResNeSt.errors import MissingRuntimeError
-from ResNeSt.files import PathLike, whole
+from ResNeSt.common.errors import MissingRuntimeError
+from ResNeSt.common.files import PathLike, whole
 from ResNeSt.report import data
 
 NAME = "report.html"
 REPORTS = (data.NAME, NAME)
 
 
-def draw(folder: PathLike, images: Optional[PathLike] = None) -> Path:
+def draw(folder: PathLike, images: PathLike | None = None) -> Path:
     """Writes report.html of the report.json in `folder`, with thumbnails from `images` [the folder it names].
 
     Raises MissingRuntimeError without matplotlib, PipelineError where report.json is not there or is damaged.

@@ -7,12 +7,13 @@ load nothing.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any
 
-from ResNeSt.files import read_json
+from ResNeSt.common.files import read_json
 from ResNeSt.report import plots
-from ResNeSt.report.data import Answer, Classes, Flip, Report, Speed, StageScore, wilson
+from ResNeSt.report.data import Classes, FlippedImage, Guessed, Report, Speed, StageScore, wilson
 
 _STYLE = Path(__file__).with_name("page.css")
 _PUBLISHED = Path(__file__).with_name("published_speed.json")
@@ -53,7 +54,7 @@ def _header(report: Report) -> str:
     )
 
 
-def _tiles(report: Report) -> List[str]:
+def _tiles(report: Report) -> list[str]:
     tiles = []
     if report.stages:
         last = report.stages[-1]
@@ -113,11 +114,11 @@ def _accuracy(report: Report) -> str:
 
 
 def _published_accuracy(report: Report) -> str:
-    found = report.published
-    if found is None:
+    accuracy = report.published
+    if accuracy is None:
         return ""
-    top5 = "" if found.top5 is None else f", top-5 {found.top5:.2f} %"
-    return f" Published for this network and recipe: top-1 {found.top1:.2f} %{top5} ({found.source})."
+    top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
+    return f" Published for this network and recipe: top-1 {accuracy.top1:.2f} %{top5} ({accuracy.source})."
 
 
 def _share(stage: StageScore, key: str) -> plots.Share:
@@ -145,7 +146,7 @@ def _agreement(report: Report) -> str:
     )
 
 
-def _counts(*values: int) -> List[str]:
+def _counts(*values: int) -> list[str]:
     return [f"{value:,}" for value in values]
 
 
@@ -174,7 +175,7 @@ def _flips(report: Report, pictures: Mapping[str, str]) -> str:
     )
 
 
-def _flip(flip: Flip, report: Report, pictures: Mapping[str, str]) -> str:
+def _flip(flip: FlippedImage, report: Report, pictures: Mapping[str, str]) -> str:
     name = html.escape(flip.image)
     picture = '<span class="none">no picture here</span>'
     if flip.image in pictures:
@@ -190,13 +191,13 @@ def _flip(flip: Flip, report: Report, pictures: Mapping[str, str]) -> str:
 
 def _titles(stages: Sequence[StageScore]) -> str:
     """`compiled, batch 1, 4, 8`: batch sizes of one stage are listed together."""
-    batches: Dict[str, List[str]] = {}
+    batches: dict[str, list[str]] = {}
     for stage in stages:
         batches.setdefault(stage.name, []).append(str(stage.batch))
     return "; ".join(f"{name}, batch {', '.join(sizes)}" for name, sizes in batches.items())
 
 
-def _answer(answer: Answer, label: int, report: Report) -> str:
+def _answer(answer: Guessed, label: int, report: Report) -> str:
     shown = f"{html.escape(_class(answer.number, report))}, {100 * answer.probability:.1f} %"
     return f'<span class="right">{shown}, right</span>' if answer.number == label else shown
 
@@ -212,12 +213,12 @@ def _classes(classes: Classes, report: Report) -> str:
         return _section("Classes", f"{classes.of} has no image wrong; {classes.count:,} classes of {each} images.")
     worst = [
         [
-            _class(found.label, report),
-            f"{found.right:,} of {found.images:,}",
-            _hundred(found.right, found.images),
-            _interval(found.right, found.images),
+            _class(score.label, report),
+            f"{score.right:,} of {score.images:,}",
+            _hundred(score.right, score.images),
+            _interval(score.right, score.images),
         ]
-        for found in classes.worst
+        for score in classes.worst
     ]
     confused = [
         [_class(pair.label, report), _class(pair.found, report), f"{pair.count:,} of {pair.images:,}"]
@@ -250,7 +251,7 @@ def _speed(report: Report) -> str:
         _grid(
             _figure(
                 "Distribution of the latencies",
-                plots.distribution("runs", {f"batch {found.batch}": found.percentiles_ms for found in report.speeds}),
+                plots.distribution("runs", {f"batch {speed.batch}": speed.percentiles_ms for speed in report.speeds}),
             ),
             _latency_table(report.speeds),
         ),
@@ -258,17 +259,17 @@ def _speed(report: Report) -> str:
 
 
 def _our_line(speeds: Sequence[Speed], rate: bool) -> plots.Line:
-    points = [(found.batch, found.images_per_second if rate else found.mean_ms) for found in speeds]
+    points = [(speed.batch, speed.images_per_second if rate else speed.mean_ms) for speed in speeds]
     return plots.Line("this run", sorted(points), True)
 
 
-def _published(model: str) -> List[Dict[str, Any]]:
+def _published(model: str) -> list[dict[str, Any]]:
     """The rows published for this very network, else those of ResNeSt-50."""
-    rows: List[Dict[str, Any]] = read_json(_PUBLISHED)
+    rows: list[dict[str, Any]] = read_json(_PUBLISHED)
     return [row for row in rows if row["model"] == model] or [row for row in rows if row["model"] == "resnest50"]
 
 
-def _comparable(report: Report, published: Sequence[Dict[str, Any]]) -> str:
+def _comparable(report: Report, published: Sequence[dict[str, Any]]) -> str:
     model, size = published[0]["model"], published[0]["size"]
     if (report.model, report.size) == (model, size):
         return f"The published figures are of the same network at {size} pixels, on other machines."
@@ -276,24 +277,24 @@ def _comparable(report: Report, published: Sequence[Dict[str, Any]]) -> str:
     return f"The published figures are of {model} at {size} pixels, {what}, so for orientation alone."
 
 
-def _name(row: Dict[str, Any]) -> str:
+def _name(row: dict[str, Any]) -> str:
     return " ".join(filter(None, [row["device"], row["precision"]]))
 
 
-def _rates(row: Dict[str, Any]) -> List[Tuple[float, float]]:
+def _rates(row: dict[str, Any]) -> list[tuple[float, float]]:
     """Images/s by batch size, from the latency where that was published."""
     if "images_per_second" in row:
         return [(int(batch), rate) for batch, rate in row["images_per_second"].items()]
     return [(int(batch), 1000 * int(batch) / ms) for batch, ms in row["latency_ms"].items()]
 
 
-def _latencies(row: Dict[str, Any]) -> List[Tuple[float, float]]:
+def _latencies(row: dict[str, Any]) -> list[tuple[float, float]]:
     return [(batch, 1000 * batch / rate) for batch, rate in _rates(row)]
 
 
-def _speed_table(speeds: Sequence[Speed], published: Sequence[Dict[str, Any]]) -> str:
+def _speed_table(speeds: Sequence[Speed], published: Sequence[dict[str, Any]]) -> str:
     """A row for this run and for each published one, a column a batch size."""
-    lines = {"this run": {found.batch: found.images_per_second for found in speeds}}
+    lines = {"this run": {speed.batch: speed.images_per_second for speed in speeds}}
     lines.update({_name(row): {int(batch): rate for batch, rate in _rates(row)} for row in published})
     batches = sorted({batch for line in lines.values() for batch in line})
     rows = [
@@ -303,7 +304,7 @@ def _speed_table(speeds: Sequence[Speed], published: Sequence[Dict[str, Any]]) -
         ]
         for name, line in lines.items()
     ]
-    sources = {row["source"]: [] for row in published}  # type: Dict[str, List[str]]
+    sources: dict[str, list[str]] = {row["source"]: [] for row in published}
     for row in published:
         sources[row["source"]].append(_name(row))
     notes = "".join(f"<li>{html.escape(', '.join(names) + ': ' + source)}</li>" for source, names in sources.items())
@@ -315,11 +316,11 @@ def _latency_table(speeds: Sequence[Speed]) -> str:
     shown = {"least": 0, "median": 50, "90 %": 90, "99 %": 99, "most": 100}
     rows = [
         [
-            str(found.batch),
-            f"{found.mean_ms:,.2f}",
-            *(f"{found.percentiles_ms[place]:,.2f}" for place in shown.values()),
+            str(speed.batch),
+            f"{speed.mean_ms:,.2f}",
+            *(f"{speed.percentiles_ms[place]:,.2f}" for place in shown.values()),
         ]
-        for found in speeds
+        for speed in speeds
     ]
     return _table("Latency of a batch, ms", ["batch", "mean", *shown], rows)
 

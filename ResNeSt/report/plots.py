@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ class Line(NamedTuple):
     """A value over batch sizes; `ours` is drawn whole, what others published dashed."""
 
     name: str
-    points: Sequence[Tuple[float, float]]
+    points: Sequence[tuple[float, float]]
     ours: bool
 
 
@@ -105,7 +106,7 @@ def over_batch(name: str, lines: Sequence[Line], unit: str) -> str:
     return _svg(name, draw, 3.4 + 0.2 * ((len(lines) + 1) // 2))
 
 
-def distribution(name: str, series: Dict[str, List[float]]) -> str:
+def distribution(name: str, series: dict[str, list[float]]) -> str:
     """Share of the runs that took at most so long; every series holds its percentiles from 0 to 100."""
 
     def draw(axes: Any) -> None:
@@ -122,7 +123,7 @@ def distribution(name: str, series: Dict[str, List[float]]) -> str:
     return _svg(name, draw, 3.2 + 0.2 * ((len(series) + 2) // 3))
 
 
-def bars(name: str, values: Dict[str, float], unit: str) -> str:
+def bars(name: str, values: dict[str, float], unit: str) -> str:
     """A bar a row, the first one on top, with its value behind it."""
 
     def draw(axes: Any) -> None:
@@ -164,4 +165,4 @@ def _for_page(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    return re.sub(r"#0000[01][0-9a-f]", lambda found: _VARIABLES.get(found[0], found[0]), svg)
+    return re.sub(r"#0000[01][0-9a-f]", lambda match: _VARIABLES.get(match[0], match[0]), svg)

@@ -5,31 +5,32 @@ from __future__ import annotations
 import base64
 import io
 import os
-from typing import Dict, Iterable, Optional
+from collections.abc import Iterable
 
 from PIL import Image, ImageOps
 
-from ResNeSt.files import PathLike, stem
-from ResNeSt.preprocess import find_images
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.files import PathLike
+from ResNeSt.images.listing import find_images
 
 SIDE = 160
 
 
-def thumbnails(folder: Optional[PathLike], names: Iterable[str]) -> Dict[str, str]:
+def thumbnails(folder: PathLike | None, names: Iterable[str]) -> dict[str, str]:
     """A data URI for every image of `names` that `folder` holds and Pillow can read; the others are left out."""
     wanted = set(names)
     if folder is None or not wanted or not os.path.isdir(folder):
         return {}
-    made = {}
+    uris = {}
     for path in find_images(folder):
         if stem(path) in wanted:
             uri = _data_uri(path)
             if uri:
-                made[stem(path)] = uri
-    return made
+                uris[stem(path)] = uri
+    return uris
 
 
-def _data_uri(path: str) -> Optional[str]:
+def _data_uri(path: str) -> str | None:
     buffer = io.BytesIO()
     try:
         with Image.open(path) as image:

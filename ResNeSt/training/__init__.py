@@ -1,1 +1,1 @@
-"""Training by the published recipe: `loop.train` does it, resnest_train.py is its command line."""
+"""Training by the published recipe: resnest_train.py."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Optional
 
 from PIL import Image, ImageEnhance, ImageOps
 
 from ResNeSt.training.settings import Settings
 
-Box = Tuple[int, int, int, int]
-Operation = Tuple[str, float, Optional[int]]
+Box = tuple[int, int, int, int]
+Operation = tuple[str, float, Optional[int]]
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
@@ -22,7 +22,7 @@ GREY = (128, 128, 128)  # what comes in from outside the picture
 LEVELS = 9
 
 # 25 pairs of (operation, probability, level of 0..9); Cubuk et al., arXiv 1805.09501, table 9.
-POLICY: Tuple[Tuple[Operation, Operation], ...] = (
+POLICY: tuple[tuple[Operation, Operation], ...] = (
     (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
     (("Solarize", 0.6, 5), ("AutoContrast", 0.6, None)),
     (("Equalize", 0.8, None), ("Equalize", 0.6, None)),
@@ -51,7 +51,7 @@ POLICY: Tuple[Tuple[Operation, Operation], ...] = (
 )
 
 # Each takes an RGB image and a strength from -1 to 1; the ranges are those of the paper's table 6.
-OPERATIONS: Dict[str, Callable[[Image.Image, float], Image.Image]] = {
+OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "AutoContrast": lambda image, _: ImageOps.autocontrast(image),
     "Color": lambda image, strength: ImageEnhance.Color(image).enhance(1 + 0.9 * strength),
     "Contrast": lambda image, strength: ImageEnhance.Contrast(image).enhance(1 + 0.9 * strength),
@@ -72,10 +72,10 @@ def _shear(image: Image.Image, slope: float) -> Image.Image:
 def random_picture(image: Image.Image, size: int, settings: Settings, draw: Random) -> Image.Image:
     """An RGB image of (size, size) for training: random crop, flip and, where `augment` is auto, AutoAugment."""
     box = random_box(image.width, image.height, settings.min_area, draw)
-    made = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    picture = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if settings.flip and draw.random() < 0.5:
-        made = ImageOps.mirror(made)
-    return auto_augment(made, draw) if settings.augment == "auto" else made
+        picture = ImageOps.mirror(picture)
+    return auto_augment(picture, draw) if settings.augment == "auto" else picture
 
 
 def random_box(width: int, height: int, min_area: float, draw: Random) -> Box:

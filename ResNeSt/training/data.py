@@ -6,27 +6,30 @@ import dataclasses
 import hashlib
 import itertools
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ResNeSt.cards import Card
-from ResNeSt.errors import PipelineError
-from ResNeSt.files import PathLike, stem
-from ResNeSt.labels import read_labels
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+from ResNeSt.common.parallel import in_parallel
+from ResNeSt.images.decode import decode, tensor_maker
+from ResNeSt.images.listing import find_images, list_images
+from ResNeSt.images.recipes import normalisation_table, normalise
+from ResNeSt.labels.file import read_labels
 from ResNeSt.labels.sources import class_folder
-from ResNeSt.parallel import in_parallel
-from ResNeSt.preprocess import decode, find_images, list_images, tensor_maker
-from ResNeSt.recipes import normalisation_table, normalise
-from ResNeSt.tensors import TensorFormat
+from ResNeSt.models.cards import Card
+from ResNeSt.tensors.format import TensorFormat
 from ResNeSt.training.augment import random_picture
 from ResNeSt.training.settings import Settings
 
-Batch = Tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]
 Maker = Callable[[int, np.ndarray], None]
 
 
@@ -34,9 +37,9 @@ Maker = Callable[[int, np.ndarray], None]
 class Samples:
     """Image files, the class of each, and what the classes are called where folders say it."""
 
-    images: List[str]
-    labels: List[int]
-    class_names: Optional[Tuple[str, ...]]
+    images: list[str]
+    labels: list[int]
+    class_names: tuple[str, ...] | None
 
     @property
     def classes(self) -> int:
@@ -49,9 +52,7 @@ class Samples:
         return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
-def read_samples(
-    source: PathLike, labels: Optional[PathLike], class_names: Optional[Tuple[str, ...]] = None
-) -> Samples:
+def read_samples(source: PathLike, labels: PathLike | None, class_names: tuple[str, ...] | None = None) -> Samples:
     """The pictures of `source`: with a folder per class, or with a file of `NAME CLASS` lines.
 
     Folders become classes in the order of their names, or of `class_names` where given. Raises PipelineError where a
@@ -60,7 +61,7 @@ def read_samples(
     return _by_folder(Path(source), class_names) if labels is None else _by_file(source, labels)
 
 
-def _by_folder(source: Path, class_names: Optional[Tuple[str, ...]]) -> Samples:
+def _by_folder(source: Path, class_names: tuple[str, ...] | None) -> Samples:
     images = list_images(source)
     names = [class_folder(path, source) for path in images]
     class_names = class_names or tuple(sorted(set(names)))
@@ -142,7 +143,7 @@ def _batches(
         make(index, out)
         return out
 
-    made = in_parallel(work, indices, workers, ahead=2 * batch)
-    while group := list(itertools.islice(made, batch)):
+    results = in_parallel(work, indices, workers, ahead=2 * batch)
+    while group := list(itertools.islice(results, batch)):
         tensors = np.stack([tensor for _, tensor in group])
         yield torch.from_numpy(tensors), torch.tensor([samples.labels[index] for index, _ in group])

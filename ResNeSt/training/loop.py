@@ -10,28 +10,29 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from ResNeSt.cards import Card, write_card
-from ResNeSt.errors import PipelineError
-from ResNeSt.files import PathLike, sole_writer, whole
-from ResNeSt.scoring import top_k_predictions
-from ResNeSt.training.board import Board
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike, sole_writer, whole
+from ResNeSt.models.cards import Card, write_card
+from ResNeSt.score.ranking import top_k_predictions
+from ResNeSt.training.build import SharedDropout, build, parameter_groups
 from ResNeSt.training.data import Samples, steps_of, training_batches, validation_batches
-from ResNeSt.training.network import SharedDropout, build, parameter_groups
-from ResNeSt.training.processes import Processes
+from ResNeSt.training.distributed import Processes
 from ResNeSt.training.schedule import peak_rate, rate_at
 from ResNeSt.training.settings import Settings
 from ResNeSt.training.sync_bn import synchronised
+from ResNeSt.training.tensorboard import Board
 
 LAST, BEST, CARD, LOG = "last.pth", "best.pth", "best.json", "log.jsonl"
-Row = Dict[str, Any]
+LogRow = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,10 @@ class Run:
     settings: Settings
     train: Samples
     val: Samples
-    weights: Optional[PathLike]
+    weights: PathLike | None
     workers: int
 
-    def identity(self) -> Dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on with another's checkpoint."""
         of_card = {key: str(value) for key, value in dataclasses.asdict(self.card).items() if key != "name"}
         pictures = {"train": self.train.digest(), "val": self.val.digest()}
@@ -79,7 +80,7 @@ class Trainer:
     """A network on its way, with its optimizer and the rows of its log."""
 
     def __init__(self, run: Run, folder: Path, processes: Processes) -> None:
-        self.history: List[Row] = []
+        self.history: list[LogRow] = []
         self._run = run
         self._folder = folder
         self._processes = processes
@@ -134,7 +135,7 @@ class Trainer:
         self._optimizer.load_state_dict(saved["optimizer"])
         self._scaler.load_state_dict(saved["scaler"])
 
-    def epoch(self, number: int) -> Row:
+    def epoch(self, number: int) -> LogRow:
         """Trains for one epoch and evaluates; returns its row of the log."""
         started = time.perf_counter()
         loss = self._learn(number)
@@ -183,7 +184,7 @@ class Trainer:
             logits = self._parallel(images.to(device))
         loss = functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=settings.smoothing)
         self._optimizer.zero_grad()
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         if settings.clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip)
@@ -198,7 +199,7 @@ class Trainer:
         )
 
     @torch.inference_mode()
-    def _evaluate(self) -> Tuple[float, float]:
+    def _evaluate(self) -> tuple[float, float]:
         """Top-1 and top-5 of the validation pictures, in percent, in float32."""
         run, count, rank = self._run, self._processes.count, self._processes.rank
         self._model.eval()
@@ -215,7 +216,7 @@ class Trainer:
         quiet = True if self._processes.rank else None  # None: on a terminal only
         return iter(tqdm(batches, total=steps, unit="step", desc=title, disable=quiet, leave=False))
 
-    def save(self, row: Row) -> None:
+    def save(self, row: LogRow) -> None:
         """Writes the checkpoints and the log, and prints the row; a reader sees the old files or the new ones."""
         best = all(row["top1"] > earlier["top1"] for earlier in self.history)
         self.history.append(row)
@@ -229,7 +230,7 @@ class Trainer:
             torch.save(self._state(), temporary)
         print(_line(row, self._run.settings.epochs, best), flush=True)
 
-    def _state(self) -> Dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         return {
             "identity": self._identity,
             "history": self.history,
@@ -239,7 +240,7 @@ class Trainer:
         }
 
 
-def _line(row: Row, epochs: int, best: bool) -> str:
+def _line(row: LogRow, epochs: int, best: bool) -> str:
     remark = ", best" if best else ""
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.errors import ArgumentError
+from ResNeSt.common.errors import ArgumentError
 
 AUGMENTATIONS = ("auto", "crop", "none")
 PRECISIONS = ("float32", "bfloat16", "float16")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from ResNeSt.models.resnest import ResNeSt
-from ResNeSt.training.processes import Processes
+from ResNeSt.training.distributed import Processes
 
 
 class _SumOfAll(torch.autograd.Function):
@@ -25,6 +26,9 @@ class _SumOfAll(torch.autograd.Function):
         total = gradients[0].contiguous().clone()
         distributed.all_reduce(total)
         return total
+
+
+_sum_of_all: Callable[[Tensor], Tensor] = _SumOfAll.apply
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
@@ -48,16 +52,15 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     def _mean_of_all(self, values: Tensor) -> Tensor:
-        total: Tensor = _SumOfAll.apply(values.mean(dim=(0, 2, 3), keepdim=True))
-        return total / self.processes.count
+        return _sum_of_all(values.mean(dim=(0, 2, 3), keepdim=True)) / self.processes.count
 
     def _track(self, mean: Tensor, variance: Tensor, here: int) -> None:
         """Moves the running statistics; they take the unbiased variance, as PyTorch's do."""
         count = here * self.processes.count
         with torch.no_grad():
-            for running, found in ((self.running_mean, mean), (self.running_var, variance * count / (count - 1))):
+            for running, batch_value in ((self.running_mean, mean), (self.running_var, variance * count / (count - 1))):
                 if running is not None:
-                    running.lerp_(found, 0.1 if self.momentum is None else self.momentum)
+                    running.lerp_(batch_value, 0.1 if self.momentum is None else self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked += 1
 
@@ -67,7 +70,8 @@ def synchronised(model: ResNeSt, processes: Processes) -> nn.Module:
     if processes.count == 1:
         return model
     if processes.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+        return convert(model)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = SyncBatchNorm

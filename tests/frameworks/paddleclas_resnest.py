@@ -9,6 +9,7 @@ import importlib
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -17,14 +18,14 @@ from random_weights import CLASSES, images, values
 KINDS = {"_variance": "scale", "_batch_norm.weight": "scale", "_mean": "shift", "bias": "shift"}
 
 
-def network(radix: int):
+def network(radix: int) -> Any:
     """PaddleClas's class, from its file alone: the package around it wants many others that are of no use here."""
     (source,) = (Path(folder) / "paddleclas" for folder in sys.path if (Path(folder) / "paddleclas").is_dir())
     for name in ("", ".ppcls", ".ppcls.arch", ".ppcls.arch.backbone", ".ppcls.arch.backbone.model_zoo", ".ppcls.utils"):
         package = types.ModuleType(f"paddleclas{name}")
         package.__path__ = [str(source / name.replace(".", "/").lstrip("/"))]
         sys.modules[package.__name__] = package
-    loader = types.ModuleType("paddleclas.ppcls.utils.save_load")
+    loader: Any = types.ModuleType("paddleclas.ppcls.utils.save_load")
     loader.load_dygraph_pretrain = loader.load_dygraph_pretrain_from_url = None
     sys.modules[loader.__name__] = loader
     module = importlib.import_module("paddleclas.ppcls.arch.backbone.model_zoo.resnest")

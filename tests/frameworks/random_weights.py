@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Tuple
-
 import numpy as np
 
 SIZE, CLASSES = 64, 7
 
 
-def values(kind: str, shape: Tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+def values(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     """float32 values of an entry: `kind` is scale, shift, or weight (of a layer whose first axis are the outputs)."""
     if kind == "scale":
         made = random.uniform(0.5, 1.5, shape)

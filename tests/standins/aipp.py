@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 _CHANNELS = range(3)
 _MEAN = [f"mean_chn_{channel}" for channel in _CHANNELS]
@@ -19,11 +19,11 @@ _KEYS = {*_MODES, *_SIZES, *_SWITCHES, *_MEAN, *_MIN, *_SCALE}
 class AippError(Exception):
     """`key`, its `value` and the reason why the file is refused."""
 
-    def __init__(self, key: str, value: str, reason: str):
+    def __init__(self, key: str, value: str, reason: str) -> None:
         super().__init__(key, value, reason)
 
 
-def read(path: str, height: int, width: int) -> Dict[str, List[float]]:
+def read(path: str, height: int, width: int) -> dict[str, list[float]]:
     """Offsets and scales for a model input of `height` x `width`: {"mean", "min", "var_reci"}, a number per channel.
 
     `min` and `var_reci` are rounded to float16, which is what the chip holds. Raises AippError, OSError.
@@ -44,7 +44,7 @@ def read(path: str, height: int, width: int) -> Dict[str, List[float]]:
     }
 
 
-def _parse(text: str) -> Dict[str, str]:
+def _parse(text: str) -> dict[str, str]:
     block = re.fullmatch(r"\s*aipp_op\s*\{([^{}]*)\}\s*", re.sub(r"#.*", "", text))
     if block is None:
         raise AippError("aipp_op", "", "expected one block aipp_op { key: value }")
@@ -59,14 +59,14 @@ def _parse(text: str) -> Dict[str, str]:
     return dict(pairs)
 
 
-def _integer(values: Dict[str, str], key: str) -> float:
+def _integer(values: dict[str, str], key: str) -> float:
     value = values.get(key, "0")
     if not value.isdigit() or int(value) > 255:
         raise AippError(key, value, "it must be an integer from 0 to 255")
     return int(value)
 
 
-def _half(values: Dict[str, str], key: str, default: str) -> Any:
+def _half(values: dict[str, str], key: str, default: str) -> Any:
     import numpy as np
 
     value = values.get(key, default)

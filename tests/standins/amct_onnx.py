@@ -10,7 +10,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 # Fields of AMCT's simplified configuration that a stage may use.
 _FIELD = re.compile(r'(batch_num) : (\d+)|(skip_layers) : "([^"]+)"')
@@ -54,8 +54,8 @@ def _load(path: str) -> Any:
     return model
 
 
-def _configuration(path: str) -> Dict[str, List[str]]:
-    config: Dict[str, List[str]] = {"batch_num": ["1"], "skip_layers": []}
+def _configuration(path: str) -> dict[str, list[str]]:
+    config: dict[str, list[str]] = {"batch_num": ["1"], "skip_layers": []}
     for line in Path(path).read_text(encoding="utf-8").splitlines() if path else []:
         match = _FIELD.fullmatch(line.strip())
         if match is None:
@@ -64,7 +64,7 @@ def _configuration(path: str) -> Dict[str, List[str]]:
     return config
 
 
-def _shape(text: str, model: Any) -> Tuple[str, List[int]]:
+def _shape(text: str, model: Any) -> tuple[str, list[int]]:
     (stored,) = model.graph.input
     name, _, dims = text.rpartition(":")
     shape = [int(dim) for dim in dims.split(",")]
@@ -74,7 +74,7 @@ def _shape(text: str, model: Any) -> Tuple[str, List[int]]:
     return name, shape
 
 
-def _batches(folder: str, shape: List[int], count: int) -> List[Any]:
+def _batches(folder: str, shape: list[int], count: int) -> list[Any]:
     import numpy as np
 
     files = sorted(path for path in Path(folder).iterdir() if path.suffix == ".bin")
@@ -87,7 +87,7 @@ def _batches(folder: str, shape: List[int], count: int) -> List[Any]:
     return [batch.reshape(shape) for batch in batches]
 
 
-def _run(model: Any, name: str, shape: List[int], batches: List[Any]) -> None:
+def _run(model: Any, name: str, shape: list[int], batches: list[Any]) -> None:
     import numpy as np
     import onnxruntime
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, NoReturn
 
 import aipp
 import standin_om
 
-Options = Dict[str, str]
-Shapes = Dict[str, List[int]]
+Options = dict[str, str]
+Shapes = dict[str, list[int]]
 
 _CHIPS = """310 310P1 310P3 310P5 310P7 310B1 310B2 310B3 310B4 610 610Lite 910A 910B 910ProA 910ProB 910PremiumA 910B1
 910B2 910B2C 910B3 910B4 910B4-1 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392"""
 
 # Every option of the contract, with its values where the contract lists them.
-_OPTIONS: Dict[str, Optional[List[str]]] = {
+_OPTIONS: dict[str, list[str] | None] = {
     "framework": ["5"],
     "model": None,
     "output": None,
@@ -48,7 +48,7 @@ _UNKNOWN_OPERATORS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLine
 class AtcError(Exception):
     """One of ATC's error codes, with its message and its advice."""
 
-    def __init__(self, code: str, message: str, solution: str):
+    def __init__(self, code: str, message: str, solution: str) -> None:
         super().__init__(code, message, solution)
 
 
@@ -65,7 +65,7 @@ def _beyond_the_stand_in(what: str) -> NoReturn:
     sys.exit(f"the stand-in does not carry out {what}")
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """ATC's lines and exit codes."""
     if arguments == ["--help"]:
         print("usage: atc " + " ".join(f"--{name}=" for name in _OPTIONS))
@@ -88,7 +88,7 @@ def _failed(code: str, message: str, solution: str) -> int:
     return 255
 
 
-def _parse(arguments: List[str]) -> Options:
+def _parse(arguments: list[str]) -> Options:
     options: Options = {}
     for argument in arguments:
         name, _, value = argument[2:].partition("=")
@@ -194,7 +194,7 @@ def _parse_shapes(text: str) -> Shapes:
         raise _invalid("input_shape", text, 'expected "name:d0,d1,..."') from None
 
 
-def _check_shape(options: Options, shape: List[int], stored: List[int]) -> None:
+def _check_shape(options: Options, shape: list[int], stored: list[int]) -> None:
     """The batch size, the first dimension, is the caller's to set even where the file says 1; the others are fixed."""
     text = options.get("input_shape", "")
     if len(shape) != len(stored) or any(0 < old != new for old, new in zip(stored[1:], shape[1:])):
@@ -220,7 +220,7 @@ def _fix_shapes(model: Any, shapes: Shapes) -> None:
     del model.graph.value_info[:]
 
 
-def _outputs(model: Any, shapes: Shapes) -> List[Dict[str, Any]]:
+def _outputs(model: Any, shapes: Shapes) -> list[dict[str, Any]]:
     """Runs the graph once: a batch size that is baked into it shows here, as it does in ATC's shape inference."""
     import numpy as np
     import onnxruntime
@@ -236,7 +236,7 @@ def _outputs(model: Any, shapes: Shapes) -> List[Dict[str, Any]]:
     return [{"name": name, "shape": list(result.shape)} for name, result in zip(names, results)]
 
 
-def _describe(options: Options, shapes: Shapes, outputs: List[Dict[str, Any]]) -> Dict[str, Any]:
+def _describe(options: Options, shapes: Shapes, outputs: list[dict[str, Any]]) -> dict[str, Any]:
     ((name, shape),) = shapes.items()
     tensor = {"name": name, "shape": shape, "dtype": "float16" if options.get("input_fp16_nodes") else "float32"}
     constants = None
@@ -249,11 +249,12 @@ def _describe(options: Options, shapes: Shapes, outputs: List[Dict[str, Any]]) -
     return {"inputs": [tensor], "outputs": results, "aipp": constants, "batch": shape[0]}
 
 
-def _aipp(path: str, shape: List[int]) -> Dict[str, List[float]]:
+def _aipp(path: str, shape: list[int]) -> dict[str, list[float]]:
     if len(shape) != 4 or shape[1] != 3:
         raise _invalid("insert_op_conf", path, f"RGB888_U8 needs an input N,3,H,W, not {shape}")
     try:
-        return aipp.read(path, *shape[2:])
+        constants: dict[str, list[float]] = aipp.read(path, *shape[2:])
+        return constants
     except aipp.AippError as error:
         key, value, reason = error.args
         raise _invalid("insert_op_conf", f"{key}: {value}", reason) from None

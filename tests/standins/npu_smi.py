@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Dict, List
 
 _310P3 = """\
 +-----------------------------------------------------------------------------------+
@@ -65,7 +64,7 @@ _TABLES = {
 _A3_BOARD = {"NPU ID": "0", "NPU Name": "9392", "Chip ID": "0", "Chip Name": "Ascend910"}
 
 
-def _board(machine: str) -> Dict[str, str]:
+def _board(machine: str) -> dict[str, str]:
     if machine == "a3":
         return _A3_BOARD
     name = machine if machine == "910B3" else "310P3"
@@ -77,7 +76,7 @@ def _fail(message: str) -> int:
     return 1
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Prints what the real program prints for the two commands of the contract; anything else is an error."""
     machine = os.environ.get("STANDIN_NPU", "310P3")
     if machine == "none":

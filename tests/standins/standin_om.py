@@ -10,7 +10,7 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 # magic, header size, version, checksum, length, encrypted, checksummed, model type, generation mode, name, operators,
 # user-defined information, IR version, models, platform version, platform type, model length.
@@ -25,7 +25,7 @@ _INPUT_OUTPUT_INFORMATION = 8
 _PLATFORM_VERSION = b"stand-in"
 
 
-def write(path: Path, graph: bytes, operators: int, description: Dict[str, Any]) -> None:
+def write(path: Path, graph: bytes, operators: int, description: dict[str, Any]) -> None:
     """Writes `path` with mode 0600, as the real compiler does."""
     partitions = [(_MODEL_DEFINITION, graph), (_INPUT_OUTPUT_INFORMATION, json.dumps(description).encode())]
     body = _table(partitions) + b"".join(payload for _, payload in partitions)
@@ -41,7 +41,7 @@ def _header(name: str, operators: int, model_length: int) -> bytes:
     return _HEADER.pack(*magic, *flags, *model)
 
 
-def _table(partitions: List[Tuple[int, bytes]]) -> bytes:
+def _table(partitions: list[tuple[int, bytes]]) -> bytes:
     table, offset = _COUNT.pack(len(partitions)), 0
     for kind, payload in partitions:
         table += _ENTRY.pack(kind, offset, len(payload))
@@ -49,7 +49,7 @@ def _table(partitions: List[Tuple[int, bytes]]) -> bytes:
     return table
 
 
-def read(path: str) -> Tuple[Dict[str, Any], bytes]:
+def read(path: str) -> tuple[dict[str, Any], bytes]:
     """The description and the ONNX graph in `path`; raises ValueError where the file is not a whole stand-in `.om`."""
     content = Path(path).read_bytes()
     if content[:4] != _MAGIC or len(content) < _HEADER.size:
@@ -63,7 +63,7 @@ def read(path: str) -> Tuple[Dict[str, Any], bytes]:
     return json.loads(partitions[_INPUT_OUTPUT_INFORMATION]), partitions[_MODEL_DEFINITION]
 
 
-def _partitions(body: bytes) -> Dict[int, bytes]:
+def _partitions(body: bytes) -> dict[int, bytes]:
     (count,) = _COUNT.unpack_from(body)
     entries = [_ENTRY.unpack_from(body, _COUNT.size + index * _ENTRY.size) for index in range(count)]
     payload = body[_COUNT.size + count * _ENTRY.size :]

@@ -1,5 +1,7 @@
 """`python -m ais_bench`, run under $STANDIN_PYTHON: the caller's interpreter may lack ONNX Runtime."""
 
+from __future__ import annotations
+
 import os
 import sys
 

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -24,11 +24,11 @@ _NO_FILE = "pure_infer_data"
 class Batch:
     """Files of one run; those from `kept` on repeat the first one, to fill the batch."""
 
-    files: List[str]
+    files: list[str]
     kept: int
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """One run for each device, all over the whole input unless it is to be divided."""
     args = options.parse(arguments)
     target = _output_folder(args)
@@ -42,20 +42,20 @@ def main(arguments: List[str]) -> int:
     return 0
 
 
-def _output_folder(args: argparse.Namespace) -> Optional[str]:
+def _output_folder(args: argparse.Namespace) -> str | None:
     if args.output is None:
         return None
     return os.path.join(args.output, args.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S"))
 
 
-def _run(args: argparse.Namespace, device: int, files: Optional[List[str]], target: Optional[str]) -> None:
+def _run(args: argparse.Namespace, device: int, files: list[str] | None, target: str | None) -> None:
     session = InferSession(device, args.model)
     if target is not None:
         os.makedirs(target, 0o750, exist_ok=True)
         log(f"output path:{target}")
     batches = _batches(session, files, args.pipeline)
     _warm_up(session, batches[0], args)
-    written: Dict[str, Any] = {}
+    written: dict[str, Any] = {}
     for batch in tqdm(batches, desc=f"Inference {args.run_mode} Processing", file=sys.stderr):
         outputs = session.infer([_read(session, batch, args.pure_data_type)])
         if target is not None:
@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace, device: int, files: Optional[List[str]], targ
     log("end to finalize acl")
 
 
-def _batches(session: InferSession, files: Optional[List[str]], pipeline: bool) -> List[Batch]:
+def _batches(session: InferSession, files: list[str] | None, pipeline: bool) -> list[Batch]:
     if files is None:
         return [Batch([_NO_FILE], 1)]
     per_batch = 1 if pipeline else _files_per_batch(session, files)
@@ -79,12 +79,12 @@ def _batches(session: InferSession, files: Optional[List[str]], pipeline: bool) 
     return batches
 
 
-def _files_per_batch(session: InferSession, files: List[str]) -> int:
+def _files_per_batch(session: InferSession, files: list[str]) -> int:
     file_size, tensor_size = _bytes_of(files[0]).nbytes, session.get_inputs()[0].size
     if file_size == 0 or tensor_size % file_size:
         print(f"[ERROR] arg0 tensorsize: {tensor_size} filesize: {file_size} not match", flush=True)
         raise RuntimeError("input files do not fill the input tensor")
-    count = tensor_size // file_size
+    count: int = tensor_size // file_size
     sizes = f"files0 size:{file_size} tensor0size:{tensor_size}"
     log(f"get filesperbatch {sizes} filesperbatch:{count} runcount:{math.ceil(len(files) / count)}")
     return count
@@ -102,7 +102,8 @@ def _read(session: InferSession, batch: Batch, pure_data_type: str) -> np.ndarra
     size = session.get_inputs()[0].size
     if pure_data_type == "zero":
         return np.zeros(size, np.uint8)
-    return np.random.default_rng().integers(0, 256, size, np.uint8)
+    noise: np.ndarray = np.random.default_rng().integers(0, 256, size, np.uint8)
+    return noise
 
 
 def _warm_up(session: InferSession, batch: Batch, args: argparse.Namespace) -> None:
@@ -115,7 +116,7 @@ def _warm_up(session: InferSession, batch: Batch, args: argparse.Namespace) -> N
 
 
 def _write(
-    outputs: List[np.ndarray], batch: Batch, target: str, args: argparse.Namespace, written: Dict[str, Any]
+    outputs: list[np.ndarray], batch: Batch, target: str, args: argparse.Namespace, written: dict[str, Any]
 ) -> None:
     """Writes the batch's outputs, a file for each sample that is no filling, and lists them in `written`."""
     pieces = [_split(output, len(batch.files), args.output_batchsize_axis) for output in outputs]
@@ -127,7 +128,7 @@ def _write(
         written[str(len(written))] = {"infiles": [source], "outfiles": names}
 
 
-def _split(output: np.ndarray, parts: int, axis: int) -> List[np.ndarray]:
+def _split(output: np.ndarray, parts: int, axis: int) -> list[np.ndarray]:
     if output.shape[axis] % parts:
         print(f"[ERROR] output shape {output.shape} does not split into {parts} along axis {axis}", flush=True)
         raise RuntimeError("an output does not split into samples")
@@ -143,7 +144,7 @@ def _write_array(path: str, array: np.ndarray, outfmt: str) -> None:
         np.savetxt(path, array.reshape(-1, array.shape[-1]), fmt="%f", delimiter=" ", newline=" \n")
 
 
-def _summary(session: InferSession, args: argparse.Namespace, written: Dict[str, Any]) -> Dict[str, Any]:
+def _summary(session: InferSession, args: argparse.Namespace, written: dict[str, Any]) -> dict[str, Any]:
     """The summary in the real file's order of keys; times in milliseconds, throughput in samples/s."""
     times = session.summary().exec_time_list
     compute = _statistics(times)
@@ -160,10 +161,11 @@ def _summary(session: InferSession, args: argparse.Namespace, written: Dict[str,
 
 
 def _batch_size(session: InferSession, args: argparse.Namespace) -> int:
-    return args.batchsize or session.get_inputs()[0].shape[0]
+    count: int = args.batchsize or session.get_inputs()[0].shape[0]
+    return count
 
 
-def _statistics(times: List[float]) -> Dict[str, float]:
+def _statistics(times: list[float]) -> dict[str, float]:
     return {
         "min": min(times),
         "max": max(times),
@@ -174,7 +176,7 @@ def _statistics(times: List[float]) -> Dict[str, float]:
     }
 
 
-def _report(summary: Dict[str, Any], args: argparse.Namespace, session: InferSession) -> None:
+def _report(summary: dict[str, Any], args: argparse.Namespace, session: InferSession) -> None:
     log("-----------------Performance Summary------------------")
     shown = ["H2D_latency", "NPU_compute_time", "D2H_latency"] if args.display_all_summary else ["NPU_compute_time"]
     for name in shown:
@@ -185,6 +187,6 @@ def _report(summary: Dict[str, Any], args: argparse.Namespace, session: InferSes
     log("------------------------------------------------------")
 
 
-def _save(summary: Dict[str, Any], path: str) -> None:
+def _save(summary: dict[str, Any], path: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(summary, file)

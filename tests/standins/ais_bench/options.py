@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import List
 
 from ais_bench import paths
 
@@ -12,7 +11,7 @@ _NOT_CARRIED_OUT = """dymBatch dymHW dymDims dymShape outputSize auto_set_dymsha
 aipp_config energy_consumption npu_id"""
 
 
-def parse(arguments: List[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """Options by their names; `input` is the list of files, or None."""
     parser = argparse.ArgumentParser(prog="ais_bench", allow_abbrev=False)
     _add_paths(parser)
@@ -81,7 +80,7 @@ def _positive(text: str) -> int:
     return value
 
 
-def _devices(text: str) -> List[int]:
+def _devices(text: str) -> list[int]:
     devices = [_natural(part) for part in text.split(",")]
     if max(devices) > 255:
         raise argparse.ArgumentTypeError(f"{text}: the greatest device is 255")

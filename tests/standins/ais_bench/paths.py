@@ -7,7 +7,6 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import List
 
 _LEGAL = re.compile(r"[_A-Za-z0-9/.-]+")
 _WRITABLE_BY_OTHERS = 0o022
@@ -24,7 +23,7 @@ def model(path: str) -> str:
     return _allowed(path, _WRITABLE_BY_OTHERS)
 
 
-def inputs(text: str) -> List[str]:
+def inputs(text: str) -> list[str]:
     """The files that `--input` stands for, in the order of inference: a folder's tensors, or a list of files."""
     if not os.path.isdir(text):
         return [_allowed(path, _WRITABLE_BY_OTHERS) for path in text.split(",")]
@@ -70,5 +69,5 @@ def _allowed(path: str, forbidden: int) -> str:
     return path
 
 
-def _natural(name: str) -> List[object]:
+def _natural(name: str) -> list[object]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

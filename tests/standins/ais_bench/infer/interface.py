@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import standin_om
@@ -32,7 +33,7 @@ class TensorDesc:
     """One input or output: `size` in bytes."""
 
     name: str
-    shape: List[int]
+    shape: list[int]
     datatype: dtype
 
     @property
@@ -43,26 +44,26 @@ class TensorDesc:
 class InferSession:
     """A loaded `.om`. Times are in milliseconds and stay until `reset_summaryinfo`."""
 
-    def __init__(self, device_id: int, model_path: str):
+    def __init__(self, device_id: int, model_path: str) -> None:
         log("acl init success")
         log(f"open device {device_id} success")
         self._description, graph = _load(model_path)
-        self._session: Optional[Any] = open_session(graph)
+        self._session: Any | None = open_session(graph)
         log(f"load model {model_path} success")
         log("create model description success")
         self._loop = 1
         self.reset_summaryinfo()
 
-    def get_inputs(self) -> List[TensorDesc]:
+    def get_inputs(self) -> list[TensorDesc]:
         return _descriptors(self._description["inputs"])
 
-    def get_outputs(self) -> List[TensorDesc]:
+    def get_outputs(self) -> list[TensorDesc]:
         return _descriptors(self._description["outputs"])
 
     def set_loop_count(self, loop: int) -> None:
         self._loop = loop
 
-    def infer(self, feeds: Sequence[np.ndarray], mode: str = "static") -> List[np.ndarray]:
+    def infer(self, feeds: Sequence[np.ndarray], mode: str = "static") -> list[np.ndarray]:
         """Runs `feeds`, of which only the bytes count; RuntimeError where their number or size is not the model's."""
         if self._session is None:
             raise RuntimeError("the session has been freed")
@@ -89,7 +90,7 @@ class InferSession:
             return array.astype(np.float32)
         return _preprocess(array, constants)
 
-    def _to_host(self, results: Sequence[np.ndarray]) -> List[np.ndarray]:
+    def _to_host(self, results: Sequence[np.ndarray]) -> list[np.ndarray]:
         start = time.perf_counter()
         arrays = [result.astype(tensor.datatype.value) for result, tensor in zip(results, self.get_outputs())]
         self.d2h.append(_since(start))
@@ -99,9 +100,9 @@ class InferSession:
         return SimpleNamespace(exec_time_list=list(self._times))
 
     def reset_summaryinfo(self) -> None:
-        self._times: List[float] = []
-        self.h2d: List[float] = []
-        self.d2h: List[float] = []
+        self._times: list[float] = []
+        self.h2d: list[float] = []
+        self.d2h: list[float] = []
 
     def free_resource(self) -> None:
         self._session = None
@@ -115,11 +116,11 @@ def _load(path: str) -> Any:
         raise RuntimeError("load model failed") from None
 
 
-def _descriptors(entries: Sequence[Dict[str, Any]]) -> List[TensorDesc]:
+def _descriptors(entries: Sequence[dict[str, Any]]) -> list[TensorDesc]:
     return [TensorDesc(entry["name"], list(entry["shape"]), dtype(entry["dtype"])) for entry in entries]
 
 
-def _preprocess(array: np.ndarray, constants: Dict[str, List[float]]) -> np.ndarray:
+def _preprocess(array: np.ndarray, constants: dict[str, list[float]]) -> np.ndarray:
     """AIPP: uint8 [N,H,W,3] to float32 [N,3,H,W], (in - mean_chn - min_chn) * var_reci_chn."""
     mean, low, scale = (np.array(constants[key], np.float32) for key in ("mean", "min", "var_reci"))
     normalised = (array.astype(np.float32) - mean - low) * scale

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from typing import IO, Any, List
+from typing import IO, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class _Remote:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         _send(self._process.stdin, np.frombuffer(graph, np.uint8))
 
-    def run(self, _: None, feeds: Any) -> List[np.ndarray]:
+    def run(self, _: None, feeds: Any) -> list[np.ndarray]:
         (array,) = feeds.values()
         _send(self._process.stdin, array)
         return [_receive(self._process.stdout)]
@@ -44,10 +44,11 @@ def _send(stream: Any, array: np.ndarray) -> None:
 
 
 def _receive(stream: Any) -> np.ndarray:
-    return np.load(io.BytesIO(stream.read(int.from_bytes(stream.read(8), "little"))))
+    array: np.ndarray = np.load(io.BytesIO(stream.read(int.from_bytes(stream.read(8), "little"))))
+    return array
 
 
-def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+def serve(requests: Any, answers: IO[bytes]) -> None:
     """The other end: the graph first, then a batch at a time until the requests end."""
     session = open_session(_receive(requests).tobytes())
     name = session.get_inputs()[0].name

@@ -1,0 +1,70 @@
+"""Command line of resnest_pth2onnx.py: stage 2, checkpoint -> ONNX."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from ResNeSt.common.errors import ArgumentError, run
+from ResNeSt.common.files import write_json
+from ResNeSt.export.to_onnx import FORMS, export
+from ResNeSt.models.cards import Card, card, find_card, names
+from ResNeSt.models.download import fetch
+
+DEFAULT_MODEL = "resnest50"
+
+
+def main() -> None:
+    """Parses the command line, exports, prints what was written."""
+    parser = argparse.ArgumentParser(prog="resnest_pth2onnx.py", description="Stage 2: checkpoint -> ONNX.")
+    parser.add_argument(
+        "--source",
+        "--weights",
+        metavar="PTH",
+        help="checkpoint (.pth, .safetensors, .ckpt of MindSpore, .pdparams of Paddle), or 'auto': fetch the official",
+    )
+    parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
+    parser.add_argument(
+        "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}, or a card file"
+    )
+    parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
+    parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
+    parser.add_argument(
+        "--form", choices=list(FORMS), default="deploy", help="deploy: rewritten for speed [%(default)s]"
+    )
+    parser.add_argument(
+        "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write what was exported here as well")
+    options = parser.parse_args()
+    if options.untrained == (options.source is not None):
+        raise ArgumentError("give either --source or --untrained")
+
+    model_card = _card(options.source, options.model)
+    source = fetch(model_card) if options.source == "auto" else options.source
+    exported = export(model_card, source, options.target, options.size, options.opset, options.form)
+    print(
+        f"{options.target}: {exported.model}, input N,3,{exported.size},{exported.size}, opset {exported.opset}, "
+        f"{exported.form} form, {exported.weights or 'UNTRAINED random weights'}; "
+        f"differs from PyTorch by {exported.difference:.1e} of the largest logit"
+    )
+    if options.json:
+        told = dataclasses.asdict(exported)
+        weights = None if exported.weights is None else str(exported.weights)
+        write_json(options.json, {"target": str(told.pop("path")), **told, "weights": weights})
+
+
+def _card(source: str | None, model: str | None) -> Card:
+    """The card asked for; a file name that speaks of another one is refused, since some of them share all shapes."""
+    named = None if source in (None, "auto") else find_card(source)
+    if named is None or (model or "").endswith(".json"):
+        return card(model or DEFAULT_MODEL)
+    if model not in (None, named.name):
+        raise ArgumentError(
+            f"{source}: the file name says {named.name}, --model says {model}; rename the file or drop --model"
+        )
+    return named
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,59 @@
+"""Command line of resnest_preprocess.py: stage 1, images -> binary tensors."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from ResNeSt.common.arguments import positive
+from ResNeSt.common.errors import run
+from ResNeSt.common.files import write_json
+from ResNeSt.images.preprocess import preprocess
+from ResNeSt.images.recipes import RECIPES
+from ResNeSt.models.cards import card, names
+from ResNeSt.models.model_info import format_of
+from ResNeSt.tensors.format import LAYOUTS
+from ResNeSt.tensors.shards import SHARD_IMAGES
+
+
+def main() -> int:
+    """Parses the command line and prints what was done; 1 where images were broken."""
+    parser = argparse.ArgumentParser(
+        prog="resnest_preprocess.py", description="Stage 1: ImageNet images -> binary tensors."
+    )
+    parser.add_argument("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class")
+    parser.add_argument("target", metavar="DST", help="folder for the tensors")
+    parser.add_argument(
+        "--model", default="resnest50", help=f"sets recipe and size [resnest50]: {', '.join(names())}, or a card file"
+    )
+    parser.add_argument("--recipe", choices=list(RECIPES), help="override the model's recipe")
+    parser.add_argument("--size", type=int, help="override the model's input size in pixels")
+    parser.add_argument(
+        "--dtype", default="float32", choices=list(LAYOUTS), help="float32 NCHW [default] or uint8 NHWC"
+    )
+    parser.add_argument(
+        "--pack",
+        action="store_true",
+        help=f"write {SHARD_IMAGES:,} images a file, for engines on cpu; ais_bench takes a file per image",
+    )
+    parser.add_argument("--workers", type=positive, help="threads [one per core]")
+    parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
+    parser.add_argument("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
+    options = parser.parse_args()
+
+    tensor_format = format_of(card(options.model), options.dtype, options.recipe, options.size)
+    done = preprocess(options.source, options.target, tensor_format, options.workers, options.pack)
+    for reason in done.broken.values():
+        print(f"broken: {reason}")
+    print(
+        f"{options.target}: {tensor_format}: {done.written} tensors written, {done.kept} kept, "
+        f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s"
+    )
+    if options.json:
+        told = {"target": options.target, "tensors": str(tensor_format)}
+        write_json(options.json, {**told, **dataclasses.asdict(done)})
+    return 1 if done.broken and not options.allow_broken else 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""What every room uses: errors and exit codes, whole files, journals, threads, tables, names as ais_bench has them."""

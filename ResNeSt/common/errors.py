@@ -1,0 +1,47 @@
+"""One error type for users, and the one place that turns it into a line and an exit code.
+
+Exit codes: 0 done; 1 the work failed; 2 the command line was refused; 3 a program or package that the command needs
+is not on this machine; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable, NoReturn
+
+
+class PipelineError(Exception):
+    """Something a user can act on: the message names the file, what was found, what was expected, what to do."""
+
+    exit_code = 1
+
+
+class ArgumentError(PipelineError):
+    """An option, or a combination of options, that cannot be carried out."""
+
+    exit_code = 2
+
+
+class MissingRuntimeError(PipelineError):
+    """A program or package that this step needs is not installed here."""
+
+    exit_code = 3
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs `main` and exits with its code; errors end in one line on stderr, never in a traceback."""
+    try:
+        code = main()
+    except PipelineError as error:
+        code = _report(str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        code = _report(f"{where}{error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        code = _report("interrupted; run the same command again to go on", 130)
+    sys.exit(code)
+
+
+def _report(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split("\n")), file=sys.stderr)
+    return code

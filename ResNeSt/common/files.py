@@ -1,0 +1,137 @@
+"""File habits that every stage shares: whole files only, and the order people expect."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union
+
+from ResNeSt.common.errors import PipelineError
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@contextlib.contextmanager
+def whole(path: PathLike) -> Iterator[Path]:
+    """Yields a temporary path in the same folder; renames it to `path` on success, removes it on any failure.
+
+    A reader therefore never sees half a file under its final name, whatever kills the writer. The temporary name ends
+    in `.part`, because ais_bench takes every `.bin` in a folder for an input, hidden or not; it is the same each time,
+    so that the next writer takes the place of what a killed one left. Raises PipelineError where another one lives.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    with naming(path):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            lock(handle, path)
+            with _removed_on_failure(temporary):
+                yield temporary
+                os.replace(temporary, path)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    """Puts `path` into an OSError that names no file: a full disk does not say where it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextlib.contextmanager
+def sole_writer(folder: PathLike) -> Iterator[None]:
+    """Holds `folder` for one writing process and clears what a killed one left half-written.
+
+    Raises PipelineError where another process is writing there.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle, folder)
+        for leftover in Path(folder).glob(".*.part"):
+            leftover.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: PathLike, kind: str) -> Iterator[Path]:
+    """A folder of the caller's own in `folder`, gone at the end; those of its kind that killed processes left go first.
+
+    It is locked while its owner lives, whatever machine or container that runs in.
+    """
+    with contextlib.ExitStack() as stack:
+        with _held(folder):  # nobody looks between the making and the locking
+            for leftover in Path(folder).glob(f".{kind}.*"):
+                with contextlib.suppress(PipelineError), sole_writer(leftover):
+                    shutil.rmtree(leftover)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{kind}.", dir=folder))
+            stack.enter_context(sole_writer(scratch))
+        yield Path(scratch)
+
+
+@contextlib.contextmanager
+def _held(folder: PathLike) -> Iterator[None]:
+    """Holds `folder`, as soon as nobody else does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int, path: PathLike) -> None:
+    """Holds the open file or folder `path` for this process; raises PipelineError where another one holds it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise PipelineError(f"{path}: another process is writing here; wait for it or name another") from None
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file; raises PipelineError that names the file and the line where it is broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: no such file") from None
+    except (ValueError, RecursionError) as error:  # among them bad UTF-8, bad JSON, numbers and nesting without end
+        raise PipelineError(
+            f"{path}: not valid JSON ({error}); the file is damaged or cut short, make it again"
+        ) from None
+
+
+def sha256(path: PathLike) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

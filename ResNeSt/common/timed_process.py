@@ -1,0 +1,34 @@
+"""Runs a program to its end, timed and weighed from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Spent(NamedTuple):
+    """How a process ended: exit code, seconds of wall-clock time, bytes of its or a child's largest resident set.
+
+    The kernel counts what the caller held when it started the process, too; so a small caller weighs well.
+    """
+
+    code: int
+    seconds: float
+    peak_bytes: int
+
+
+def spend(command: Sequence[str], **options: Any) -> Spent:
+    """Runs `command`; `options` are those of subprocess.Popen."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, **options)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Spent(process.returncode, time.perf_counter() - started, usage.ru_maxrss * 1024)

@@ -1,0 +1,140 @@
+"""Agreement between two stages on the same images: models, folders of saved outputs, or summaries of a client.
+
+    python -m ResNeSt.compare REFERENCE JUDGED --input prep_dataset
+    python -m ResNeSt.compare bench/result_bs1_summary.json bench/result_bs8_summary.json
+    python -m ResNeSt.compare --layers resnest50.onnx resnest50_int8.onnx --input prep_dataset
+
+The last form finds the first node at which two graphs part. The exit code is 1 where the agreement is below what is
+asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ResNeSt.common.arguments import positive
+from ResNeSt.common.errors import ArgumentError, PipelineError, run
+from ResNeSt.common.files import write_json
+from ResNeSt.common.tables import table
+from ResNeSt.compare.agreement import Agreement, Flip, Tolerance
+from ResNeSt.compare.pairs import compare
+from ResNeSt.compare.parting import FLOAT_DISTANCE, INT8_DISTANCE, Layer, Layers
+from ResNeSt.engines.tensor_batches import TensorFolder
+from ResNeSt.tensors.folder import spread
+
+MIN_AGREEMENT = 0.95
+LAYER_IMAGES = 8
+SHOWN_FLIPS = 10
+
+
+def main() -> None:
+    """Command line."""
+    options = _parser().parse_args()
+    if options.layers:
+        _compare_layers(options)
+    else:
+        _compare_outputs(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ResNeSt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .om, a folder of outputs, or a client's summary"
+    parser.add_argument("reference", type=Path, metavar="REFERENCE", help=side)
+    parser.add_argument("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
+    parser.add_argument("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")
+    parser.add_argument("--count", type=positive, metavar="N", help="images, at even distances [all; --layers: 8]")
+    parser.add_argument("--arch", metavar="NAME", help="the network of a checkpoint whose file name does not tell it")
+    parser.add_argument("--min-agreement", type=float, metavar="SHARE", help=f"with the same top-1 [{MIN_AGREEMENT}]")
+    parser.add_argument(
+        "--max-difference",
+        type=float,
+        metavar="D",
+        help="of a logit, relative to the largest [any]; --layers: a node's relative distance [0.001; 0.3 for int8]",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures and every flipped image")
+    parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
+    return parser
+
+
+def _compare_outputs(options: argparse.Namespace) -> None:
+    agreement = compare(options.reference, options.judged, options.input, options.count, options.arch)
+    print(_table(options.judged, agreement))
+    if agreement.flips:
+        print(f"\n{_flip_table(agreement.flips[:SHOWN_FLIPS])}")
+    if len(agreement.flips) > SHOWN_FLIPS:
+        print(f"and {len(agreement.flips) - SHOWN_FLIPS} more; --json FILE writes all")
+    if options.json:
+        sides = {"reference": str(options.reference), "judged": str(options.judged)}
+        write_json(
+            options.json, {**sides, **agreement.figures(), "flips": [flip._asdict() for flip in agreement.flips]}
+        )
+    agreement_wanted = MIN_AGREEMENT if options.min_agreement is None else options.min_agreement
+    complaint = Tolerance(agreement_wanted, options.max_difference).complaint(agreement)
+    if complaint:
+        raise PipelineError(f"{options.judged}, compared with {options.reference}: {complaint}")
+
+
+def _compare_layers(options: argparse.Namespace) -> None:
+    if options.input is None or options.min_agreement is not None:
+        raise ArgumentError("--layers takes --input DIR, and --max-difference instead of --min-agreement")
+    layers = Layers(options.reference, options.judged, options.arch)
+    usual = INT8_DISTANCE if layers.is_quantized else FLOAT_DISTANCE
+    threshold = usual if options.max_difference is None else options.max_difference
+    spec = layers.judged.input
+    folder = TensorFolder(options.input, spec)
+    names = spread(list(folder.files), options.count or LAYER_IMAGES)
+    parting = layers.part(folder.adapter(options.judged, spec)(folder.load(names)), threshold)
+    print(f"{parting.compared} nodes compared on {len(names)} images; furthest off:\n\n{_layer_table(parting.worst)}")
+    if options.json:
+        sides = {"reference": str(options.reference), "judged": str(options.judged)}
+        first = parting.first._asdict() if parting.first else None
+        worst = [layer._asdict() for layer in parting.worst]
+        figures = {"images": len(names), "compared": parting.compared, "threshold": threshold}
+        write_json(options.json, {**sides, **figures, "first": first, "worst": worst})
+    if parting.first is None:
+        print(
+            f"\nthe graphs do not part: {parting.last.node}, the last node, is off by a relative distance of "
+            f"{parting.last.distance:.1e}, allowed {threshold:g}"
+        )
+    else:
+        raise PipelineError(
+            f"{options.judged} parts from {options.reference} at {parting.first.node}: its values are off by a "
+            f"relative distance of {parting.first.distance:.1e} (allowed {threshold:g}), the nodes before it agree"
+        )
+
+
+def _table(judged: Path, agreement: Agreement) -> str:
+    head = ["judged", "images", "same top-1", "same top-5", "cosine", "distance", "largest difference", "of logits"]
+    row = [
+        judged.name,
+        str(agreement.images),
+        f"{100 * agreement.top1:.2f} %",
+        f"{100 * agreement.top5:.2f} %",
+        f"{agreement.cosine:.6f}",
+        f"{agreement.distance:.1e}",
+        f"{agreement.largest_difference:.1e}",
+        f"{agreement.difference:.1e}",
+    ]
+    return table(head, [row])
+
+
+def _flip_table(flips: Sequence[Flip]) -> str:
+    head = ["flipped image", "reference", "judged", "reference's margin", "judged's margin"]
+    rows = [
+        [flip.image, str(flip.expected), str(flip.found), f"{flip.expected_margin:.2e}", f"{flip.found_margin:.2e}"]
+        for flip in flips
+    ]
+    return table(head, rows)
+
+
+def _layer_table(layers: Sequence[Layer]) -> str:
+    rows = [[layer.node, f"{layer.distance:.1e}", f"{layer.difference:.1e}"] for layer in layers]
+    return table(["node", "distance", "largest difference"], rows)
+
+
+if __name__ == "__main__":
+    run(main)

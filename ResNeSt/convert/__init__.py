@@ -1,0 +1,1 @@
+"""Stage 3, .onnx -> simplified .onnx -> a compiled model per batch size: convert.sh."""

@@ -1,0 +1,174 @@
+"""A compiled model per batch size, made unless the record beside it still holds."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import Any, Callable
+
+from tqdm import tqdm
+
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.progress import Say
+from ResNeSt.convert import atc, chips, openvino_ir
+from ResNeSt.convert.gate import Gate
+from ResNeSt.convert.targets import compiled_name
+from ResNeSt.formats.onnx_weights import sha256_of_onnx
+from ResNeSt.models import sidecar
+from ResNeSt.models.files import model_files
+from ResNeSt.models.onnx_file import Network
+from ResNeSt.tensors.format import LAYOUTS
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A compiled model, up to date: its file, and what it was compiled for.
+
+    `dtype` is that of its input: float32 NCHW, or uint8 NHWC with the normalisation inside. `agreement` is the share of
+    held-out tensors with the top-1 of fp32, None where nothing judged it; `kept` whether an earlier run made it.
+    """
+
+    path: Path
+    batch: int
+    chip: str
+    dtype: str
+    precision: str
+    agreement: float | None
+    kept: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilation:
+    """What is compiled, and how; `stem` starts the names of the compiled files in `folder`."""
+
+    network: Network
+    stem: str
+    folder: Path
+    chip: str
+    dtype: str
+    precision: str
+    log: str | None
+    say: Say
+    gate: Gate | None = None
+
+    def target(self, batch: int) -> Path:
+        """The compiled model for `batch`."""
+        return self.folder / compiled_name(self.stem, batch, self.chip)
+
+    @property
+    def aipp(self) -> Path | None:
+        """ATC's pre-processing file, which uint8 inputs need; the CPU's models hold theirs."""
+        needed = self.dtype == "uint8" and self.chip != chips.CPU
+        return self.folder / f"{self.stem}_aipp.cfg" if needed else None
+
+    def atc_command(self, batch: int) -> list[str]:
+        """The ATC command for `batch`."""
+        name = self.target(batch).stem
+        return atc.command(self.network, batch, self.chip, self.precision, name, self.aipp, self.log)
+
+
+def compile_all(compilation: Compilation, batches: list[int], force: bool) -> list[Compiled]:
+    """The models for `batches`, in their order; `force` compiles even what is up to date."""
+    source = sha256_of_onnx(compilation.network.path)
+    stale = [batch for batch in batches if force or not _is_current(compilation, batch, source)]
+    for batch in batches:
+        if batch not in stale:
+            compilation.say(f"{compilation.target(batch).name}: up to date")
+    if stale:
+        _compile_stale(compilation, stale, source)
+    return [_compiled(compilation, batch, batch not in stale) for batch in batches]
+
+
+def _compiled(compilation: Compilation, batch: int, kept: bool) -> Compiled:
+    path = compilation.target(batch)
+    agreement = sidecar.read(path).get("agreement")
+    return Compiled(path, batch, compilation.chip, compilation.dtype, compilation.precision, agreement, kept)
+
+
+def _compile_stale(compilation: Compilation, batches: list[int], source: str) -> None:
+    compile_one = _compiler(compilation, batches, source)
+    for batch in tqdm(batches, "compile", unit="model", disable=None):
+        target = compilation.target(batch)
+        # Of what was made before, nothing stays that could be taken for what is asked for now.
+        sidecar.remove(target)
+        target.unlink(missing_ok=True)
+        told = compile_one(batch)
+        record = {**_made_of(compilation, batch, source), **told, "info": compilation.network.info}
+        sidecar.write(target, {**record, "files": _sizes(target)})
+
+
+def _compiler(compilation: Compilation, batches: list[int], source: str) -> Callable[[int], dict[str, Any]]:
+    """A function that compiles for a batch size and returns what is to be recorded of it: `tool`, and `agreement`."""
+    if compilation.chip == chips.CPU:
+        if compilation.precision == "bf16" and not openvino_ir.has_bf16():
+            compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
+        return functools.partial(_compile_on_cpu, compilation, source)
+    toolkit = atc.find_toolkit()
+    if toolkit is None:
+        sizes = ",".join(str(batch) for batch in batches)
+        raise MissingRuntimeError(
+            f"atc is not on this machine; run `bash convert.sh {sizes} {compilation.chip}` with the same options on "
+            "one with CANN (an NPU is not needed), after copying "
+            f"{' and '.join(map(str, compilation.network.files))} there"
+        )
+    if compilation.aipp is not None:
+        atc.write_aipp(compilation.network, compilation.aipp)
+    return functools.partial(_compile_for_ascend, compilation, toolkit)
+
+
+def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> dict[str, Any]:
+    network, target, dtype, precision = (
+        compilation.network,
+        compilation.target(batch),
+        compilation.dtype,
+        compilation.precision,
+    )
+    judged = {}
+
+    def check(model: Path) -> None:
+        if compilation.gate is not None:
+            judged["agreement"] = compilation.gate.check(model, network.path, target.name)
+
+    version = openvino_ir.compile_model(network, target, batch, dtype, precision, source, check)
+    size = sum(_sizes(target).values())
+    compilation.say(f"{target.name}: batch {batch}, {dtype} {LAYOUTS[dtype]}, {precision}, {size:,} bytes")
+    return {"tool": f"OpenVINO {version}", **judged}
+
+
+def _compile_for_ascend(compilation: Compilation, toolkit: atc.Toolkit, batch: int) -> dict[str, Any]:
+    target = compilation.target(batch)
+    compilation.say(f"{target.name}: compiling for Ascend{compilation.chip}, which takes minutes")
+    verbose = compilation.log is not None
+    header = atc.compile_model(toolkit, compilation.network, compilation.atc_command(batch), target, verbose)
+    compilation.say(f"{target.name}: {header}")
+    # Where atc lies tells its release: CANN installs each into a folder of its version.
+    return {"tool": os.path.realpath(toolkit.atc)}
+
+
+def _made_of(compilation: Compilation, batch: int, source: str) -> dict[str, Any]:
+    """Everything that a compiled model depends on, and what it is judged by; `source` is the SHA-256 of the ONNX."""
+    judged_by = {"held_out": compilation.gate.tensors} if compilation.gate else {}
+    return {
+        **judged_by,
+        "source": source,
+        "batch": batch,
+        "chip": compilation.chip,
+        "dtype": compilation.dtype,
+        "precision": compilation.precision,
+    }
+
+
+def _sizes(target: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in model_files(target)}
+
+
+def _is_current(compilation: Compilation, batch: int, source: str) -> bool:
+    """Whether the model's files are as they were left, made from this source, and found as good as is asked for."""
+    target, gate = compilation.target(batch), compilation.gate
+    with contextlib.suppress(OSError, PipelineError, TypeError):
+        passed = gate is None or sidecar.read(target).get("agreement", 0) >= gate.minimum
+        return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": _sizes(target)})
+    return False

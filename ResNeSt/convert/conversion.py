@@ -1,0 +1,251 @@
+"""Stage 3 as a function: .onnx -> simplified .onnx -> a compiled model per batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.progress import Say, silent
+from ResNeSt.convert import amct, atc, calibration, chips, nncf, preflight, simplify
+from ResNeSt.convert.calibration import CalibrationTensors
+from ResNeSt.convert.compile import Compilation, Compiled, compile_all
+from ResNeSt.convert.gate import Gate
+from ResNeSt.convert.targets import check_batches, compiled_name
+from ResNeSt.models import onnx_file, sidecar
+
+MIN_AGREEMENT = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What is asked of stage 3.
+
+    `onnx` is the file of stage 2, `batches` the batch sizes, `chip` `cpu`, one like 310P3, or `auto`, `folder` where
+    the models go. `dtype` is that of the tensors: float32 NCHW, or uint8 NHWC with the
+    normalisation in the model. `precision` is the chip's default if None. `calibration` is a folder of float32 tensors,
+    to quantize with (precision int8) and to judge by (on cpu); `min_agreement` the share of them that must keep the
+    top-1 of fp32 [0.95]. `log` is ATC's log level. `force` makes even what is up to date.
+    """
+
+    onnx: Path
+    batches: Sequence[int]
+    chip: str
+    folder: Path = Path(".")
+    dtype: str = "float32"
+    precision: str | None = None
+    calibration: Path | None = None
+    min_agreement: float | None = None
+    log: str | None = None
+    force: bool = False
+
+    @property
+    def simplified(self) -> Path:
+        """The simplified ONNX file, which is made on the way."""
+        return self.folder / f"{self.onnx.stem}_sim.onnx"
+
+
+def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
+    """The compiled models, in the order of the batch sizes; what is up to date is kept.
+
+    `say` hears a line for every step. Raises ArgumentError for what cannot be asked together, PipelineError where a
+    file is damaged, a compiler fails or a model is too far from fp32, MissingRuntimeError where a compiler is not on
+    this machine. What is not right never gets its name.
+    """
+    conversion = resolved(conversion)
+    if _is_simplified(conversion):
+        simplify.check(conversion.onnx, conversion.simplified)
+    else:
+        conversion.folder.mkdir(parents=True, exist_ok=True)
+        simplify.simplify(conversion.onnx, conversion.simplified)
+        say(f"{conversion.simplified.name}: simplified from {conversion.onnx}")
+    compilation = _compilation(conversion, onnx_file.read(conversion.simplified), say)
+    _refuse_to_overwrite(compilation, conversion)
+    tensors = _tensors(compilation, conversion)
+    compilation = _gated(compilation, conversion, tensors)
+    if tensors is not None and compilation.precision == "int8":
+        quantize = _quantize_on_cpu if compilation.chip == chips.CPU else _quantize_for_ascend
+        compilation = _of_file(compilation, quantize(compilation, conversion, tensors))
+    return compile_all(compilation, list(conversion.batches), conversion.force)
+
+
+def plan(conversion: Conversion) -> list[str]:
+    """The commands that `convert` would run, and comments on what it does itself; changes nothing."""
+    conversion = resolved(conversion)
+    lines = simplification(conversion)
+    if not lines:
+        simplify.check(conversion.onnx, conversion.simplified)
+    network = onnx_file.read(_readable(conversion))
+    if lines:
+        network = dataclasses.replace(network, path=conversion.simplified, data_files=())  # it will be one file
+    compilation = _compilation(conversion, network, silent)
+    tensors = _tensors(compilation, conversion)
+    compilation = _gated(compilation, conversion, tensors)
+    if tensors is not None and compilation.precision == "int8":
+        planned = _plan_on_cpu if compilation.chip == chips.CPU else _plan_for_ascend
+        lines += planned(compilation, conversion, tensors)
+        compilation = _of_file(compilation, _quantized(compilation))
+    return [*lines, *_compile_plan(compilation, conversion.batches)]
+
+
+def resolved(conversion: Conversion) -> Conversion:
+    """The same with the chip's name as CANN spells it, each batch size once, and the precision named.
+
+    Raises ArgumentError for an unknown chip, a batch size below 1, or a precision that the chip does not have.
+    """
+    chip, batches = chips.resolve(conversion.chip), check_batches(conversion.batches)
+    precision = chips.precision(conversion.precision, chip)
+    return dataclasses.replace(conversion, chip=chip, batches=batches, precision=precision)
+
+
+def simplification(conversion: Conversion) -> list[str]:
+    """The command that is still to make the simplified ONNX file; nothing where it is up to date."""
+    if _is_simplified(conversion):
+        return []
+    return [shlex.join(simplify.command(conversion.onnx, conversion.simplified))]
+
+
+def check(conversion: Conversion) -> list[preflight.Finding]:
+    """What will fail on this Ascend host, found before ATC runs; raises ArgumentError for the chip `cpu`."""
+    conversion = resolved(conversion)
+    targets = [
+        conversion.folder / compiled_name(conversion.onnx.stem, batch, conversion.chip) for batch in conversion.batches
+    ]
+    if _is_simplified(conversion):
+        simplify.check(conversion.onnx, conversion.simplified)
+    network = onnx_file.read(_readable(conversion))
+    return preflight.findings(network, conversion.chip, _precision(conversion), targets)
+
+
+def _is_simplified(conversion: Conversion) -> bool:
+    if simplify.is_current(conversion.onnx, conversion.simplified):
+        return True
+    if not conversion.onnx.exists():
+        raise PipelineError(
+            f"{conversion.onnx}: no such file; make it with resnest_pth2onnx.py, or name another with --onnx"
+        )
+    return False
+
+
+def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> None:
+    """Raises PipelineError where a file that would be written holds weights of the network, whoever named it so."""
+    targets = [_quantized(compilation), *(compilation.target(batch) for batch in conversion.batches)]
+    written = {path.absolute() for path in targets}
+    written |= {path.with_suffix(".bin") for path in written} | {sidecar.path_of(path) for path in written}
+    written |= {compilation.aipp.absolute()} if compilation.aipp else set()
+    for path in compilation.network.files:
+        if path.absolute() in written:
+            raise PipelineError(
+                f"{path}: is a part of {compilation.network.path}, and would be written over; name another --output-dir"
+            )
+
+
+def _readable(conversion: Conversion) -> Path:
+    """The file that describes the network now."""
+    return conversion.simplified if _is_simplified(conversion) else conversion.onnx
+
+
+def _precision(conversion: Conversion) -> str:
+    return chips.precision(conversion.precision, conversion.chip)
+
+
+def _compilation(conversion: Conversion, network: onnx_file.Network, say: Say) -> Compilation:
+    return Compilation(
+        network,
+        conversion.onnx.stem,
+        conversion.folder,
+        conversion.chip,
+        conversion.dtype,
+        _precision(conversion),
+        conversion.log,
+        say,
+    )
+
+
+def _tensors(compilation: Compilation, conversion: Conversion) -> CalibrationTensors | None:
+    """The tensors to quantize with and to judge by; raises ArgumentError where they are wanting, or of no use."""
+    if conversion.calibration is None:
+        if compilation.precision == "int8":
+            raise ArgumentError("--precision int8 takes --calibration DIR, a folder of float32 tensors of stage 1")
+        return None
+    if compilation.chip != chips.CPU and compilation.precision != "int8":
+        raise ArgumentError(
+            f"--calibration is for int8 on {compilation.chip}; leave it out for {compilation.precision}"
+        )
+    return calibration.choose(conversion.calibration, compilation.network)
+
+
+def _gated(compilation: Compilation, conversion: Conversion, tensors: CalibrationTensors | None) -> Compilation:
+    if tensors is not None and compilation.chip == chips.CPU:
+        minimum = MIN_AGREEMENT if conversion.min_agreement is None else conversion.min_agreement
+        gate = Gate(compilation.network, tensors.held_out, minimum, compilation.say)
+        return dataclasses.replace(compilation, gate=gate)
+    if conversion.min_agreement is not None:
+        raise ArgumentError("--min-agreement takes --calibration and chip cpu; nothing else is judged")
+    return compilation
+
+
+def _of_file(compilation: Compilation, path: Path) -> Compilation:
+    """The same of another ONNX file of the network, one that lies in a single file."""
+    network = dataclasses.replace(compilation.network, path=path, data_files=())
+    return dataclasses.replace(compilation, network=network)
+
+
+def _quantized(compilation: Compilation) -> Path:
+    """Where the network in int8 goes."""
+    if compilation.chip == chips.CPU:
+        return compilation.folder / f"{compilation.stem}_int8.onnx"
+    return amct.target_of(compilation.folder, compilation.stem)
+
+
+def _quantize_on_cpu(compilation: Compilation, conversion: Conversion, tensors: CalibrationTensors) -> Path:
+    network, target = compilation.network, _quantized(compilation)
+    made_of = calibration.describe(network.path, tensors)
+    if conversion.force or not onnx_file.holds(target, made_of):
+        nncf.quantize(network, target, tensors)
+        compilation.say(f"{target.name}: quantized from {network.path}, {len(tensors.calibration)} tensors")
+    return target
+
+
+def _quantize_for_ascend(compilation: Compilation, conversion: Conversion, tensors: CalibrationTensors) -> Path:
+    network, target = compilation.network, _quantized(compilation)
+    made_of = calibration.describe(network.path, tensors)
+    if conversion.force or not sidecar.holds(target, made_of):
+        count = len(tensors.calibration)
+        compilation.say(f"{target.name}: AMCT calibrates on {count} tensors, which takes minutes")
+        amct.quantize(network, target, tensors.calibration, made_of, verbose=compilation.log is not None)
+    return target
+
+
+def _plan_on_cpu(compilation: Compilation, conversion: Conversion, tensors: CalibrationTensors) -> list[str]:
+    count, source = len(tensors.calibration), compilation.network.path
+    return [f"# NNCF: {source} -> {_quantized(compilation)}, {count} tensors of {conversion.calibration}"]
+
+
+def _plan_for_ascend(compilation: Compilation, conversion: Conversion, tensors: CalibrationTensors) -> list[str]:
+    count = len(tensors.calibration)
+    # The simplified file may not be there yet; its convolutions have the names of those of its source.
+    configuration = amct.configuration(_readable(conversion), count).splitlines()
+    return [
+        f"# in a scratch directory with {count} tensors of {conversion.calibration} in ./data and this ./quant.cfg:",
+        *(f"# {line}" for line in configuration),
+        shlex.join(amct.command(compilation.network)),
+    ]
+
+
+def _compile_plan(compilation: Compilation, batches: Sequence[int]) -> Iterator[str]:
+    network = compilation.network
+    if compilation.aipp is not None:
+        yield f"# {compilation.aipp}:"
+        yield from (f"# {line}" for line in atc.aipp_config(network).splitlines())
+    for batch in batches:
+        target = compilation.target(batch)
+        if compilation.chip == chips.CPU:
+            of = f"batch {batch}, {compilation.dtype}, {compilation.precision}"
+            yield f"# OpenVINO: {network.path} -> {target}, {of}"
+        else:
+            one_file = f" that holds {network.path} with the weights beside it" if network.data_files else ""
+            yield f"# in a scratch directory{one_file}; {target.name} is then moved to {compilation.folder}"
+            yield shlex.join(compilation.atc_command(batch))

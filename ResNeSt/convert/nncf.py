@@ -1,0 +1,62 @@
+"""int8 for a CPU: post-training quantization of the simplified ONNX, by NNCF.
+
+Weights are quantized per output channel; the attention
+branches, which work on one pixel a channel and cost no time, stay in floating point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.files import whole
+from ResNeSt.convert.calibration import FLOAT_BRANCHES, CalibrationTensors, describe
+from ResNeSt.engines.tensor_batches import stack
+from ResNeSt.formats import onnx_header
+from ResNeSt.models import onnx_file
+from ResNeSt.models.onnx_file import Network
+from ResNeSt.tensors.folder import TensorFile
+
+PER_CHANNEL_OPSET = 13  # QuantizeLinear takes an axis from here on
+
+
+def quantize(network: Network, target: Path, tensors: CalibrationTensors) -> None:
+    """Writes `network` with int8 weights and activations (QuantizeLinear and DequantizeLinear pairs) to `target`.
+
+    Raises MissingRuntimeError without NNCF, PipelineError where it fails.
+    """
+    try:
+        import nncf
+        import onnx
+    except ImportError as error:
+        raise MissingRuntimeError(f"int8 takes NNCF ({error}); run: pip install -r requirements.txt") from None
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    bar = tqdm(desc="calibrate", total=len(tensors.calibration), unit="img", disable=None)
+
+    def images(file: TensorFile) -> dict[str, np.ndarray]:
+        bar.update()
+        return {network.input_name: stack([file], network.shape(1)[1:], "float32")}
+
+    batches = nncf.Dataset(list(tensors.calibration), images)
+    try:
+        model = onnx.version_converter.convert_version(onnx_file.load(network.path), PER_CHANNEL_OPSET)
+        with contextlib.redirect_stdout(io.StringIO()), bar:  # NNCF paints bars of its own
+            quantized = nncf.quantize(
+                model,
+                batches,
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(tensors.calibration),
+                ignored_scope=nncf.IgnoredScope(patterns=FLOAT_BRANCHES, validate=False),
+            )
+    except Exception as error:  # the errors of NNCF, ONNX and what they call share no base class
+        raise PipelineError(f"{network.path}: cannot be quantized: {error}") from error
+    metadata = {**onnx_header.read(network.path).metadata, **describe(network.path, tensors)}
+    onnx.helper.set_model_props(quantized, metadata)
+    with whole(target) as temporary:
+        onnx.save(quantized, str(temporary))

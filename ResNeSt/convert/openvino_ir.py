@@ -1,0 +1,105 @@
+"""Stage 3 for a CPU: simplified ONNX -> OpenVINO IR (`.xml` and `.bin`) of static batch, ahead of time."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable
+
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.files import scratch_folder
+from ResNeSt.formats import onnx_header
+from ResNeSt.models.model_info import SECTION
+from ResNeSt.models.onnx_file import Network
+
+
+def import_openvino() -> ModuleType:
+    """The openvino package; raises MissingRuntimeError where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        raise MissingRuntimeError("openvino is not installed here: pip install -r requirements.txt") from None
+    package: ModuleType = openvino
+    return package
+
+
+def compile_model(
+    network: Network, target: Path, batch: int, dtype: str, precision: str, source: str, check: Callable[[Path], None]
+) -> str:
+    """Compiles `network` for `batch` images to `target` (.xml, with .bin beside it); returns OpenVINO's version.
+
+    The input is float32 NCHW, or for dtype "uint8" uint8 NHWC with the normalisation inside. rt_info's section says
+    what the model is, its `precision` for the engine to compute in, and `source`, the SHA-256 of the ONNX file.
+    `check` gets the model before it has its name. Raises PipelineError where OpenVINO fails, where the result does not
+    run, and what `check` raises; nothing is left at `target` then.
+    """
+    openvino = import_openvino()
+    with scratch_folder(target.parent, "openvino") as scratch:
+        temporary = Path(scratch, target.name)
+        try:
+            model = _static_model(openvino, network, batch, dtype)
+            for key, value in _info(network, precision, source).items():
+                model.set_rt_info(value, [SECTION, key])
+            _name_evenly(model, network.path)
+            openvino.save_model(model, temporary, compress_to_fp16=False)
+            _try(openvino, temporary)
+        except RuntimeError as error:
+            raise PipelineError(f"{target}: OpenVINO cannot compile {network.path}: {error}") from error
+        check(temporary)
+        _move(temporary, target)
+    return str(openvino.get_version())
+
+
+def has_bf16() -> bool:
+    """Whether this machine's CPU computes in bfloat16."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _static_model(openvino: ModuleType, network: Network, batch: int, dtype: str) -> Any:
+    model = openvino.Core().read_model(network.path)
+    model.reshape({network.input_name: network.shape(batch)})
+    if dtype == "float32":
+        return model
+    processor = openvino.preprocess.PrePostProcessor(model)
+    images = processor.input()
+    images.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    images.model().set_layout(openvino.Layout("NCHW"))
+    images.preprocess().convert_element_type(openvino.Type.f32)
+    images.preprocess().mean([255 * mean for mean in network.mean]).scale([255 * std for std in network.std])
+    return processor.build()
+
+
+def _info(network: Network, precision: str, source: str) -> dict[str, str]:
+    return {**network.info, "precision": precision, "source": source}
+
+
+def _try(openvino: ModuleType, path: Path) -> None:
+    """Runs the saved model once, as the engine will load it."""
+    import numpy as np
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images, logits = compiled.input(0), compiled.output(0)
+    result = compiled(np.zeros(tuple(images.shape), images.element_type.to_dtype()))[0]
+    if result.ndim != 2 or len(result) != images.shape[0] or not np.isfinite(result).all():
+        raise RuntimeError(f"its output is {list(logits.shape)} for an input of {list(images.shape)}, or not finite")
+
+
+def _name_evenly(model: Any, onnx: Path) -> None:
+    """Numbers the nodes that OpenVINO named by their place, not by its count over all models of the process.
+
+    So the same network is the same file, whatever was compiled before it.
+    """
+    given = {node.name for node in onnx_header.read(onnx).nodes}
+    for place, node in enumerate(model.get_ordered_ops()):
+        name = node.get_friendly_name()
+        if name not in given and re.fullmatch(r"[A-Za-z]+_[0-9]+", name):
+            node.set_friendly_name(f"{name.split('_')[0]}_of_{place}")
+
+
+def _move(temporary: Path, target: Path) -> None:
+    """The .xml goes first and comes last: where it is, the .bin that belongs to it is."""
+    target.unlink(missing_ok=True)
+    os.replace(temporary.with_suffix(".bin"), target.with_suffix(".bin"))
+    os.replace(temporary, target)

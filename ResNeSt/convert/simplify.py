@@ -1,0 +1,107 @@
+"""First step of stage 3: .onnx -> simplified .onnx, batch axis and metadata kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.files import whole
+from ResNeSt.engines.engine import run_images
+from ResNeSt.engines.opening import open_engine
+from ResNeSt.formats import onnx_header
+from ResNeSt.formats.onnx_weights import sha256_of_onnx
+from ResNeSt.models import onnx_file
+from ResNeSt.models.files import model_files
+
+# onnxsim compares both graphs at this batch size: at 1, a batch axis that got baked in would pass.
+CHECKED_BATCH = 2
+MADE_OF = "simplified_from"  # key among the metadata_props: SHA-256 of the source
+OTHER_NETWORK = 0.1  # of the largest logit: rounding stays below it even in ill-conditioned networks
+
+
+def is_current(source: Path, target: Path) -> bool:
+    """Whether `target` is there and made of `source`, which an Ascend host may not have at all.
+
+    What onnxsim's own command wrote does not say what it is made of; it must not be older than `source` (see `check`).
+    """
+    if not (target.exists() and source.exists()):
+        return target.exists()
+    if not _says_its_source(target):
+        target_times, source_times = (
+            [file.stat().st_mtime_ns for file in model_files(path)] for path in (target, source)
+        )
+        return min(target_times) >= max(source_times)
+    return onnx_file.holds(target, {MADE_OF: sha256_of_onnx(source)})
+
+
+def _says_its_source(target: Path) -> bool:
+    """Whether this project wrote it, in one file; onnxsim's command copies what a file said before, too."""
+    header = onnx_header.read(target)
+    return MADE_OF in header.metadata and not header.data_files
+
+
+def check(source: Path, target: Path) -> None:
+    """Raises PipelineError where what onnxsim's own command wrote to `target` is of another network than `source`.
+
+    Both answer one random image. What says itself what it was made of is not asked again, nor where ONNX Runtime or
+    `source` is not here.
+    """
+    if _says_its_source(target) or not source.exists():
+        return
+    shape = onnx_file.read(source).shape(1)
+    image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    try:
+        same = onnx_file.read(target).shape(1) == shape and _answer_alike(target, source, image)
+    except MissingRuntimeError:
+        return
+    if not same:
+        files = " and ".join(map(str, model_files(target)))
+        raise PipelineError(f"{target}: gives other answers than {source}; delete {files}, convert.sh makes it anew")
+
+
+def _answer_alike(target: Path, source: Path, image: np.ndarray) -> bool:
+    actual, expected = (run_images(open_engine(path, "onnxruntime"), image) for path in (target, source))
+    within = OTHER_NETWORK * np.abs(expected).max()
+    return actual.shape == expected.shape and bool(np.abs(actual - expected).max() <= within)
+
+
+def command(source: Path, target: Path) -> list[str]:
+    """What does the same by hand."""
+    return ["python3", "-m", "onnxsim", str(source), str(target)]
+
+
+def simplify(source: Path, target: Path) -> None:
+    """Writes `source`, simplified, to `target`.
+
+    Raises MissingRuntimeError without onnxsim, PipelineError where the result does not give the source's answers.
+    """
+    shape = onnx_file.read(source).shape(CHECKED_BATCH)
+    try:
+        import onnx
+        import onnxsim
+    except ImportError:
+        raise MissingRuntimeError(
+            f"onnxsim is not installed here; on a machine that has it run "
+            f"`{shlex.join(command(Path(source.name), Path(target.name)))}` and copy {target.name}, with the "
+            f"{target.name}.data that it may write beside it, to {target.parent}"
+        ) from None
+    try:
+        model = onnx_file.load(source)
+        with contextlib.redirect_stdout(io.StringIO()):  # it counts its checks aloud
+            shapes = {model.graph.input[0].name: shape}
+            simplified, same = onnxsim.simplify(model, check_n=1, test_input_shapes=shapes, certify=False)
+    except Exception as error:  # whatever onnxsim raises, and it raises many things, it could not do it
+        raise PipelineError(f"{source}: onnxsim failed: {error}") from error
+    if not same:
+        raise PipelineError(f"{source}: the simplified graph gives other answers; not written, report it to onnxsim")
+    # onnxsim adds pages of its own remarks.
+    del simplified.metadata_props[:]
+    simplified.metadata_props.extend(model.metadata_props)
+    simplified.metadata_props.add(key=MADE_OF, value=sha256_of_onnx(source))
+    with whole(target) as temporary:
+        onnx.save(simplified, str(temporary))

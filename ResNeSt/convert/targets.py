@@ -1,0 +1,31 @@
+"""Names of compiled models, and the batch sizes that a user types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ResNeSt.common.errors import ArgumentError
+from ResNeSt.convert import chips
+
+
+def compiled_name(stem: str, batch: int, chip: str) -> str:
+    """File name of the model of `stem`.onnx compiled for `batch` images on `chip` (a name of `chips.resolve`)."""
+    return f"{stem}_bs{batch}.{'xml' if chip == chips.CPU else 'om'}"
+
+
+def check_batches(batches: Sequence[int]) -> list[int]:
+    """The same, duplicates dropped; raises ArgumentError where there is none, or one below 1."""
+    if not batches or min(batches) < 1:
+        raise ArgumentError(f"batch sizes must be whole numbers above 0, like [1, 4, 8]; found {list(batches)}")
+    return list(dict.fromkeys(batches))
+
+
+def parse_batches(text: str) -> list[int]:
+    """`1,4,8` -> [1, 4, 8], duplicates dropped; raises ArgumentError for anything but whole numbers above 0."""
+    batches = []
+    for part in text.split(","):
+        # isdigit alone takes digits like a superscript two, which int refuses
+        if not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise ArgumentError(f"batch sizes must be whole numbers above 0, like 1,4,8; found {part!r} in {text!r}")
+        batches.append(int(part))
+    return list(dict.fromkeys(batches))

@@ -1,0 +1,52 @@
+"""What an engine is: it describes its input and turns a batch into logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One input of a model: name, shape with the batch axis first, NumPy dtype name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one whole batch."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+class Engine(Protocol):
+    """A loaded model.
+
+    `title` names runtime and version, `input` says what `run` takes, `info` is what the file says of itself
+    (ResNeSt.models.model_info; empty for a file of another program). `run` is called from the thread that opened the
+    engine.
+    """
+
+    title: str
+    input: TensorSpec
+    info: dict[str, str]
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Logits, float32 (N, classes), of a batch of exactly `input`'s shape and dtype."""
+        ...
+
+
+def run_images(engine: Engine, images: np.ndarray) -> np.ndarray:
+    """Logits, float32 (N, classes), of any number of images, in batches of the engine's; the last is filled up."""
+    size = engine.input.shape[0]
+    batches = [fill(images[start : start + size], size) for start in range(0, len(images), size)]
+    return np.concatenate([engine.run(batch) for batch in batches])[: len(images)]
+
+
+def fill(images: np.ndarray, size: int) -> np.ndarray:
+    """(N, ...) -> (size, ...) by repeating the last image."""
+    missing = size - len(images)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images

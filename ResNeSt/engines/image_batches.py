@@ -1,0 +1,133 @@
+"""Image files -> logits, batch by batch: threads decode ahead of the thread that runs the model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ResNeSt.common.arguments import positive
+from ResNeSt.common.errors import ArgumentError
+from ResNeSt.common.files import PathLike
+from ResNeSt.common.parallel import Stopwatch, in_parallel
+from ResNeSt.engines.engine import Engine
+from ResNeSt.engines.opening import CHECKPOINTS, NAMES, open_engine
+from ResNeSt.images.decode import BrokenImageError, tensor_maker
+from ResNeSt.models import model_info
+from ResNeSt.models.cards import card
+from ResNeSt.tensors.format import TensorFormat
+
+FREE_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelChoice:
+    """Which model runs on images, and how.
+
+    `file` is a .om, .xml, .onnx or checkpoint; `engine` the runtime (None: the suffix's own); `batch` the batch size of
+    a model that leaves it free; `arch` the network, where the file does not tell it; `device` an NPU's number;
+    `workers` the threads that decode (None: one per core).
+    """
+
+    file: PathLike
+    batch: int | None = None
+    engine: str | None = None
+    arch: str | None = None
+    device: int = 0
+    workers: int | None = None
+
+
+class ImageBatch(NamedTuple):
+    """Images, why they could not be decoded (None for those that could), and the tensor that holds them, row by row."""
+
+    images: Sequence[str]
+    reasons: Sequence[str | None]
+    tensor: np.ndarray
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that make a ModelChoice."""
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help=f"a .om, .xml, .onnx, or a checkpoint ({', '.join(CHECKPOINTS)})"
+    )
+    parser.add_argument("--batch", type=positive, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
+    parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
+    parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
+    parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
+    parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode [one per core]")
+
+
+def model_choice(options: argparse.Namespace) -> ModelChoice:
+    """What `add_model_flags` parsed."""
+    flags = (options.batch, options.engine, options.arch, options.device, options.workers)
+    return ModelChoice(options.model, *flags)
+
+
+def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH) -> Engine:
+    """The engine of a choice; `free_batch` is for a model that leaves it free, where the choice does, too.
+
+    Raises ArgumentError where the model has another batch size than the one chosen, and what `open_engine` raises.
+    """
+    engine = open_engine(model.file, model.engine, model.batch or free_batch, model.arch, model.device)
+    if model.batch and engine.input.shape[0] != model.batch:
+        raise ArgumentError(f"{model.file}: its batch size is {engine.input.shape[0]}; leave --batch {model.batch} out")
+    return engine
+
+
+def image_format(engine: Engine, model: ModelChoice) -> TensorFormat:
+    """What images are turned into for the model, by the card of its `arch` or what its file says of itself.
+
+    Raises PipelineError where neither tells.
+    """
+    named = card(model.arch) if model.arch else None
+    info = model_info.describe(named, named.size, weights="") if named else engine.info
+    return model_info.tensor_format(info, engine.input.shape, engine.input.dtype, model.file)
+
+
+def logits_of(
+    engine: Engine,
+    tensor_format: TensorFormat,
+    images: Sequence[str],
+    workers: int,
+    decoding: Stopwatch,
+    inference: Stopwatch,
+) -> Iterator[tuple[ImageBatch, np.ndarray]]:
+    """Batches of `images`, in their order, each with float32 logits (N, classes); `workers` threads decode."""
+    infer = inference.timed(engine.run)
+    for batch in _decoded(images, engine, tensor_format, workers, decoding):
+        yield batch, infer(batch.tensor)
+
+
+def _decoded(
+    images: Sequence[str], engine: Engine, tensor_format: TensorFormat, workers: int, watch: Stopwatch
+) -> Iterator[ImageBatch]:
+    size = engine.input.shape[0]
+    make = tensor_maker(tensor_format)
+
+    def rows() -> Iterator[tuple[str, np.ndarray, int, int]]:
+        for start in range(0, len(images), size):
+            tensor = np.zeros(engine.input.shape, engine.input.dtype)
+            together = images[start : start + size]
+            for row, image in enumerate(together):
+                yield image, tensor, row, len(together) - 1
+
+    def work(item: tuple[str, np.ndarray, int, int]) -> str | None:
+        image, tensor, row, _ = item
+        try:
+            make(image, tensor[row])
+        except BrokenImageError as error:
+            return str(error)
+        return None
+
+    group: list[str] = []
+    reasons: list[str | None] = []
+    # Two batches ahead: one is being decoded while the model runs, and the next one is ready when it ends.
+    for (image, tensor, row, last), reason in in_parallel(watch.timed(work), rows(), workers, ahead=2 * size):
+        group.append(image)
+        reasons.append(reason)
+        if row == last:
+            yield ImageBatch(group, reasons, tensor)
+            group, reasons = [], []

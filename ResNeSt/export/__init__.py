@@ -1,0 +1,1 @@
+"""Stage 2, checkpoint -> ONNX: resnest_pth2onnx.py."""

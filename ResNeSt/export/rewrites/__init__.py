@@ -1,0 +1,1 @@
+"""Exact rewrites of the network for deployment, one a file; `deploy` applies them."""

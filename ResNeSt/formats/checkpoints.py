@@ -1,0 +1,55 @@
+"""Checkpoints of other frameworks' ResNeSts, as NumPy arrays under the official names; no framework is imported.
+
+Weights are one half of a trained network, the function is the other: these frameworks pool differently at the border,
+so a checkpoint comes with the `pooling` that it was trained with (ResNeSt.models.pooling).
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy as np
+
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+
+Arrays = dict[str, np.ndarray]
+
+
+class Foreign(NamedTuple):
+    """A checkpoint: official parameter name -> array, and one of ResNeSt.models.pooling.POOLINGS."""
+
+    state: Arrays
+    pooling: str
+
+
+SUFFIXES = {".ckpt": "mindspore", ".pdparams": "paddle"}
+
+
+def read(path: PathLike) -> Foreign:
+    """The checkpoint at `path`, whose suffix is one of SUFFIXES.
+
+    Entries that no name is known for keep theirs. Raises PipelineError where the file is damaged or something else.
+    """
+    framework = SUFFIXES[Path(path).suffix]
+    reader: Callable[[PathLike], Foreign] = importlib.import_module(f"ResNeSt.formats.{framework}").read
+    try:
+        foreign = reader(path)
+    except Exception as error:  # an unpickler raises nearly anything on damaged files
+        raise PipelineError(
+            f"{path}: not a whole {framework} checkpoint ({type(error).__name__}: {error}); copy it again"
+        ) from None
+    return Foreign(_completed(foreign.state), foreign.pooling)
+
+
+def _completed(state: Arrays) -> Arrays:
+    """With what the official names have on top: batch norms' counters, biases that the others do without."""
+    completed = dict(state)
+    for name, value in state.items():
+        if name.endswith(".running_mean"):
+            completed[name.replace(".running_mean", ".num_batches_tracked")] = np.zeros((), np.int64)
+        if name.endswith((".fc1.weight", ".fc2.weight")):
+            completed.setdefault(name.replace(".weight", ".bias"), np.zeros(value.shape[0], value.dtype))
+    return completed

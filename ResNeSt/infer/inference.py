@@ -1,0 +1,257 @@
+"""Stage 4 on this machine as a function: a tensor folder through an engine, as ais_bench does it on an Ascend host.
+
+Files, names, padding, summary and the lines that it says follow ais_bench (contract: ais_bench).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.files import PathLike, sole_writer, whole, write_json
+from ResNeSt.common.parallel import in_parallel
+from ResNeSt.common.progress import Say, silent
+from ResNeSt.engines.engine import Engine, TensorSpec
+from ResNeSt.engines.opening import open_engine
+from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor_files
+
+READERS = 2
+PURE_NAME = "pure_infer_data"
+OUTPUT_FORMATS = ("BIN", "NPY", "TXT")
+PURE_DATA = ("zero", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+    """What is asked of an inference run.
+
+    `model` is a .xml, .onnx or checkpoint, run by `engine` (None: its suffix's own); `batch` sets the batch size of one
+    that leaves it free, `arch` names the network of a checkpoint. `tensors` is a folder or a file of stage 1; None
+    measures the speed on one batch of `pure_data`. Results go to `<output>/<dirname>` [date and time] as `outfmt`, and
+    nowhere if `output` is None. Every batch runs `loop` times after `warmup` uncounted runs. `shown_batch` changes the
+    throughput that is told and nothing else, `all_times` tells the copies' as well; `arguments` stand in the summary.
+    """
+
+    model: PathLike
+    tensors: PathLike | None = None
+    output: PathLike | None = None
+    dirname: str | None = None
+    outfmt: str = "BIN"
+    loop: int = 1
+    warmup: int = 1
+    batch: int = 1
+    shown_batch: int | None = None
+    pure_data: str = "zero"
+    all_times: bool = False
+    engine: str | None = None
+    arch: str | None = None
+    arguments: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Inferred:
+    """What a run gave: where its outputs and its summary lie (None where nothing was written), each run's milliseconds.
+
+    `throughput` is images/s of the network alone, reading and writing left out; `batch` is the model's batch size.
+    """
+
+    folder: Path | None
+    summary: Path | None
+    batch: int
+    times_ms: tuple[float, ...]
+    throughput: float
+
+
+class TensorBatch(NamedTuple):
+    """One inference: the inputs whose results are wanted (padding left out) and the tensor that goes in."""
+
+    inputs: Sequence[str]
+    tensor: np.ndarray
+
+
+class TensorBatches(NamedTuple):
+    """All inferences of a run, made as they are asked for."""
+
+    total: int
+    each: Iterable[TensorBatch]
+
+
+def infer(inference: Inference, say: Say = silent) -> Inferred:
+    """Runs every batch, writes a result per input and, last, the summary; `say` hears ais_bench's lines.
+
+    Raises PipelineError where the model cannot be opened or the tensors do not fit it, ArgumentError for options that
+    do not go together, MissingRuntimeError where the model's runtime is not installed.
+    """
+    engine = open_engine(inference.model, inference.engine, inference.batch, inference.arch)
+    for line in (f"{engine.title} init", "open device 0", f"load model {inference.model}", "create model description"):
+        say(f"{line} success")
+    folder = _output_folder(inference, say)
+    with sole_writer(folder) if folder else contextlib.nullcontext():
+        inferred = _run(engine, inference, folder, say)
+    say(f"end to finalize {engine.title}")
+    return inferred
+
+
+def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> Inferred:
+    pure = inference.tensors is None
+    batches = (
+        _pure_batch(engine.input, inference.pure_data)
+        if inference.tensors is None
+        else _file_batches(engine, inference.tensors, say)
+    )
+    for _ in range(inference.warmup):
+        engine.run(np.zeros(engine.input.shape, engine.input.dtype))
+    say(f"warm up {inference.warmup} done")
+
+    times: list[float] = []
+    filesinfo: dict[str, dict[str, list[str]]] = {}
+    for batch in tqdm(batches.each, total=batches.total, desc="Inference array Processing", disable=None):
+        logits = _timed(engine, batch.tensor, inference.loop, times)
+        results = [logits] if pure else logits
+        for name, result in zip(batch.inputs, results):
+            outfiles = [_write(folder, name, result, inference.outfmt)] if folder else []
+            filesinfo[str(len(filesinfo))] = {"infiles": [name], "outfiles": outfiles}
+
+    size = engine.input.shape[0]
+    shown = inference.shown_batch or size
+    figures = summarise(times, batches.total, shown)
+    for line in _summary_lines(figures, shown, inference.all_times):
+        say(line)
+    if folder:
+        told = {"filesinfo": filesinfo, "args": list(inference.arguments), **figures, "pid": os.getpid()}
+        write_json(_summary_path(folder), told)
+    return Inferred(
+        folder=Path(folder) if folder else None,
+        summary=_summary_path(folder) if folder else None,
+        batch=size,
+        times_ms=tuple(times),
+        throughput=1000 * size / figures["NPU_compute_time"]["mean"],
+    )
+
+
+def _output_folder(inference: Inference, say: Say) -> str | None:
+    if inference.output is None:
+        return None
+    dirname = inference.dirname or time.strftime("%Y_%m_%d-%H_%M_%S")
+    if os.path.isabs(dirname):
+        raise ArgumentError(f"--output_dirname {dirname}: is a name below --output, not an absolute path")
+    folder = os.path.join(inference.output, dirname)
+    os.makedirs(folder, mode=0o750, exist_ok=True)
+    # The summary is written last; an old one would make an interrupted run look finished.
+    _summary_path(folder).unlink(missing_ok=True)
+    say(f"output path:{folder}")
+    return folder
+
+
+def _summary_path(folder: str) -> Path:
+    return Path(f"{folder}_summary.json")
+
+
+def _pure_batch(spec: TensorSpec, kind: str) -> TensorBatches:
+    tensor = np.zeros(spec.shape, spec.dtype)
+    if kind == "random":
+        scale = 255 if spec.dtype == "uint8" else 1
+        tensor = (np.random.default_rng(0).random(spec.shape) * scale).astype(spec.dtype)
+    return TensorBatches(1, [TensorBatch([PURE_NAME], tensor)])
+
+
+def _file_batches(engine: Engine, source: PathLike, say: Say) -> TensorBatches:
+    files, spec = tensor_files(source), engine.input
+    check_tensors(source, spec.shape, spec.dtype, engine.info)
+    first = len(read_bytes(files[0]))
+    if first == 0 or spec.nbytes % first:
+        raise PipelineError(f"[ERROR] arg0 tensorsize: {spec.nbytes} filesize: {first} not match ({files[0].path})")
+    size = spec.nbytes // first
+    groups = [files[start : start + size] for start in range(0, len(files), size)]
+    say(f"get filesperbatch files0 size:{first} tensor0size:{spec.nbytes} filesperbatch:{size} runcount:{len(groups)}")
+
+    def load(group: Sequence[TensorFile]) -> np.ndarray:
+        parts = [_read_sized(tensor, first) for tensor in group]
+        parts += parts[:1] * (size - len(group))  # ais_bench pads with the batch's first file
+        return np.frombuffer(bytearray().join(parts), spec.dtype).reshape(spec.shape)
+
+    loaded = in_parallel(load, groups, READERS)
+    return TensorBatches(len(groups), (TensorBatch([file.path for file in group], tensor) for group, tensor in loaded))
+
+
+def _read_sized(tensor: TensorFile, nbytes: int) -> bytes:
+    content = read_bytes(tensor)
+    if len(content) != nbytes:
+        raise PipelineError(f"{tensor.path}: {len(content)} bytes, the first file has {nbytes}; make the tensor again")
+    return content
+
+
+def _timed(engine: Engine, tensor: np.ndarray, loop: int, times: list[float]) -> np.ndarray:
+    """Runs `tensor` `loop` times, appends each run's milliseconds to `times`, returns the logits."""
+    for _ in range(loop):
+        started = time.perf_counter()
+        logits = engine.run(tensor)
+        times.append((time.perf_counter() - started) * 1000)
+    return logits
+
+
+def _write(folder: str, name: str, result: np.ndarray, outfmt: str) -> str:
+    path = os.path.join(folder, f"{stem(name)}_0.{outfmt.lower()}")
+    with whole(path) as temporary, open(temporary, "wb") as file:
+        if outfmt == "NPY":
+            np.save(file, result)
+        elif outfmt == "BIN":
+            file.write(result.tobytes())
+        else:
+            file.write(_as_text(result).encode())
+    return path
+
+
+def _as_text(result: np.ndarray) -> str:
+    rows = result.reshape(-1, result.shape[-1]).tolist()
+    return "".join(("%f " * len(row)) % tuple(row) + "\n" for row in rows)
+
+
+def statistics(times: Sequence[float]) -> dict[str, float]:
+    """ais_bench's figures of a list of milliseconds."""
+    return {
+        "min": float(np.min(times)),
+        "max": float(np.max(times)),
+        "mean": float(np.mean(times)),
+        "median": float(np.median(times)),
+        "percentile(99%)": float(np.percentile(times, 99)),
+        "count": len(times),
+    }
+
+
+def summarise(times: list[float], copies: int, batchsize: int) -> dict[str, Any]:
+    """The summary's figures, under ais_bench's names; a cpu has no device memory to copy to, so copies take 0 ms."""
+    compute = statistics(times)
+    nothing = statistics([0.0] * copies)
+    return {
+        "NPU_compute_time": compute,
+        "H2D_latency": nothing,
+        "D2H_latency": nothing,
+        "npu_compute_time_list": times,
+        "throughput": 1000 * batchsize / compute["mean"],
+    }
+
+
+def _summary_lines(figures: dict[str, Any], batchsize: int, everything: bool) -> list[str]:
+    names = ("H2D_latency", "NPU_compute_time", "D2H_latency") if everything else ("NPU_compute_time",)
+    mean, throughput = figures["NPU_compute_time"]["mean"], figures["throughput"]
+    return [
+        "-----------------Performance Summary------------------",
+        *(_times_line(name, figures[name]) for name in names),
+        f"throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({mean}): {throughput}",
+        "------------------------------------------------------",
+    ]
+
+
+def _times_line(name: str, figures: dict[str, float]) -> str:
+    return f"{name} (ms): " + ", ".join(f"{key} = {value}" for key, value in figures.items() if key != "count")

@@ -1,0 +1,91 @@
+"""Labels: which class each image shows, from a text file with one `NAME CLASS` a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike, whole
+
+_CLASS = re.compile("[0-9]{1,9}")
+
+
+def read_labels(path: PathLike) -> dict[str, int]:
+    """Class of every image of a label file, by image name up to the first dot, in the order of the file.
+
+    A line is a file name, blanks or tabs, and a class number from 0; names may hold blanks. Blank lines, CRLF and a
+    byte-order mark are fine. Raises PipelineError, with the line number, where a line is anything else or where a name
+    comes twice.
+    """
+    labels: dict[str, int] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, label = _parse(line, f"{path}: line {number}")
+        first = lines.setdefault(name, number)
+        if first != number:
+            raise PipelineError(
+                f"{path}: line {number}: image {name!r} was already labelled in line {first} (names count up to the "
+                "first dot); remove one of them"
+            )
+        labels[name] = label
+    if not labels:
+        raise PipelineError(f"{path}: holds no labels; expected a line 'NAME CLASS' for every image")
+    return labels
+
+
+def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
+    """Writes a line `NAME CLASS` for every image; `read_labels` reads the same of it.
+
+    Raises PipelineError where the file is there already, or where a name cannot be written so that it is read again.
+    """
+    if Path(path).exists():
+        raise PipelineError(f"{path}: exists; name another file, or delete it")
+    named: dict[str, str] = {}
+    for name in labels:
+        if named.setdefault(stem(name), name) != name:
+            raise PipelineError(f"{path}: {named[stem(name)]} and {name} are one name up to the first dot; rename one")
+    try:
+        text = "".join(f"{name} {label}\n" for name, label in labels.items()).encode()
+    except UnicodeEncodeError as error:
+        raise PipelineError(f"{path}: the file name {error.object[:80]!a} is not UTF-8; rename it") from None
+    with whole(path) as temporary:
+        temporary.write_bytes(text)
+        if read_labels(temporary) != {stem(name): label for name, label in labels.items()}:
+            raise PipelineError(f"{path}: a file name holds a line break, or blanks at its end; rename it")
+
+
+def check_names(labels: PathLike, truth: Mapping[str, int], folder: PathLike, files: Sequence[PathLike]) -> None:
+    """Raises PipelineError unless the `files` of `folder` are those that the labels file names, all of them."""
+    here = {stem(file) for file in files}
+    missing, extra = sorted(truth.keys() - here), sorted(here - truth.keys())
+    if missing:
+        raise PipelineError(
+            f"{labels}: {len(missing)} of {len(truth)} labelled images are not in {folder}, such as {missing[0]}; "
+            "complete the folder, or name a labels file of these images alone"
+        )
+    if extra:
+        raise PipelineError(
+            f"{labels}: {len(extra)} of the {len(here)} images in {folder} have no label, such as {extra[0]}; "
+            "complete the labels, or name a folder of the labelled images alone"
+        )
+
+
+def _text(path: PathLike) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not UTF-8 text ({error}); expected lines of 'NAME CLASS'") from None
+
+
+def _parse(line: str, where: str) -> tuple[str, int]:
+    fields = line.rsplit(None, 1)
+    if len(fields) != 2 or not _CLASS.fullmatch(fields[1]):
+        raise PipelineError(
+            f"{where}: found {line.strip()[:80]!r}, expected a file name, a blank and a class number from 0"
+        )
+    return stem(fields[0].strip()), int(fields[1])

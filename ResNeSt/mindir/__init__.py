@@ -1,0 +1,1 @@
+"""ONNX -> MINDIR, MindSpore's file format: `python -m ResNeSt.mindir`."""

@@ -1,0 +1,37 @@
+"""ONNX -> MINDIR, MindSpore's file format, through MindSpore itself; loaded again and compared with ONNX Runtime.
+
+pip install -r requirements/mindspore.txt       # a virtual environment of its own: MindSpore wants NumPy 1
+python -m ResNeSt.mindir --onnx resnest50.onnx --target resnest50.mindir
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ResNeSt.common.arguments import positive
+from ResNeSt.common.errors import run
+from ResNeSt.mindir.to_mindir import export
+
+
+def main() -> None:
+    """Parses the command line, exports, prints what was written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ResNeSt.mindir", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not"
+    )
+    parser.add_argument("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
+    parser.add_argument("--batch", type=positive, metavar="N", help="fixed batch size [free]")
+    options = parser.parse_args()
+    target = options.target or options.onnx.with_suffix(".mindir")
+    difference = export(options.onnx, target, options.batch)
+    print(
+        f"{target}: exported from {options.onnx}, batch {options.batch or 'free'}, {target.stat().st_size:,} bytes; "
+        f"differs from ONNX Runtime by {difference:.1e} of the largest logit"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,62 @@
+"""What a model file says of itself: the keys that travel from the export through every later stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+from ResNeSt.models.cards import Card
+from ResNeSt.tensors.format import TensorFormat
+
+# In ONNX metadata_props the keys carry this prefix; in OpenVINO's rt_info they are a section of this name.
+SECTION = "resnest"
+# Names of the exported graph's ends, as the original sample has them.
+INPUT, OUTPUT = "actual_input_1", "output1"
+
+
+def describe(card: Card, size: int, weights: str) -> dict[str, str]:
+    """Metadata of a model of `card` at `size` pixels; `weights` says where its weights come from."""
+    names = {} if card.class_names is None else {"class_names": json.dumps(card.class_names)}
+    return {
+        "model": card.name,
+        "size": str(size),
+        "recipe": card.recipe,
+        "mean": json.dumps(card.mean),
+        "std": json.dumps(card.std),
+        "classes": str(card.classes),
+        "weights": weights,
+        **names,
+    }
+
+
+def format_of(card: Card, dtype: str, recipe: str | None = None, size: int | None = None) -> TensorFormat:
+    """What stage 1 makes of images for a model of `card`: its recipe and size, unless others are given."""
+    return TensorFormat(recipe or card.recipe, size or card.size, dtype, card.mean, card.std)
+
+
+def of_onnx(properties: Mapping[str, str]) -> dict[str, str]:
+    """The metadata among an ONNX file's metadata_props; empty for a file of another program."""
+    prefix = SECTION + "."
+    return {key[len(prefix) :]: value for key, value in properties.items() if key.startswith(prefix)}
+
+
+def tensor_format(info: Mapping[str, str], shape: Sequence[int], dtype: str, path: PathLike) -> TensorFormat:
+    """What the images for a model must be turned into; `shape` and `dtype` are its input's, with the batch axis.
+
+    Raises PipelineError where the metadata `info` of the file at `path` does not say it, or the input is no image.
+    """
+    try:
+        mean, std = (tuple(float(value) for value in json.loads(info[key])) for key in ("mean", "std"))
+        input_format = TensorFormat(info["recipe"], int(shape[2]), dtype, mean, std)
+        fits = tuple(shape[1:]) == input_format.shape
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise PipelineError(
+            f"{path}: does not say how its images are prepared ({error!r}); name its network with --arch"
+        ) from None
+    if not fits:
+        raise PipelineError(
+            f"{path}: its input is {dtype} {list(shape)}, expected [N, {str(input_format.shape)[1:-1]}]"
+        )
+    return input_format

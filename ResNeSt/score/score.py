@@ -1,0 +1,213 @@
+"""Scores a client's outputs: joins them to the labels by file name, never by position, and counts top-1 and top-5.
+
+Of equal logits the lower class index ranks higher. An image counts once or is named as a problem: what is missing,
+damaged or listed twice never shrinks or shifts the data set silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+from ResNeSt.common.parallel import cores
+from ResNeSt.labels.file import read_labels
+from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, list_outputs, read_output
+from ResNeSt.score.ranking import top_k_predictions
+
+# What can be wrong with the results of a data set, in words for a report.
+KINDS = {
+    "missing": "labelled images without a result",
+    "extra": "results without a label",
+    "duplicate": "further results of an image, of which the first listed counts",
+    "unreadable": "results that cannot be read",
+    "wrong-size": "results with another number of values than most",
+    "not-finite": "results with NaN or infinity in them",
+}
+
+Problems = dict[str, list[str]]
+
+# Below this many files a process costs more time to start than it saves.
+_FILES_PER_PROCESS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Images right at first guess, right within five, and scored at all; scores of shards add up."""
+
+    top1: int = 0
+    top5: int = 0
+    total: int = 0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.top1 + other.top1, self.top5 + other.top5, self.total + other.total)
+
+    @property
+    def top1_acc(self) -> float:
+        """Top-1 accuracy as a fraction; NaN where nothing was scored."""
+        return self.top1 / self.total if self.total else float("nan")
+
+    @property
+    def top5_acc(self) -> float:
+        """Top-5 accuracy as a fraction; NaN where nothing was scored."""
+        return self.top5 / self.total if self.total else float("nan")
+
+
+class Prediction(NamedTuple):
+    """The label of an image and the (up to) five classes predicted for it, best first."""
+
+    label: int
+    classes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The score of a data set, and what it stands on.
+
+    `score.total` counts the labelled results that could be read, `labelled` the images in the label file, `classes` the
+    values of one output. `predictions` are by image name; `problems` holds a line for each, under every one of KINDS.
+    """
+
+    score: Score
+    labelled: int
+    classes: int
+    predictions: dict[str, Prediction]
+    problems: Problems
+
+
+def count(predictions: Iterable[Prediction]) -> Score:
+    """The score of predictions of up to five classes each."""
+    top1 = top5 = total = 0
+    for label, classes in predictions:
+        top1 += classes[0] == label
+        top5 += label in classes
+        total += 1
+    return Score(top1, top5, total)
+
+
+def score_summary(summary: PathLike, labels: PathLike) -> Result:
+    """Scores what one summary JSON lists; see score_summaries."""
+    return score_summaries([summary], labels)
+
+
+def score_summaries(summaries: Sequence[PathLike], labels: PathLike, workers: int | None = None) -> Result:
+    """Scores the output files that the summary JSONs of one or several devices list, together, against a label file.
+
+    Uses up to `workers` processes [one per core]. Raises PipelineError where a summary or the label file is damaged,
+    where no result can be scored at all, or where a label is no class of the model.
+    """
+    truth = read_labels(labels)
+    problems: Problems = {kind: [] for kind in KINDS}
+    listed = [path for summary in summaries for path in list_outputs(summary)]
+    results = _join(listed, truth, problems)
+    if not results:
+        raise PipelineError(
+            f"{labels}: none of the {len(listed)} results belongs to a labelled image; the first result is "
+            f"{listed[0]}, the first labelled image {next(iter(truth))}"
+        )
+    outputs = _read_all(results, problems, workers)
+    classes = _number_of_classes(outputs)
+    check_labels(truth, classes, labels)
+    predictions = _predictions(outputs, classes, truth, problems)
+    return Result(count(predictions.values()), len(truth), classes, predictions, problems)
+
+
+def _join(listed: Iterable[str], truth: dict[str, int], problems: Problems) -> dict[str, str]:
+    """The output file of every labelled image that has one."""
+    results: dict[str, str] = {}
+    for path in listed:
+        match = OUTPUT_NAME.fullmatch(os.path.basename(path))
+        if match is None:
+            problems["unreadable"].append(f"{path}: the name is not <image>_<output number>.bin, .npy or .txt")
+        elif match[1] not in truth:
+            problems["extra"].append(path)
+        elif match[1] in results:
+            problems["duplicate"].append(f"{path}: the first is {results[match[1]]}")
+        else:
+            results[match[1]] = path
+    problems["missing"] += [image for image in truth if image not in results]
+    return results
+
+
+class _Output(NamedTuple):
+    path: str
+    size: int
+    classes: tuple[int, ...]
+
+
+class _Problem(NamedTuple):
+    kind: str
+    reason: str
+
+
+def _read_all(results: dict[str, str], problems: Problems, workers: int | None) -> dict[str, _Output]:
+    outputs: dict[str, _Output] = {}
+    outcomes = tqdm(_predict_all(list(results.values()), workers), "score", len(results), unit="result", disable=None)
+    for outcome, image in zip(outcomes, results):
+        if isinstance(outcome, _Problem):
+            problems[outcome.kind].append(outcome.reason)
+        else:
+            outputs[image] = outcome
+    if not outputs:
+        reason = (problems["unreadable"] + problems["not-finite"])[0]
+        raise PipelineError(f"none of the {len(results)} results can be scored; {reason}")
+    return outputs
+
+
+def _predict_all(paths: list[str], workers: int | None) -> Iterator[_Output | _Problem]:
+    processes = min(workers or cores(), len(paths) // _FILES_PER_PROCESS)
+    if processes < 2:
+        yield from map(_predict, paths)
+        return
+    # Spawned, since a fork of a process with the threads of torch or OpenVINO may hang. Interrupts are the parent's.
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        with pool:
+            yield from pool.map(_predict, paths, chunksize=256)
+    except BrokenProcessPool:
+        raise PipelineError("a process that read results died, perhaps for want of memory; run again") from None
+
+
+def _predict(path: str) -> _Output | _Problem:
+    try:
+        logits = read_output(path)
+    except OutputError as error:
+        return _Problem(error.kind, str(error))
+    return _Output(path, logits.size, tuple(top_k_predictions(logits[None])[0].tolist()))
+
+
+def _number_of_classes(outputs: dict[str, _Output]) -> int:
+    """The size that most outputs have."""
+    return Counter(output.size for output in outputs.values()).most_common(1)[0][0]
+
+
+def check_labels(truth: dict[str, int], classes: int, path: PathLike) -> None:
+    """Raises PipelineError unless every label of the file at `path` is below `classes`."""
+    image = max(truth, key=truth.__getitem__)
+    if truth[image] >= classes:
+        raise PipelineError(
+            f"{path}: {image} has class {truth[image]}, the outputs have {classes} values, so classes 0 to "
+            f"{classes - 1}; take the labels that belong to this model"
+        )
+
+
+def _predictions(
+    outputs: dict[str, _Output], classes: int, truth: dict[str, int], problems: Problems
+) -> dict[str, Prediction]:
+    predictions = {}
+    for image, output in outputs.items():
+        if output.size == classes:
+            predictions[image] = Prediction(truth[image], output.classes)
+        else:
+            problems["wrong-size"].append(f"{output.path}: {output.size} values, most have {classes}")
+    return predictions

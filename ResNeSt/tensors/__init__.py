@@ -1,0 +1,1 @@
+"""Tensor folders: their format, a file an image or packed, and the index beside them."""

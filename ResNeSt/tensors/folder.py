@@ -1,0 +1,154 @@
+"""A folder of tensors and the small JSON beside them that says what they are.
+
+`tensors.json` is written when a run starts and again when it ends, so that a later stage can tell a finished data set
+from one that is still missing pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from ResNeSt.common.ais_bench_names import natural_key, stem
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+from ResNeSt.tensors.format import TensorFormat, read_index
+from ResNeSt.tensors.shards import list_shards, read_shard
+
+Item = TypeVar("Item")
+
+SUFFIXES = (".bin", ".npy")  # what ais_bench reads from a folder, in any case; everything else it ignores
+
+
+class TensorFile(NamedTuple):
+    """One tensor: the path that stands for it in results, and, where it is packed, the part of a shard that it is.
+
+    A packed tensor goes by the path that its own file would have.
+    """
+
+    path: str
+    shard: str | None = None
+    offset: int = 0
+    nbytes: int = 0
+
+
+def tensor_name(image: PathLike) -> str:
+    """Name of the tensor of `image`."""
+    return f"{stem(image)}.bin"
+
+
+def list_tensors(folder: PathLike) -> list[str]:
+    """Names of the tensor files of `folder`, in ais_bench's order."""
+    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES)]
+    return sorted(names, key=natural_key)
+
+
+def find_tensors(folder: PathLike) -> list[TensorFile]:
+    """The tensors of `folder`, in ais_bench's order, in a file each or packed."""
+    index = read_index(folder)
+    if index is None or not index.packed:
+        return [TensorFile(os.path.join(folder, name)) for name in list_tensors(folder)]
+    return sorted(_packed_tensors(folder, index.format), key=lambda tensor: natural_key(tensor.path))
+
+
+def _packed_tensors(folder: PathLike, tensor_format: TensorFormat) -> Iterator[TensorFile]:
+    for path in list_shards(folder):
+        shard = read_shard(path, tensor_format.shape, tensor_format.dtype)
+        for row, image in enumerate(shard.images):
+            offset = shard.offset + row * tensor_format.nbytes
+            yield TensorFile(os.path.join(folder, tensor_name(image)), str(path), offset, tensor_format.nbytes)
+
+
+def tensor_files(source: PathLike) -> list[TensorFile]:
+    """The tensors of a folder in ais_bench's order, or the one file that `source` is.
+
+    Raises PipelineError where there are none, or where two would give results of one name.
+    """
+    if os.path.isfile(source):
+        return [TensorFile(os.fspath(source))]
+    if not os.path.isdir(source):
+        raise PipelineError(f"{source}: no such folder; resnest_preprocess.py makes it")
+    tensors = find_tensors(source)
+    if not tensors:
+        raise PipelineError(f"{source}: holds no .bin or .npy files; resnest_preprocess.py makes them")
+    if len({stem(tensor.path) for tensor in tensors}) < len(tensors):
+        raise PipelineError(
+            f"{source}: two files share a name up to the first dot, their results would too; rename one"
+        )
+    return tensors
+
+
+def read_bytes(tensor: TensorFile) -> bytes:
+    """The values of a tensor, without the header that a `.npy` has."""
+    if tensor.shard is not None:
+        with open(tensor.shard, "rb") as file:
+            file.seek(tensor.offset)
+            return file.read(tensor.nbytes)
+    if tensor.path.lower().endswith(".npy"):
+        return np.asarray(np.load(tensor.path, allow_pickle=False)).tobytes()
+    return Path(tensor.path).read_bytes()
+
+
+def refuse_packed(folder: PathLike) -> None:
+    """Raises PipelineError where `folder` holds packed tensors, which ais_bench cannot read."""
+    index = read_index(folder)
+    if index and index.packed:
+        raise PipelineError(
+            f"{folder}: holds packed tensors, which ais_bench cannot read; "
+            "run resnest_preprocess.py without --pack into another folder"
+        )
+
+
+def read_tensor(tensor: TensorFile, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """A tensor as an array of `shape`, without the batch axis; raises PipelineError where its size is another."""
+    content = read_bytes(tensor)
+    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if len(content) != expected:
+        raise PipelineError(
+            f"{tensor.path}: {len(content)} bytes, {dtype} {list(shape)} takes {expected}; make the tensor again"
+        )
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of `items` at even distances, first and last among them; all where there are no more."""
+    places = np.linspace(0, len(items) - 1, min(len(items), count)).astype(int)
+    return [items[place] for place in places]
+
+
+def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str, info: Mapping[str, str]) -> None:
+    """Raises PipelineError unless the tensors of `folder` fit a model's input and are all there.
+
+    `shape` is the model's input with its batch axis, `dtype` its NumPy name, `info` what the model says of itself
+    (ResNeSt.models.model_info), from which float32 tensors must not differ in mean and std; another recipe is the
+    user's choice. A folder without `tensors.json` (made by another program) is left to the size check that every client
+    does.
+    """
+    tensors = read_index(folder)
+    if tensors is None:
+        return
+    tensor_format = tensors.format
+    if (tuple(shape[1:]), dtype) != (tensor_format.shape, tensor_format.dtype):
+        raise PipelineError(
+            f"{folder}: holds {tensor_format} tensors of shape {list(tensor_format.shape)}, the model takes {dtype} "
+            f"{list(shape[1:])}; run resnest_preprocess.py with the model's size and dtype, or compile the model for "
+            "these tensors"
+        )
+    for key, values in {"mean": tensor_format.mean, "std": tensor_format.std}.items():
+        said = json.dumps(values)  # as ResNeSt.models.model_info writes them
+        if dtype == "float32" and info.get(key, said) != said:
+            raise PipelineError(
+                f"{folder}: tensors are normalised with {key} {said}, the model wants {info[key]}; run "
+                "resnest_preprocess.py with --model and the model's card"
+            )
+    here = len(find_tensors(folder))
+    if not tensors.complete or here != tensors.count:
+        raise PipelineError(
+            f"{folder}: {here} tensors of {tensors.count if tensors.complete else tensors.images} are there; "
+            "run the same resnest_preprocess.py command again to finish them"
+        )

@@ -1,0 +1,94 @@
+"""The network as it enters training: fresh or from a checkpoint, with the recipe's changes to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+from ResNeSt.formats import checkpoints
+from ResNeSt.models.cards import Card
+from ResNeSt.models.checkpoint import load_state, read_state
+from ResNeSt.models.resnest import Bottleneck, ResNeSt, create_model
+from ResNeSt.training.distributed import Processes
+
+
+class SharedDropout:
+    """Dropout before the classifier, with the same zeros however many processes share a step.
+
+    A hook and no module, since a module would change the names of the classifier's parameters. `begin` tells it the
+    step; its zeros depend on the seed and the step alone, so a resumed run has those of an uninterrupted one.
+    """
+
+    def __init__(self, share: float, seed: int, processes: Processes) -> None:
+        self._share = share
+        self._seed = seed
+        self._processes = processes
+        self._draw = torch.Generator()
+
+    def begin(self, step: int) -> None:
+        """Sets what step `step`, counted from the start of training, drops."""
+        self._draw.manual_seed((self._seed * 1_000_003 + step) % 2**63)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        """The classifier's input, (batch, features), with a share of it zero and the rest scaled up."""
+        (features,) = inputs
+        if not module.training or self._share == 0:
+            return features
+        batch, width = features.shape
+        kept = torch.rand(batch * self._processes.count, width, generator=self._draw) >= self._share
+        mine = kept[batch * self._processes.rank :][:batch].to(features.device)
+        return features * mine / (1 - self._share)
+
+
+def build(card: Card, weights: PathLike | None, seed: int) -> tuple[ResNeSt, str]:
+    """A network of `card` and a line that says where its weights come from.
+
+    A checkpoint of another number of classes gives all but the classifier. Raises PipelineError where it does not fit,
+    and for one of a framework that pools in another way.
+    """
+    torch.manual_seed(seed)
+    model = create_model(card)
+    _initialise(model)
+    return model, "fresh weights" if weights is None else _load(model, weights)
+
+
+def _initialise(model: nn.Module) -> None:
+    """He's initialisation (arXiv 1502.01852), and 0 for the last batch norm of each block, so that all blocks start as
+    the identity (Goyal et al., arXiv 1706.02677).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
+
+
+def _load(model: ResNeSt, weights: PathLike) -> str:
+    if Path(weights).suffix in checkpoints.SUFFIXES:
+        raise PipelineError(
+            f"{weights}: its network pools in another way than a checkpoint of this project can say; start from an "
+            "official checkpoint (--weights auto)"
+        )
+    state = read_state(weights)
+    classes = len(state.get("fc.weight", ()))
+    if classes in (0, model.fc.out_features):
+        load_state(model, state, weights)
+        return f"weights of {weights}"
+    load_state(model, {**state, **model.fc.state_dict(prefix="fc.")}, weights)
+    return f"weights of {weights}, but a fresh classifier: its own has {classes} classes, not {model.fc.out_features}"
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Parameters for an optimizer: weight decay on the weights of convolutions and the classifier alone, not on batch
+    norm and biases, which are vectors.
+    """
+    matrices: list[Tensor] = []
+    vectors: list[Tensor] = []
+    for parameter in model.parameters():
+        (vectors if parameter.ndim == 1 else matrices).append(parameter)
+    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -1,0 +1,78 @@
+"""The processes that train together, as torchrun starts them, or the one alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Callable, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ResNeSt.common.errors import MissingRuntimeError
+
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """This process's number and device, and how many there are; `rank` 0 alone prints and writes."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    def first(self, work: Callable[[], Item]) -> Item:
+        """What `work` returns, done by process 0 before the others, which find what it left on the disk."""
+        if self.rank > 0:
+            distributed.barrier()
+        done = work()
+        if self.rank == 0 and self.count > 1:
+            distributed.barrier()
+        return done
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of all processes' tensors of this shape."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives all processes the running statistics of process 0, so that they evaluate, and save, one network."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` such that its gradients are the mean over all processes."""
+        return nn.parallel.DistributedDataParallel(model) if self.count > 1 else model
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Processes]:
+    """Joins the processes that torchrun has told this one of; `device` is cpu or cuda, each process takes one GPU.
+
+    Raises MissingRuntimeError where there is no GPU for this process.
+    """
+    rank, count, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    if device == "cuda" and torch.cuda.device_count() <= local:
+        raise MissingRuntimeError(
+            f"--device cuda: PyTorch finds {torch.cuda.device_count()} GPUs here, this run takes {local + 1}; "
+            "use --device cpu or fewer processes"
+        )
+    own = torch.device(device, local) if device == "cuda" else torch.device(device)
+    if count == 1:
+        yield Processes(rank, count, own)
+        return
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, count, own)
+    finally:
+        distributed.destroy_process_group()
+
+
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

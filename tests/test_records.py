@@ -1,0 +1,74 @@
+"""Whether a file is what it was: records beside models, metadata in ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.convert.conversion import Conversion, resolved
+from ResNeSt.models import onnx_file, sidecar
+from tests.conftest import call
+
+MADE_OF = {"source": "abc", "batch": 4}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.om"
+    path.write_bytes(b"model")
+    sidecar.write(path, {**MADE_OF, "info": {"model": "resnest50"}})
+    return path
+
+
+def test_a_record_lies_beside_its_model_and_says_what_was_written(model: Path) -> None:
+    assert sidecar.path_of(model) == model.with_name("m.om.json")
+    assert sidecar.read(model)["batch"] == 4
+    assert sidecar.info_of(model) == {"model": "resnest50"}
+    assert sidecar.holds(model, MADE_OF)
+
+
+@pytest.mark.parametrize("other", [{"source": "abd", "batch": 4}, {"source": "abc", "batch": 5}, {"dtype": "uint8"}])
+def test_a_record_of_something_else_does_not_hold(other: dict[str, object], model: Path) -> None:
+    assert not sidecar.holds(model, other)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "{}"])
+def test_a_damaged_record_holds_nothing(content: str, model: Path) -> None:
+    sidecar.path_of(model).write_text(content)
+    assert not sidecar.holds(model, MADE_OF)
+
+
+def test_a_model_that_is_gone_or_lost_its_record_holds_nothing(model: Path) -> None:
+    sidecar.remove(model)
+    assert (sidecar.read(model), sidecar.info_of(model)) == ({}, {})
+    assert not sidecar.holds(model, MADE_OF)
+    sidecar.write(model, MADE_OF)
+    model.unlink()
+    assert not sidecar.holds(model, MADE_OF)
+
+
+def test_an_onnx_file_holds_what_its_metadata_say_and_not_what_they_must_not(demo_onnx: Path, tmp_path: Path) -> None:
+    says = {"resnest.model": "resnest_demo", "resnest.size": "96"}
+    assert onnx_file.holds(demo_onnx, says)
+    assert onnx_file.holds(demo_onnx, {**says, "resnest.class_names": None})
+    assert not onnx_file.holds(demo_onnx, {**says, "resnest.size": "64"})
+    assert not onnx_file.holds(demo_onnx, {**says, "resnest.model": None})
+    assert not onnx_file.holds(tmp_path / "none.onnx", {})
+    (tmp_path / "cut.onnx").write_bytes(demo_onnx.read_bytes()[:1000])
+    with pytest.raises(PipelineError, match=r"cut\.onnx: not a whole ONNX file"):
+        onnx_file.holds(tmp_path / "cut.onnx", says)
+
+
+def test_a_conversion_is_asked_for_as_a_user_types_it() -> None:
+    conversion = resolved(Conversion(Path("m.onnx"), [8, 1, 8], "Ascend310p3"))
+    assert (conversion.chip, conversion.batches, conversion.precision) == ("310P3", [8, 1], "fp16")
+    for batches, chip, precision in (([], "cpu", None), ([0], "cpu", None), ([1], "x", None), ([1], "cpu", "fp16")):
+        with pytest.raises(ArgumentError):
+            resolved(Conversion(Path("m.onnx"), batches, chip, precision=precision))
+
+
+def test_every_command_line_says_its_own_name(tmp_path: Path) -> None:
+    for script in ("resnest_preprocess.py", "resnest_pth2onnx.py", "ResNeSt_postprocess.py", "resnest_train.py"):
+        assert call(script, "--help", cwd=tmp_path).stdout.startswith(f"usage: {script} ")
