@@ -223,9 +223,9 @@ def _head(model: ModelChoice, tensor_format: TensorFormat, images: Sequence[str]
         "model": {file.name: sha256(file) for file in model_files(model.file)},
         "engine": model.engine,
         "batch": batch,
-        "tensors": str(tensor_format),
+        "tensors": dataclasses.asdict(tensor_format),
         "images": len(images),
-        "files": names_and_times.hexdigest(),
+        "pictures": names_and_times.hexdigest(),
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import random
 import shutil
 import signal
@@ -18,6 +20,8 @@ import onnx
 import pytest
 
 from ResNeSt import evaluate
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.journal import Journal
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import TensorSpec
@@ -238,11 +242,70 @@ def test_a_run_killed_at_random_moments_ends_byte_for_byte_as_an_undisturbed_one
     assert target.read_bytes() == undisturbed
 
 
-def test_what_another_model_left_unfinished_is_not_taken_over(work: Path, tmp_path: Path, undisturbed: bytes) -> None:
-    (tmp_path / "p.jsonl.unfinished").write_bytes(undisturbed)
+def test_what_another_model_left_unfinished_is_neither_taken_over_nor_thrown_away(
+    work: Path, tmp_path: Path, undisturbed: bytes
+) -> None:
+    unfinished = tmp_path / "p.jsonl.unfinished"
+    unfinished.write_bytes(undisturbed)
     result = run(work, "m_bs5.xml", f"--predictions={tmp_path / 'p.jsonl'}")
-    assert "earlier run" not in result.stdout
-    assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])["batch"] == 5
+    assert_refused(
+        result, "p.jsonl.unfinished: is of a run with another batch, model, tensors; repeat", "or name another"
+    )
+    assert unfinished.read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b'{"model":', b"{}\n", b'{"batch":5}\n', b"[1]\n{"])
+def test_a_journal_that_holds_no_record_is_begun_anew(left: bytes, tmp_path: Path) -> None:
+    (tmp_path / "p.unfinished").write_bytes(left)
+    with Journal(tmp_path / "p", {"batch": 8}) as journal:
+        assert list(journal) == []
+        journal.write([{"image": "a"}])
+        journal.finish()
+    assert (tmp_path / "p").read_bytes() == b'{"batch":8}\n{"image":"a"}\n'
+
+
+@pytest.mark.parametrize("left", [b"cat\ndog\n", b"[]\n[]\n", b"\xff\n\n", b"1\n2\n", b"null\n{}\n"])
+def test_a_file_of_another_program_in_a_journal_s_place_is_refused(left: bytes, tmp_path: Path) -> None:
+    (tmp_path / "p.unfinished").write_bytes(left)
+    with pytest.raises(PipelineError, match=r"p\.unfinished: is of a run with another "):
+        Journal(tmp_path / "p", {"batch": 8})
+    assert (tmp_path / "p.unfinished").read_bytes() == left
+
+
+def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_and_each_picture(tmp_path: Path) -> None:
+    """Each alone makes another run."""
+
+    def head(**changes: Any) -> dict[str, Any]:
+        tensors = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
+        changed = {key: value for key, value in changes.items() if key not in ("engine", "batch", "images")}
+        model = image_batches.ModelChoice(tmp_path / "m.xml", engine=changes.get("engine"))
+        images = changes.get("images", [str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+        return evaluate._head(model, dataclasses.replace(tensors, **changed), images, changes.get("batch", 8))
+
+    for name in ("m.xml", "m.bin", "a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    before = head()
+    assert head() == before
+    changes: list[dict[str, Any]] = [
+        {"engine": "null"},
+        {"batch": 4},
+        {"recipe": "squash-bilinear"},
+        {"size": 9},
+        {"dtype": "uint8"},
+        {"mean": (0.5, 0.456, 0.406)},
+        {"std": (0.5, 0.224, 0.225)},
+        {"images": [str(tmp_path / "b.png"), str(tmp_path / "a.png")]},
+        {"images": [str(tmp_path / "a.png")]},
+    ]
+    assert [change for change in changes if head(**change) == before] == []
+    for name in ("m.xml", "m.bin"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[::-1])
+        assert head() != before, name
+        (tmp_path / name).write_bytes(content)
+    assert head() == before
+    os.utime(tmp_path / "b.png", ns=(1, 1))
+    assert head() != before
 
 
 def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(
@@ -255,8 +318,7 @@ def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken
     first, second = sorted(data.images.iterdir())[:2]
     shutil.copy(second, first)
     result = run(work, "m_bs8.xml", *flags, images=data.images, labels=data.labels)
-    assert result.returncode == 0, result.stderr
-    assert "earlier run" not in result.stdout
+    assert_refused(result, "p.jsonl.unfinished: is of a run with another pictures;")
 
 
 class CountingEngine:

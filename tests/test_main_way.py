@@ -123,7 +123,7 @@ def test_on_cpu_they_end_in_pytorch_s_answers_at_every_batch_size(
     onnx_flag = [] if name == "resnest50" else [f"--onnx={name}.onnx"]
     printed = work.run("convert.sh", "1,4", "cpu", *onnx_flag)
     assert not {"simplified from", "up to date"} & set(printed.split(": "))
-    for batch in BATCHES:
+    for batch in BATCHES if spelling == SPELLINGS[0] else BATCHES[-1:]:
         flags = [f"--model={name}_bs{batch}.xml", "--input=./prep_dataset", "--output=./out", "--outfmt=TXT"]
         work.run("-m", "ResNeSt.infer", *flags, f"--output_dirname=result_bs{batch}", f"--batchsize={batch}")
         assert work.is_pytorch_s(f"out/result_bs{batch}")

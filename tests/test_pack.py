@@ -36,7 +36,13 @@ def pack(images: Path, out: Path, *flags: str, code: int = 0) -> subprocess.Comp
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "sources.jsonl"}
+
+
+def sources(folder: Path) -> str:
+    """What is recorded of the tensors there."""
+    path = folder / "sources.jsonl"
+    return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +63,10 @@ def packed(many: Path) -> Path:
 
 
 @pytest.fixture
-def copy(many: Path, packed: Path, tmp_path: Path) -> tuple[Path, Path]:
+def copy(many: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Images and shards that a test may change."""
-    for folder in (many, packed):
-        shutil.copytree(folder, tmp_path / folder.name)
+    shutil.copytree(many, tmp_path / "images")
+    pack(tmp_path / "images", tmp_path / "packed", *SMALL)
     return tmp_path / "images", tmp_path / "packed"
 
 
@@ -95,7 +101,7 @@ def test_a_killed_run_goes_on_with_the_first_missing_shard_and_gives_the_same_by
     out = tmp_path / "out"
     command = [sys.executable, str(PROJECT / SCRIPT), str(many), str(out), "--pack", *SMALL, "--workers=1"]
     process = subprocess.Popen(command)
-    while not (out / "shard_00000.npy").exists() and process.poll() is None:
+    while "img_1023.bin" not in sources(out) and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()

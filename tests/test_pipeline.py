@@ -107,7 +107,7 @@ def test_it_runs_on_the_user_s_images_labels_and_weights(demo_checkpoint: Path, 
     (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
     (tmp_path / "mine.pth").write_bytes(demo_checkpoint.read_bytes())
     flags = ["--images=images", "--labels=labels.txt", "--model=resnest_demo", "--weights=mine.pth", "--work=here"]
-    result = pipeline(tmp_path, *flags)
+    result = pipeline(tmp_path, *flags, "--batch=8")
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "here/summary.json").read_text())["stages"][0]["total"] == 20
 

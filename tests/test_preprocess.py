@@ -175,6 +175,63 @@ def test_an_image_that_changed_is_made_again(images: Path, tmp_path: Path) -> No
     assert "1 tensors written" in call(SCRIPT, images, out).stdout
 
 
+def other(images: Path, folder: Path) -> Path:
+    """Other pictures under the same names, with older dates, as an archive that is unpacked leaves them."""
+    folder.mkdir()
+    for number, path in enumerate(sorted(images.iterdir())):
+        picture(90, 80, seed=100 + number).save(folder / path.name)
+        os.utime(folder / path.name, (1_000_000_000, 1_000_000_000))
+    return folder
+
+
+@pytest.mark.parametrize("flags", [[], ["--pack"]])
+def test_other_pictures_under_the_same_names_are_made_anew_however_old_they_are(
+    flags: list[str], images: Path, tmp_path: Path
+) -> None:
+    second = other(images, tmp_path / "second")
+    assert call(SCRIPT, images, tmp_path / "out", "--size=16", *flags).returncode == 0
+    assert "12 tensors written, 0 kept" in call(SCRIPT, second, tmp_path / "out", "--size=16", *flags).stdout
+    assert call(SCRIPT, second, tmp_path / "fresh", "--size=16", *flags).returncode == 0
+    assert {
+        path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.suffix in (".bin", ".npy")
+    } == {path.name: path.read_bytes() for path in (tmp_path / "fresh").iterdir() if path.suffix in (".bin", ".npy")}
+    assert "0 tensors written, 12 kept" in call(SCRIPT, second, tmp_path / "out", "--size=16", *flags).stdout
+
+
+@pytest.mark.parametrize("flags", [[], ["--pack"]])
+def test_pictures_that_take_the_place_of_others_are_made_anew_however_old_they_are(
+    flags: list[str], images: Path, tmp_path: Path
+) -> None:
+    second = other(images, tmp_path / "second")
+    assert call(SCRIPT, images, tmp_path / "out", "--size=16", *flags).returncode == 0
+    for path in second.iterdir():
+        path.replace(images / path.name)
+    assert "12 tensors written, 0 kept" in call(SCRIPT, images, tmp_path / "out", "--size=16", *flags).stdout
+
+
+@pytest.mark.parametrize("flags", [[], ["--pack"]])
+def test_a_tensor_that_was_damaged_at_equal_size_is_made_anew(flags: list[str], images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert call(SCRIPT, images, out, "--size=16", *flags).returncode == 0
+    path = sorted([*out.glob("*.bin"), *out.glob("*.npy")])[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert call(SCRIPT, images, out, "--size=16", *flags).returncode == 0
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("left", [b"", b"garbage\n", b"[]\n", b'["val_1.bin"]\n{}\nnull\n[[]]\n', b"\xff\xfe\n" * 9])
+def test_tensors_of_which_nothing_is_recorded_are_made_anew(left: bytes, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call(SCRIPT, images, out, "--size=16")
+    record = (out / "sources.jsonl").read_bytes()
+    (out / "sources.jsonl").write_bytes(left)
+    assert "12 tensors written, 0 kept" in call(SCRIPT, images, out, "--size=16").stdout
+    (out / "sources.jsonl").write_bytes(record[:-5])
+    result = call(SCRIPT, images, out, "--size=16")
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_killed_run_leaves_no_half_tensor_and_the_next_one_finishes_it(images: Path, tmp_path: Path) -> None:
     for number in range(200):
         (images / f"more_{number}.JPEG").write_bytes((images / "val_1.JPEG").read_bytes())

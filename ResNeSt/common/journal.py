@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, lock, naming
 
 Record = dict[str, Any]
@@ -18,7 +19,8 @@ class Journal:
     """JSON Lines: a head that says what the records are of, then a record a line.
 
     While it grows it is called `<path>.unfinished`; `finish` gives it its name. What an earlier run of the same head
-    left is kept as far as whole groups of `group` records go. Raises PipelineError where another process is writing it.
+    left is kept as far as whole groups of `group` records go. Raises PipelineError where another process is writing it,
+    or where records of a run with another head would be lost.
     """
 
     def __init__(self, path: PathLike, head: Record, group: int = 1) -> None:
@@ -26,7 +28,27 @@ class Journal:
         self._unfinished = self._path.with_name(self._path.name + ".unfinished")
         self._file = open(self._unfinished, "a+b")  # noqa: SIM115 (closed by __exit__)
         lock(self._file.fileno(), path)
-        self._keep_whole(_line(head), group)
+        try:
+            self._refuse_other(head)
+            self._keep_whole(_line(head), group)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _refuse_other(self, head: Record) -> None:
+        self._file.seek(0)
+        first, second = self._file.readline(), self._file.readline()
+        if first == _line(head) or not second.endswith(b"\n"):
+            return
+        try:
+            theirs, ours = dict(json.loads(first)), json.loads(_line(head))
+            other = ", ".join(sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key)))
+        except (TypeError, ValueError, RecursionError):
+            other = "program"
+        raise PipelineError(
+            f"{self._unfinished}: is of a run with another {other}; repeat that run to finish it, move the file away, "
+            "or name another"
+        )
 
     def _keep_whole(self, head: bytes, group: int) -> None:
         end = place = 0

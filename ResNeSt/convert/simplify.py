@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,23 @@ def command(source: Path, target: Path) -> list[str]:
     return ["python3", "-m", "onnxsim", str(source), str(target)]
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """What is imported inside finds no PyTorch, as on a machine that lacks it; one that is loaded stays.
+
+    onnxsim looks for it, for parts that are not used here; that is most of what a small conversion takes (measured on
+    the demo: 3.7 s with it, 1.6 s without).
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 def simplify(source: Path, target: Path) -> None:
     """Writes `source`, simplified, to `target`.
 
@@ -83,7 +102,9 @@ def simplify(source: Path, target: Path) -> None:
     shape = onnx_file.read(source).shape(CHECKED_BATCH)
     try:
         import onnx
-        import onnxsim
+
+        with _without_torch():
+            import onnxsim
     except ImportError:
         raise MissingRuntimeError(
             f"onnxsim is not installed here; on a machine that has it run "

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Callable, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -26,6 +26,7 @@ from ResNeSt.images.listing import find_images
 from ResNeSt.tensors.folder import list_tensors, tensor_name
 from ResNeSt.tensors.format import TensorFormat, TensorSet, read_index, write_index
 from ResNeSt.tensors.shards import SHARD_IMAGES, Shard, list_shards, read_shard, shard_path, write_shard
+from ResNeSt.tensors.sources import FileState, SourceLog, state_of
 
 Item = TypeVar("Item")
 
@@ -53,8 +54,8 @@ def preprocess(
 ) -> Preprocessed:
     """Writes `<target>/<name>.bin` for every image of `source`, or shards (ResNeSt.tensors.shards), and `tensors.json`.
 
-    Files that an interrupted run left are kept if they are whole and not older than their images. Raises PipelineError
-    where `target` holds anything else.
+    What an earlier run left is kept where it was made of the very images (ResNeSt.tensors.sources). Raises
+    PipelineError where `target` holds anything else.
     """
     images = find_images(source)
     target = Path(target)
@@ -62,15 +63,16 @@ def preprocess(
     workers = workers or cores()
     begun = TensorSet(tensor_format, images=len(images), count=0, complete=False, packed=packed)
     started = time.perf_counter()
-    with sole_writer(target):
+    with sole_writer(target), SourceLog(target) as log:
         _refuse_foreign_tensors(target, begun)
-        shards = _missing_shards(images, source, target, tensor_format) if packed else {}
-        missing = list(itertools.chain(*shards.values())) if packed else _missing_images(images, target, tensor_format)
+        shards = _missing_shards(images, source, target, tensor_format, log) if packed else {}
+        missing = list(itertools.chain(*shards.values())) if packed else _missing_images(images, target, log)
         write_index(target, begun)
+        log.begin(set(images).difference(missing))
         broken = (
-            _write_shards(shards, tensor_format, workers)
+            _write_shards(shards, tensor_format, workers, log)
             if packed
-            else _write_files(missing, target, tensor_format, workers)
+            else _write_files(missing, target, tensor_format, workers, log)
         )
         count = len(images) - len(broken)
         write_index(target, dataclasses.replace(begun, count=count, complete=True, broken=tuple(broken)))
@@ -90,7 +92,7 @@ def _refuse_foreign_tensors(target: Path, making: TensorSet) -> None:
         raise PipelineError(f"{target}: holds {held}, this run makes {making}; choose another folder or delete it")
 
 
-def _missing_images(images: list[str], target: Path, tensor_format: TensorFormat) -> list[str]:
+def _missing_images(images: list[str], target: Path, log: SourceLog) -> list[str]:
     """The images whose tensor is yet to be made; raises PipelineError where `target` holds tensors of others."""
     expected = {tensor_name(image) for image in images}
     foreign = [name for name in list_tensors(target) if name not in expected]
@@ -99,36 +101,35 @@ def _missing_images(images: list[str], target: Path, tensor_format: TensorFormat
             f"{target}: holds {len(foreign)} tensors without an image, such as {foreign[0]}; "
             "choose another folder or delete them"
         )
-    return [image for image in images if not _is_current(image, target, tensor_format.nbytes)]
+    return [image for image in images if not log.holds(image, tensor_path(target, image))]
 
 
-def _is_current(image: PathLike, target: Path, nbytes: int) -> bool:
-    try:
-        tensor = tensor_path(target, image).stat()
-    except FileNotFoundError:
-        return False
-    return tensor.st_size == nbytes and tensor.st_mtime_ns >= os.stat(image).st_mtime_ns
-
-
-def _write_files(images: list[str], target: Path, tensor_format: TensorFormat, workers: int) -> dict[str, str]:
+def _write_files(
+    images: list[str], target: Path, tensor_format: TensorFormat, workers: int, log: SourceLog
+) -> dict[str, str]:
     make = tensor_maker(tensor_format)
     own = threading.local()  # a tensor per thread, since fresh memory costs more than filling it
 
-    def work(image: str) -> str | None:
+    def work(image: str) -> FileState | str:
         path = tensor_path(target, image)
         if not hasattr(own, "tensor"):
             own.tensor = np.empty(tensor_format.shape, tensor_format.dtype)
         try:
-            make(image, own.tensor)
+            source = _read_into(own.tensor, image, make)
         except BrokenImageError as error:
             path.unlink(missing_ok=True)
             return str(error)
         with whole(path) as temporary, open(temporary, "wb") as file:
             file.write(own.tensor.data)
-        return None
+        return source
 
-    bar = _bar(in_parallel(work, images, workers), len(images))
-    return {os.path.basename(image): reason for image, reason in bar if reason is not None}
+    broken: dict[str, str] = {}
+    for image, result in _bar(in_parallel(work, images, workers), len(images)):
+        if isinstance(result, str):
+            broken[os.path.basename(image)] = result
+        else:
+            log.add([result], tensor_path(target, image))
+    return broken
 
 
 def _bar(results: Iterable[Item], images: int) -> Iterable[Item]:
@@ -138,7 +139,7 @@ def _bar(results: Iterable[Item], images: int) -> Iterable[Item]:
 
 
 def _missing_shards(
-    images: list[str], source: PathLike, target: Path, tensor_format: TensorFormat
+    images: list[str], source: PathLike, target: Path, tensor_format: TensorFormat, log: SourceLog
 ) -> dict[Path, list[str]]:
     """The shards that are yet to be made, with their images; raises PipelineError where one holds other images.
 
@@ -154,7 +155,7 @@ def _missing_shards(
             raise PipelineError(
                 f"{path}: holds other images than {source} has in its place now; choose another folder or delete it"
             )
-        if shard and not shard.broken and path.stat().st_mtime_ns >= max(os.stat(image).st_mtime_ns for image in group):
+        if shard and not shard.broken and all(log.holds(image, path) for image in group):
             del shards[path]
     return shards
 
@@ -166,29 +167,49 @@ def _whole_shard(path: Path, tensor_format: TensorFormat) -> Shard | None:
         return None
 
 
-def _write_shards(shards: dict[Path, list[str]], tensor_format: TensorFormat, workers: int) -> dict[str, str]:
+def _write_shards(
+    shards: dict[Path, list[str]], tensor_format: TensorFormat, workers: int, log: SourceLog
+) -> dict[str, str]:
     make = tensor_maker(tensor_format)
     ahead = 2 * workers
     # One for each image that is begun and not yet written, filled in turn.
     tensors = itertools.cycle(np.empty((ahead + 1, *tensor_format.shape), tensor_format.dtype))
     rows = (ShardRow(path, image, next(tensors)) for path, images in shards.items() for image in images)
     broken: dict[str, str] = {}
+    sources: list[FileState] = []
 
-    def work(row: ShardRow) -> str | None:
+    def work(row: ShardRow) -> FileState | str:
         try:
-            make(row.image, row.tensor)
+            return _read_into(row.tensor, row.image, make)
         except BrokenImageError as error:
             return str(error)
-        return None
 
-    def named(results: Iterable[tuple[ShardRow, str | None]]) -> Iterator[tuple[str, np.ndarray | None]]:
-        for row, reason in results:
+    def named(results: Iterable[tuple[ShardRow, FileState | str]]) -> Iterator[tuple[str, np.ndarray | None]]:
+        for row, result in results:
             name = os.path.basename(row.image)
-            if reason is not None:
-                broken[name] = reason
-            yield name, row.tensor if reason is None else None
+            if isinstance(result, str):
+                broken[name] = result
+                yield name, None
+            else:
+                sources.append(result)
+                yield name, row.tensor
 
     bar = _bar(in_parallel(work, rows, workers, ahead), sum(map(len, shards.values())))
     for path, results in itertools.groupby(bar, key=lambda result: result[0].shard):
+        sources.clear()
         write_shard(path, tensor_format.shape, tensor_format.dtype, named(results))
+        log.add(sources, path)
     return broken
+
+
+def _read_into(tensor: np.ndarray, image: str, make: Callable[[PathLike, np.ndarray], None]) -> FileState:
+    """Fills `tensor`; the state of the image is that before it was read, so that a later change is one.
+
+    Raises BrokenImageError.
+    """
+    try:
+        source = state_of(image)
+    except OSError as error:
+        raise BrokenImageError(f"{image}: cannot be read ({error.strerror})") from None
+    make(image, tensor)
+    return source

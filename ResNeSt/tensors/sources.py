@@ -1,0 +1,92 @@
+"""What each tensor of a folder was made of: `sources.jsonl`, a line each, written as soon as the tensor has its name.
+
+A tensor is kept by a later run only if its image is the same file, of the same size and time, and if the file that
+holds the tensor is as it was left; anything else is made again. Times alone would not tell: a picture that was unpacked
+or copied keeps its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from ResNeSt.common.files import PathLike, naming, whole
+from ResNeSt.tensors.folder import tensor_name
+
+NAME = "sources.jsonl"
+
+
+class FileState(NamedTuple):
+    """A file as it was found: its absolute path, bytes, and time of last change in ns."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def state_of(path: PathLike) -> FileState:
+    """The state of a file now."""
+    status = os.stat(path)
+    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+
+
+class SourceLog:
+    """The record of one folder; while it is open, tensors can be added to it."""
+
+    def __init__(self, folder: PathLike) -> None:
+        self._path = Path(folder) / NAME
+        self._records = _read(self._path)
+
+    def holds(self, image: PathLike, file: Path) -> bool:
+        """Whether `file` holds the tensor of `image`, both as they are now."""
+        try:
+            return self._records.get(tensor_name(image)) == _record(state_of(image), file)
+        except FileNotFoundError:
+            return False
+
+    def begin(self, kept: Iterable[PathLike]) -> None:
+        """Forgets all but the tensors of the images that are `kept`."""
+        names = map(tensor_name, kept)
+        with whole(self._path) as temporary:
+            temporary.write_bytes(b"".join(_line(name, self._records[name]) for name in names))
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
+
+    def add(self, sources: Iterable[FileState], file: Path) -> None:
+        """The tensors of the images at `sources` are in `file` now; their states are those before they were read."""
+        with naming(self._path):
+            self._file.write(b"".join(_line(tensor_name(source.path), _record(source, file)) for source in sources))
+
+    def __enter__(self) -> SourceLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+def _record(source: FileState, file: Path) -> list[object]:
+    return [*source, *state_of(file)[1:]]
+
+
+def _line(name: str, record: list[object]) -> bytes:
+    return json.dumps([name, *record], separators=(",", ":")).encode() + b"\n"
+
+
+def _read(path: Path) -> dict[str, list[object]]:
+    """Records by tensor name; a line that is damaged says nothing, so its tensor is made again."""
+    records: dict[str, list[object]] = {}
+    if not path.is_file():
+        return records
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            name, *record = json.loads(line)
+            records[str(name)] = record
+        except (TypeError, ValueError, RecursionError):
+            continue
+    return records
