@@ -247,13 +247,27 @@ def main() -> int:
     evaluated = evaluate(
         model_choice(options), options.images, options.labels, options.predictions, options.allowed, aloud
     )
+    allowed = options.allowed
     score, labelled, problems = evaluated.score, evaluated.labelled, evaluated.problems
     print("\n".join(score_lines(score, labelled) + problem_lines(problems, KINDS, options.allowed)))
     if options.json:
         tensors = str(evaluated.tensors)
         sources = {"model": options.model, "images": options.images, "labels": options.labels, "tensors": tensors}
-        write_json(options.json, {**sources, **figures(score, labelled, problems, options.allowed)})
+        write_json(options.json, {**sources, **_run_figures(evaluated), **figures(score, labelled, problems, allowed)})
     return 1 if set(problems) - set(options.allowed) else 0
+
+
+def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
+    """With what it was run and how fast, for a JSON file; `kept` images were answered by an earlier run."""
+    done = evaluated.images - evaluated.kept
+    return {
+        "engine": evaluated.engine,
+        "batch": evaluated.batch,
+        "sha256": {file.name: sha256(file) for file in model_files(evaluated.model)},
+        "kept": evaluated.kept,
+        "seconds": evaluated.seconds,
+        "images_per_second": done / evaluated.seconds,
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ResNeSt.common.arguments import positive
-from ResNeSt.common.errors import ArgumentError, PipelineError, run
+from ResNeSt.common.errors import ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import read_json, sha256, write_json
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.common.tables import table
@@ -237,9 +237,8 @@ def _command(say: Say, step: str, *arguments: str | Path) -> data.Step:
     # The scripts take the Python of this process, too, and not one that only served to make the environment.
     spent = spend([*command, *rest], env={**os.environ, "PYTHON": sys.executable})
     if spent.code:
-        raise PipelineError(
-            f"{name} ended with exit code {spent.code}; the command is above, run it alone to look closer"
-        )
+        message = f"{name} ended with exit code {spent.code}; the command is above, run it alone to look closer"
+        raise FailedCommandError(message, spent.code)
     return data.Step(step, spent.seconds, spent.peak_bytes)
 
 

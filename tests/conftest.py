@@ -26,6 +26,15 @@ Completed = subprocess.CompletedProcess[str]
 Command = Callable[..., Completed]
 
 
+# The files that take longest, so that no core waits for another one's at the end.
+LONGEST = ["test_main_way.py", "test_pipeline.py", "test_onnx_weights.py", "test_training.py", "test_faults.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all else in its order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Golden files beside the checkout; tests that want them are skipped where they are absent."""

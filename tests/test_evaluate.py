@@ -21,6 +21,7 @@ import pytest
 
 from ResNeSt import evaluate
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import sha256
 from ResNeSt.common.journal import Journal
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines import image_batches
@@ -240,6 +241,15 @@ def test_a_run_killed_at_random_moments_ends_byte_for_byte_as_an_undisturbed_one
         process.wait()
     assert run(work, "m_bs8.xml", f"--predictions={target}").returncode == 0
     assert target.read_bytes() == undisturbed
+
+
+def test_the_json_says_with_what_it_was_run_and_how_fast(work: Path, tmp_path: Path) -> None:
+    assert run(work, "m_bs8.xml", f"--json={tmp_path / 'told.json'}").returncode == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["engine"].startswith("OpenVINO ")
+    assert (told["batch"], told["kept"]) == (8, 0)
+    assert told["sha256"] == {name: sha256(work / name) for name in ("m_bs8.xml", "m_bs8.bin")}
+    assert told["images_per_second"] == pytest.approx(396 / told["seconds"])
 
 
 def test_what_another_model_left_unfinished_is_neither_taken_over_nor_thrown_away(

@@ -292,3 +292,54 @@ def test_onnx_runtime_itself_agrees_with_the_runner(demo_onnx: Path, tmp_path: P
     data = np.random.default_rng(0).random((2, 3, size, size)).astype(np.float32)
     expected = session.run(None, {"actual_input_1": data})[0]
     assert np.array_equal(np.fromfile(tmp_path / "out/pure/pure_infer_data_0.bin", np.float32), expected.ravel())
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (np.concatenate([tensor(1), tensor(2), tensor(3), tensor(4)]), "768 bytes, an image takes 192"),
+        (np.concatenate([tensor(1), tensor(2)]), "384 bytes, an image takes 192"),
+        (np.zeros(SHAPE, np.uint8), "48 bytes, an image takes 192"),
+        (np.zeros(SHAPE, np.float16), "96 bytes, an image takes 192"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["bin", "npy"])
+def test_a_tensor_file_that_is_not_one_image_of_the_model_is_refused(
+    suffix: str, content: np.ndarray, found: str, model: Path, tmp_path: Path
+) -> None:
+    """Four images in a file, or values of another size, fill a batch as well as four files do."""
+    (tmp_path / "prep").mkdir()
+    for name in "abcdefgh":
+        if suffix == "npy":
+            np.save(tmp_path / f"prep/{name}.npy", content)
+        else:
+            content.tofile(tmp_path / f"prep/{name}.bin")
+    result = infer(tmp_path, model, "--input=./prep", *OUTPUT, "--dymBatch=4", code=1)
+    assert_refused(
+        result, "a.npy: holds" if suffix == "npy" and content.dtype != np.float32 else f"a.{suffix}: {found}"
+    )
+    assert not list((tmp_path / "out/result").iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64", ">f4", "uint8", "bool"])
+def test_a_npy_of_another_dtype_is_refused_and_not_read_as_float32(dtype: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prep").mkdir()
+    np.save(tmp_path / "prep/a.npy", tensor(1).astype(dtype))
+    result = infer(tmp_path, model, "--input=./prep", code=1)
+    assert_refused(result, f"a.npy: holds {np.dtype(dtype).str}, the model takes float32")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\x93NUMPY", b"PK\x03\x04", b"\x93NUMPY\x01\x00\x10\x00{'descr': oops  \n"]
+)
+def test_a_npy_that_is_none_is_one_line(content: bytes, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prep").mkdir()
+    (tmp_path / "prep/a.npy").write_bytes(content)
+    assert_refused(infer(tmp_path, model, "--input=./prep", code=1), "a.npy: not a whole .npy file")
+
+
+def test_a_npy_in_fortran_order_is_the_same_tensor(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prep").mkdir()
+    np.save(tmp_path / "prep/a.npy", np.asfortranarray(tensor(1)))
+    infer(tmp_path, model, "--input=./prep", *OUTPUT)
+    assert np.array_equal(np.fromfile(tmp_path / "out/result/a_0.bin", np.float32), tensor(1).ravel())

@@ -120,6 +120,12 @@ def test_it_runs_for_an_ascend_chip(tmp_path: Path, standins: dict[str, str]) ->
     assert {stage["same_top1"] for stage in stages} == {stages[0]["images"]}
 
 
+def test_the_exit_code_of_the_stage_that_failed_is_passed_on(tmp_path: Path) -> None:
+    """3: ATC is not on this machine."""
+    nowhere = {name: "" for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")}
+    assert_refused(pipeline(tmp_path, "--chip=310P3", env=nowhere), "convert.sh ended with exit code 3", code=3)
+
+
 def test_labels_of_other_images_end_it_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text((DEMO / "val_label.txt").read_text() + "other.JPEG 1\n")
     result = pipeline(tmp_path, f"--images={DEMO / 'val'}", "--labels=labels.txt", "--model=resnest_demo")

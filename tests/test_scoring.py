@@ -526,3 +526,34 @@ def test_files_of_the_real_client_are_scored(tmp_path: Path, name: str) -> None:
     assert found(result) == {}
     assert result.score == Score(top1=6, top5=6, total=6)
     assert result.classes == 1000
+
+
+@pytest.mark.parametrize("suffix", ["txt", "npy"])
+def test_a_result_of_several_images_is_named_and_not_taken_for_one_of_more_classes(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    values = np.array([[0, 1, 0], [1, 0, 0]], np.float32)
+    for name, logits in (("one", values[:1]), ("both", values)):
+        path = tmp_path / f"out/{name}_0.{suffix}"
+        if suffix == "npy":
+            np.save(path, logits)
+        else:
+            path.write_text("".join("".join(f"{value:f} " for value in row) + "\n" for row in logits))
+    filesinfo = {
+        str(n): {"infiles": [name], "outfiles": [f"out/{name}_0.{suffix}"]} for n, name in enumerate(("one", "both"))
+    }
+    (tmp_path / "out_summary.json").write_text(json.dumps({"filesinfo": filesinfo}))
+    (tmp_path / "labels").write_text("one.png 1\nboth.png 1\n")
+    result = scoring.score_summary(tmp_path / "out_summary.json", tmp_path / "labels")
+    assert (result.score.top1, result.score.total, result.classes) == (1, 1, 3)
+    (told,) = result.problems["unreadable"]
+    assert "both_0" in told
+    assert "the tensor file held several images" in told
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3,), (1, 3, 1, 1)])
+def test_a_result_of_one_image_may_have_axes_of_one(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(3, dtype=np.float32).reshape(shape))
+    assert read_output(tmp_path / "a.npy").tolist() == [0, 1, 2]
+    rows = np.arange(3, dtype=np.float32).reshape(shape).reshape(-1, shape[-1])
+    (tmp_path / "a.txt").write_text("".join("".join(f"{value:f} " for value in row) + "\n" for row in rows))
+    assert read_output(tmp_path / "a.txt").tolist() == [0, 1, 2]

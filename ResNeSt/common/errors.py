@@ -16,6 +16,14 @@ class PipelineError(Exception):
     exit_code = 1
 
 
+class FailedCommandError(PipelineError):
+    """A command of this project that another one ran has failed; its exit code is passed on."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code if exit_code in (1, 2, 3, 130) else 1
+
+
 class ArgumentError(PipelineError):
     """An option, or a combination of options, that cannot be carried out."""
 

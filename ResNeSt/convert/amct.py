@@ -101,4 +101,4 @@ def _write_inputs(folder: Path, network: Network, calibration: Sequence[TensorFi
     data = folder / "data"
     data.mkdir()
     for number, tensor in enumerate(calibration):
-        (data / f"{number:05}.bin").write_bytes(read_bytes(tensor))
+        (data / f"{number:05}.bin").write_bytes(read_bytes(tensor, "float32"))

@@ -98,6 +98,9 @@ def read_output(path: PathLike) -> np.ndarray:
     return values
 
 
+_ONE_ROW = "a result has one; the tensor file held several images, which nothing can be joined to"
+
+
 def _read_bin(path: PathLike) -> np.ndarray:
     content = Path(path).read_bytes()
     if len(content) % 4:
@@ -110,6 +113,8 @@ def _read_npy(path: PathLike) -> np.ndarray:
         values = np.lib.format.read_array(file, allow_pickle=False)
     if values.dtype.kind != "f":
         raise ValueError(f"holds {values.dtype}, expected floating-point numbers")
+    if sum(side > 1 for side in values.shape) > 1:
+        raise ValueError(f"is of shape {list(values.shape)}, {_ONE_ROW}")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is reported
         return values.astype(np.float32).ravel()
 
@@ -119,6 +124,9 @@ def _read_txt(path: PathLike) -> np.ndarray:
         text = file.read()
     if text and not text.endswith(b"\n"):
         raise ValueError("cut short, the last line does not end")
+    rows = text.count(b"\n")
+    if rows > 1 and len(text.split(b"\n", 1)[0].split()) > 1:
+        raise ValueError(f"holds {rows} rows, {_ONE_ROW}")
     # As fast as np.fromstring, which takes damaged text for numbers in NumPy 1.x.
     return np.array(text.split(), dtype=np.float32)
 

@@ -83,15 +83,29 @@ def tensor_files(source: PathLike) -> list[TensorFile]:
     return tensors
 
 
-def read_bytes(tensor: TensorFile) -> bytes:
-    """The values of a tensor, without the header that a `.npy` has."""
+def read_bytes(tensor: TensorFile, dtype: str | None = None) -> bytes:
+    """The values of a tensor, without the header that a `.npy` has; `dtype` is what such a header must say, if given.
+
+    Raises PipelineError where a `.npy` is damaged or holds another dtype, which its size would not tell.
+    """
     if tensor.shard is not None:
         with open(tensor.shard, "rb") as file:
             file.seek(tensor.offset)
             return file.read(tensor.nbytes)
     if tensor.path.lower().endswith(".npy"):
-        return np.asarray(np.load(tensor.path, allow_pickle=False)).tobytes()
+        return _npy_bytes(tensor.path, dtype)
     return Path(tensor.path).read_bytes()
+
+
+def _npy_bytes(path: str, dtype: str | None) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything, tokenize.TokenError among it
+        raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
+    if dtype is not None and values.dtype != np.dtype(dtype):
+        raise PipelineError(f"{path}: holds {values.dtype.str}, the model takes {dtype}; make the tensor again")
+    return bytes(values.tobytes())
 
 
 def refuse_packed(folder: PathLike) -> None:
@@ -105,8 +119,8 @@ def refuse_packed(folder: PathLike) -> None:
 
 
 def read_tensor(tensor: TensorFile, shape: Sequence[int], dtype: str) -> np.ndarray:
-    """A tensor as an array of `shape`, without the batch axis; raises PipelineError where its size is another."""
-    content = read_bytes(tensor)
+    """A tensor as an array of `shape`, without the batch axis; raises PipelineError where its size or dtype differs."""
+    content = read_bytes(tensor, dtype)
     expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if len(content) != expected:
         raise PipelineError(
