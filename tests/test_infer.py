@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from ResNeSt.infer import inference
 from tests.conftest import Completed, assert_refused, call
 
 SHAPE = (3, 4, 4)
@@ -343,3 +344,20 @@ def test_a_npy_in_fortran_order_is_the_same_tensor(model: Path, tmp_path: Path) 
     np.save(tmp_path / "prep/a.npy", np.asfortranarray(tensor(1)))
     infer(tmp_path, model, "--input=./prep", *OUTPUT)
     assert np.array_equal(np.fromfile(tmp_path / "out/result/a_0.bin", np.float32), tensor(1).ravel())
+
+
+def test_from_python_the_throughput_is_the_model_s_own_whatever_batch_size_is_shown(model: Path, tensors: Path) -> None:
+    said: list[str] = []
+    inferred = inference.infer(inference.Inference(model, tensors, batch=4, shown_batch=1), said.append)
+    assert (inferred.batch, len(inferred.times_ms), inferred.folder, inferred.summary) == (4, 3, None, None)
+    assert inferred.throughput == pytest.approx(4000 / np.mean(inferred.times_ms))
+    assert f"throughput 1000*batchsize.mean(1)/NPU_compute_time.mean({np.mean(inferred.times_ms)})" in said[-3]
+
+
+def test_from_python_nothing_is_printed_unless_asked_for(
+    model: Path, tensors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inferred = inference.infer(inference.Inference(model, tensors, tmp_path / "out", dirname="result"))
+    assert inferred.summary is not None
+    assert inferred.summary.is_file()
+    assert capsys.readouterr().out == ""

@@ -209,6 +209,18 @@ def test_pictures_that_take_the_place_of_others_are_made_anew_however_old_they_a
     assert "12 tensors written, 0 kept" in call(SCRIPT, images, tmp_path / "out", "--size=16", *flags).stdout
 
 
+def test_pictures_of_another_folder_are_others_even_of_one_size_and_date(tmp_path: Path) -> None:
+    for number, name in enumerate(("first", "second")):
+        (tmp_path / name).mkdir()
+        picture(20, 20, seed=number).save(tmp_path / name / "a.bmp")
+        os.utime(tmp_path / name / "a.bmp", (1_000_000_000, 1_000_000_000))
+    tensors = []
+    for name in ("first", "second"):
+        assert call(SCRIPT, tmp_path / name, tmp_path / "out", "--size=16").returncode == 0
+        tensors.append((tmp_path / "out/a.bin").read_bytes())
+    assert tensors[0] != tensors[1]
+
+
 @pytest.mark.parametrize("flags", [[], ["--pack"]])
 def test_a_tensor_that_was_damaged_at_equal_size_is_made_anew(flags: list[str], images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

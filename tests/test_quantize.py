@@ -143,6 +143,13 @@ def test_a_model_that_was_never_judged_or_passed_a_lower_bar_is_judged_before_it
     assert_refused(convert(tmp_path, "8", "--calibration=prep", "--min-agreement=1.01"), "--min-agreement is 1.01")
 
 
+def test_a_model_that_just_reaches_the_bar_passes_now_and_later(work: Path, tmp_path: Path) -> None:
+    """fp32 agrees with itself on every tensor: 1 is reached, and not passed."""
+    flags = ("--calibration=prep", "--min-agreement=1", f"--output-dir={tmp_path}")
+    assert "top-1 as fp32 for 100.0 %" in convert(work, "8", *flags).stdout
+    assert "m_bs8.xml: up to date" in convert(work, "8", *flags).stdout
+
+
 def test_a_bar_without_anything_to_judge_by_is_refused(work: Path) -> None:
     assert_refused(convert(work, "8", "--min-agreement=0.9"), "--min-agreement takes --calibration", code=2)
 
