@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import math
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,10 @@ def bench(benchmark: Benchmark) -> Benched:
     not fit or is refused by ais_bench, or where a client fails, MissingRuntimeError where ais_bench is not installed.
     """
     chip, batches = chips.resolve(benchmark.chip), check_batches(benchmark.batches)
-    benchmark = dataclasses.replace(benchmark, chip=chip, batches=batches)
+    prefix, loop = os.fspath(benchmark.prefix), operator.index(benchmark.loop)
+    if loop < 1:
+        raise ArgumentError(f"loop {loop}, expected a whole number above 0")
+    benchmark = dataclasses.replace(benchmark, chip=chip, batches=batches, prefix=prefix, loop=loop)
     _check_devices(benchmark.chip, benchmark.devices)
     if (benchmark.tensors is None) != (benchmark.labels is None):
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")

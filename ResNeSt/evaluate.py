@@ -41,6 +41,7 @@ from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score
 from ResNeSt.score.ranking import top_k_predictions
 from ResNeSt.score.score import Prediction, Problems, Score, check_labels, count
 from ResNeSt.tensors.format import TensorFormat
+from ResNeSt.tensors.sources import state_of
 
 # What can be wrong with an image, in words for a report; the first two are found before anything runs.
 KINDS = {
@@ -215,17 +216,17 @@ def _journal(
 
 def _head(model: ModelChoice, tensor_format: TensorFormat, images: Sequence[str], batch: int) -> dict[str, Any]:
     """All that the predictions depend on."""
-    names_and_times = hashlib.sha256()
+    states = hashlib.sha256()
     for image in images:
-        status = os.stat(image)
-        names_and_times.update(os.fsencode(f"{os.path.basename(image)}\0{status.st_size} {status.st_mtime_ns}\0"))
+        path, *rest = state_of(image)
+        states.update(os.fsencode(f"{path}\0{rest}\0"))
     return {
         "model": {file.name: sha256(file) for file in model_files(model.file)},
         "engine": model.engine,
         "batch": batch,
         "tensors": dataclasses.asdict(tensor_format),
         "images": len(images),
-        "pictures": names_and_times.hexdigest(),
+        "pictures": states.hexdigest(),
     }
 
 

@@ -11,13 +11,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, TextIO
 
 import numpy as np
 
 from ResNeSt.common.arguments import positive
-from ResNeSt.common.errors import PipelineError, run
+from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, cores
 from ResNeSt.engines.engine import Engine
@@ -53,15 +53,21 @@ class Answer(NamedTuple):
     reason: str = ""
 
 
-def predict(model: ModelChoice, images: Sequence[str], top: int = 5, names: PathLike | None = None) -> Iterator[Answer]:
+def predict(
+    model: ModelChoice, images: Iterable[PathLike], top: int = 5, names: PathLike | None = None
+) -> Iterator[Answer]:
     """The `top` most probable classes of each of `images`, image files, in their order; one that fails says why.
 
     `names` is a file with a class name a line; without it the model's own are taken, or ImageNet's for 1,000 classes.
-    Raises PipelineError where the names are not as many as the classes, and what opening a model raises.
+    Raises ArgumentError where there are no images or `top` is below 1, PipelineError where the names are not as many
+    as the classes, and what opening a model raises.
     """
-    engine = open_for_images(model, min(len(images), FREE_BATCH))
+    paths = [os.fspath(image) for image in ([images] if isinstance(images, (str, os.PathLike)) else images)]
+    if not paths or top < 1:
+        raise ArgumentError(f"{len(paths)} images and top {top}, expected at least one of each")
+    engine = open_for_images(model, min(len(paths), FREE_BATCH))
     tensor_format = image_format(engine, model)
-    inferred = logits_of(engine, tensor_format, images, model.workers or cores(), Stopwatch(), Stopwatch())
+    inferred = logits_of(engine, tensor_format, paths, model.workers or cores(), Stopwatch(), Stopwatch())
     return _answers(inferred, engine, top, names)
 
 

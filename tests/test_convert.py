@@ -384,7 +384,7 @@ def test_the_record_beside_a_model_says_how_it_was_made(folder: Path, ascend: No
         "chip": "310P3",
         "dtype": "float32",
         "precision": "mixed",
-        "files": {"demo_bs2.om": os.path.getsize("demo_bs2.om")},
+        "files": {"demo_bs2.om": sha256("demo_bs2.om")},
     }
 
 

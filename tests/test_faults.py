@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import scratch_folder, sole_writer, whole
+from ResNeSt.common.files import scratch_folder, sha256, sole_writer, whole
 from ResNeSt.convert import chips
 from tests.conftest import PROJECT, assert_refused, call, picture
 
@@ -90,7 +90,7 @@ def test_convert_killed_at_random_moments_ends_as_if_undisturbed(work: Path, tmp
         killed_at_random(disturbed, seed, seconds, *command)
         for model in disturbed.glob("*.xml.json"):  # what says that it is whole is whole
             files = json.loads(model.read_text())["files"]
-            assert {name: (disturbed / name).stat().st_size for name in files} == files
+            assert {name: sha256(disturbed / name) for name in files} == files
     run(disturbed, *command)
     assert contents(disturbed) == contents(undisturbed)
 

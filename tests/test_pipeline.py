@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from ResNeSt.common.files import sha256
+from ResNeSt.models import sidecar
 from ResNeSt.models.cards import card
+from ResNeSt.models.files import model_files
 from ResNeSt.pipeline import RunPlan, _is_exported
 from tests.conftest import PROJECT, Completed, assert_refused, call, corrupt
 
@@ -169,7 +172,10 @@ def test_a_compiled_model_that_parts_ends_the_run_and_the_command_to_dig_compare
     made = again / "work/resnest_demo"
     corrupt(made / "resnest_demo.onnx", again / "resnest_demo.onnx", "/layer4/layer4.0/conv3/Conv", by=0.5)
     assert call("convert.sh", "8", "cpu", "--onnx=resnest_demo.onnx", cwd=again).returncode == 0
-    shutil.copy(again / "resnest_demo_bs8.bin", made)  # of the same size, so it looks up to date
+    shutil.copy(again / "resnest_demo_bs8.bin", made)
+    model = made / "resnest_demo_bs8.xml"
+    files = {path.name: sha256(path) for path in model_files(model)}
+    sidecar.write(model, {**sidecar.read(model), "files": files})  # so it looks up to date
     result = pipeline(again, "--batch=8")
     assert_refused(result, "compiled, batch 8, compared with PyTorch:")
     assert [stage["stage"] for stage in read(again)["stages"]] == STAGES[:-1]

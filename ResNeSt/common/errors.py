@@ -6,6 +6,7 @@ is not on this machine; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Callable, NoReturn
 
@@ -38,6 +39,9 @@ class MissingRuntimeError(PipelineError):
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits with its code; errors end in one line on stderr, never in a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process is)
     try:
         code = main()
     except PipelineError as error:

@@ -158,9 +158,9 @@ def _running(path: Path, engine: Engine, folder: TensorFolder) -> Side:
 
 
 def compare(
-    reference: Path,
-    judged: Path,
-    source: Path | None = None,
+    reference: PathLike,
+    judged: PathLike,
+    source: PathLike | None = None,
     count: int | None = None,
     arch: str | None = None,
 ) -> Agreement:
@@ -170,7 +170,7 @@ def compare(
     are no numbers.
     """
     total = Agreement()
-    pair = open_pair(reference, judged, source, count, arch)
+    pair = open_pair(Path(reference), Path(judged), None if source is None else Path(source), count, arch)
     for chunk in pair.chunks:
         expected, actual = pair.reference(chunk), pair.judged(chunk)
         if actual.shape != expected.shape:

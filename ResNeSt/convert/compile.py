@@ -12,6 +12,7 @@ from typing import Any, Callable
 from tqdm import tqdm
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.files import sha256
 from ResNeSt.common.progress import Say
 from ResNeSt.convert import atc, chips, openvino_ir
 from ResNeSt.convert.gate import Gate
@@ -94,10 +95,11 @@ def _compile_stale(compilation: Compilation, batches: list[int], source: str) ->
         target = compilation.target(batch)
         # Of what was made before, nothing stays that could be taken for what is asked for now.
         sidecar.remove(target)
-        target.unlink(missing_ok=True)
+        for path in model_files(target):
+            path.unlink(missing_ok=True)
         told = compile_one(batch)
         record = {**_made_of(compilation, batch, source), **told, "info": compilation.network.info}
-        sidecar.write(target, {**record, "files": _sizes(target)})
+        sidecar.write(target, {**record, "files": _digests(target)})
 
 
 def _compiler(compilation: Compilation, batches: list[int], source: str) -> Callable[[int], dict[str, Any]]:
@@ -133,7 +135,7 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> dict[s
             judged["agreement"] = compilation.gate.check(model, network.path, target.name)
 
     version = openvino_ir.compile_model(network, target, batch, dtype, precision, source, check)
-    size = sum(_sizes(target).values())
+    size = sum(path.stat().st_size for path in model_files(target))
     compilation.say(f"{target.name}: batch {batch}, {dtype} {LAYOUTS[dtype]}, {precision}, {size:,} bytes")
     return {"tool": f"OpenVINO {version}", **judged}
 
@@ -161,8 +163,8 @@ def _made_of(compilation: Compilation, batch: int, source: str) -> dict[str, Any
     }
 
 
-def _sizes(target: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in model_files(target)}
+def _digests(target: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in model_files(target)}
 
 
 def _is_current(compilation: Compilation, batch: int, source: str) -> bool:
@@ -170,5 +172,5 @@ def _is_current(compilation: Compilation, batch: int, source: str) -> bool:
     target, gate = compilation.target(batch), compilation.gate
     with contextlib.suppress(OSError, PipelineError, TypeError):
         passed = gate is None or sidecar.read(target).get("agreement", 0) >= gate.minimum
-        return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": _sizes(target)})
+        return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": _digests(target)})
     return False

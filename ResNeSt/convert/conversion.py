@@ -15,6 +15,7 @@ from ResNeSt.convert.compile import Compilation, Compiled, compile_all
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import check_batches, compiled_name
 from ResNeSt.models import onnx_file, sidecar
+from ResNeSt.tensors.format import LAYOUTS
 
 MIN_AGREEMENT = 0.95
 
@@ -55,7 +56,8 @@ def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
     this machine. What is not right never gets its name.
     """
     conversion = resolved(conversion)
-    if _is_simplified(conversion):
+    remade = conversion.force and conversion.onnx.exists() and simplify.is_ours(conversion.simplified)
+    if not remade and _is_simplified(conversion):
         simplify.check(conversion.onnx, conversion.simplified)
     else:
         conversion.folder.mkdir(parents=True, exist_ok=True)
@@ -91,13 +93,23 @@ def plan(conversion: Conversion) -> list[str]:
 
 
 def resolved(conversion: Conversion) -> Conversion:
-    """The same with the chip's name as CANN spells it, each batch size once, and the precision named.
+    """The same with the chip's name as CANN spells it, each batch size once, the precision named, and paths as such.
 
-    Raises ArgumentError for an unknown chip, a batch size below 1, or a precision that the chip does not have.
+    Raises ArgumentError for an unknown chip or dtype, a batch size below 1, or a precision that the chip does not have.
     """
+    if conversion.dtype not in LAYOUTS:
+        raise ArgumentError(f"dtype {conversion.dtype!r}, expected one of {', '.join(LAYOUTS)}")
     chip, batches = chips.resolve(conversion.chip), check_batches(conversion.batches)
     precision = chips.precision(conversion.precision, chip)
-    return dataclasses.replace(conversion, chip=chip, batches=batches, precision=precision)
+    return dataclasses.replace(
+        conversion,
+        onnx=Path(conversion.onnx),
+        folder=Path(conversion.folder),
+        calibration=None if conversion.calibration is None else Path(conversion.calibration),
+        chip=chip,
+        batches=batches,
+        precision=precision,
+    )
 
 
 def simplification(conversion: Conversion) -> list[str]:

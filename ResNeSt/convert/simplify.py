@@ -6,6 +6,7 @@ import contextlib
 import io
 import shlex
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ResNeSt.models.files import model_files
 # onnxsim compares both graphs at this batch size: at 1, a batch axis that got baked in would pass.
 CHECKED_BATCH = 2
 MADE_OF = "simplified_from"  # key among the metadata_props: SHA-256 of the source
+_ONE_AT_A_TIME = threading.Lock()  # the stdout that is redirected is that of all threads
 OTHER_NETWORK = 0.1  # of the largest logit: rounding stays below it even in ill-conditioned networks
 
 
@@ -45,6 +47,14 @@ def _says_its_source(target: Path) -> bool:
     """Whether this project wrote it, in one file; onnxsim's command copies what a file said before, too."""
     header = onnx_header.read(target)
     return MADE_OF in header.metadata and not header.data_files
+
+
+def is_ours(target: Path) -> bool:
+    """Whether `target` may be made anew: it is damaged, or this project wrote it."""
+    try:
+        return target.exists() and _says_its_source(target)
+    except PipelineError:
+        return True
 
 
 def check(source: Path, target: Path) -> None:
@@ -84,7 +94,7 @@ def _without_torch() -> Iterator[None]:
     onnxsim looks for it, for parts that are not used here; that is most of what a small conversion takes (measured on
     the demo: 3.7 s with it, 1.6 s without).
     """
-    if "torch" in sys.modules:
+    if "torch" in sys.modules or threading.active_count() > 1:  # another thread may be importing it
         yield
         return
     sys.modules["torch"] = None  # type: ignore[assignment]
@@ -113,7 +123,7 @@ def simplify(source: Path, target: Path) -> None:
         ) from None
     try:
         model = onnx_file.load(source)
-        with contextlib.redirect_stdout(io.StringIO()):  # it counts its checks aloud
+        with _ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()):  # it counts its checks aloud
             shapes = {model.graph.input[0].name: shape}
             simplified, same = onnxsim.simplify(model, check_n=1, test_input_shapes=shapes, certify=False)
     except Exception as error:  # whatever onnxsim raises, and it raises many things, it could not do it

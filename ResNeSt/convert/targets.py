@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable
 
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.convert import chips
@@ -13,11 +14,16 @@ def compiled_name(stem: str, batch: int, chip: str) -> str:
     return f"{stem}_bs{batch}.{'xml' if chip == chips.CPU else 'om'}"
 
 
-def check_batches(batches: Sequence[int]) -> list[int]:
-    """The same, duplicates dropped; raises ArgumentError where there is none, or one below 1."""
-    if not batches or min(batches) < 1:
-        raise ArgumentError(f"batch sizes must be whole numbers above 0, like [1, 4, 8]; found {list(batches)}")
-    return list(dict.fromkeys(batches))
+def check_batches(batches: Iterable[int]) -> list[int]:
+    """Batch sizes as plain numbers, each once; raises ArgumentError where there is none, or one is not above 0."""
+    given = list(batches)
+    try:
+        sizes = [operator.index(batch) for batch in given if not isinstance(batch, bool)]
+    except TypeError:
+        sizes = []
+    if len(sizes) < max(len(given), 1) or min(sizes) < 1:
+        raise ArgumentError(f"batch sizes must be whole numbers above 0, like [1, 4, 8]; found {given}")
+    return list(dict.fromkeys(sizes))
 
 
 def parse_batches(text: str) -> list[int]:

@@ -51,6 +51,8 @@ def open_engine(
         raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(SUFFIXES)}")
     if path.suffix == ".onnx":
         onnx_header.read(path)  # the runtimes would follow its data files anywhere
+    if name is not None and name not in NAMES:
+        raise ArgumentError(f"unknown engine {name!r}; known: {', '.join(NAMES)}")
     if name == "null":
         from ResNeSt.engines.null import NullEngine
 

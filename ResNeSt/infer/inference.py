@@ -92,6 +92,7 @@ def infer(inference: Inference, say: Say = silent) -> Inferred:
     Raises PipelineError where the model cannot be opened or the tensors do not fit it, ArgumentError for options that
     do not go together, MissingRuntimeError where the model's runtime is not installed.
     """
+    _check(inference)
     engine = open_engine(inference.model, inference.engine, inference.batch, inference.arch)
     for line in (f"{engine.title} init", "open device 0", f"load model {inference.model}", "create model description"):
         say(f"{line} success")
@@ -100,6 +101,16 @@ def infer(inference: Inference, say: Say = silent) -> Inferred:
         inferred = _run(engine, inference, folder, say)
     say(f"end to finalize {engine.title}")
     return inferred
+
+
+def _check(inference: Inference) -> None:
+    choices = {"outfmt": OUTPUT_FORMATS, "pure_data": PURE_DATA}
+    for name, known in choices.items():
+        if getattr(inference, name) not in known:
+            raise ArgumentError(f"{name} {getattr(inference, name)!r}, expected one of {', '.join(known)}")
+    for name, least in {"loop": 1, "warmup": 0, "batch": 1}.items():
+        if getattr(inference, name) < least:
+            raise ArgumentError(f"{name} {getattr(inference, name)}, expected a whole number from {least}")
 
 
 def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> Inferred:
@@ -128,7 +139,7 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> 
     for line in _summary_lines(figures, shown, inference.all_times):
         say(line)
     if folder:
-        told = {"filesinfo": filesinfo, "args": list(inference.arguments), **figures, "pid": os.getpid()}
+        told = {"filesinfo": filesinfo, "args": list(map(str, inference.arguments)), **figures, "pid": os.getpid()}
         write_json(_summary_path(folder), told)
     return Inferred(
         folder=Path(folder) if folder else None,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.models.cards import Card
-from ResNeSt.tensors.format import TensorFormat
+from ResNeSt.tensors.format import LAYOUTS, TensorFormat
 
 # In ONNX metadata_props the keys carry this prefix; in OpenVINO's rt_info they are a section of this name.
 SECTION = "resnest"
@@ -32,7 +32,12 @@ def describe(card: Card, size: int, weights: str) -> dict[str, str]:
 
 
 def format_of(card: Card, dtype: str, recipe: str | None = None, size: int | None = None) -> TensorFormat:
-    """What stage 1 makes of images for a model of `card`: its recipe and size, unless others are given."""
+    """What stage 1 makes of images for a model of `card`: its recipe and size, unless others are given.
+
+    Raises ArgumentError for a dtype that tensors do not have.
+    """
+    if dtype not in LAYOUTS:
+        raise ArgumentError(f"dtype {dtype!r}, expected one of {', '.join(LAYOUTS)}")
     return TensorFormat(recipe or card.recipe, size or card.size, dtype, card.mean, card.std)
 
 

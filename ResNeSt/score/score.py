@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import cores
 from ResNeSt.labels.file import read_labels
@@ -106,6 +106,8 @@ def score_summaries(summaries: Sequence[PathLike], labels: PathLike, workers: in
     Uses up to `workers` processes [one per core]. Raises PipelineError where a summary or the label file is damaged,
     where no result can be scored at all, or where a label is no class of the model.
     """
+    if not summaries:
+        raise ArgumentError("no summary given; name at least one")
     truth = read_labels(labels)
     problems: Problems = {kind: [] for kind in KINDS}
     listed = [path for summary in summaries for path in list_outputs(summary)]

@@ -1,6 +1,6 @@
 """What each tensor of a folder was made of: `sources.jsonl`, a line each, written as soon as the tensor has its name.
 
-A tensor is kept by a later run only if its image is the same file, of the same size and time, and if the file that
+A tensor is kept by a later run only if its image is the same file, of the same size and times, and if the file that
 holds the tensor is as it was left; anything else is made again. Times alone would not tell: a picture that was unpacked
 or copied keeps its own.
 """
@@ -21,17 +21,20 @@ NAME = "sources.jsonl"
 
 
 class FileState(NamedTuple):
-    """A file as it was found: its absolute path, bytes, and time of last change in ns."""
+    """A file as it was found: its absolute path, bytes, and two times in ns: of its content, which copies may set, and
+    of its entry in the file system, which they cannot.
+    """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 def state_of(path: PathLike) -> FileState:
     """The state of a file now."""
     status = os.stat(path)
-    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class SourceLog:
@@ -71,7 +74,9 @@ class SourceLog:
 
 
 def _record(source: FileState, file: Path) -> list[object]:
-    return [*source, *state_of(file)[1:]]
+    # Of the tensor's file not its entry: `chmod -R go-w`, which ais_bench wants, changes that.
+    tensor = state_of(file)
+    return [*source, tensor.size, tensor.mtime_ns]
 
 
 def _line(name: str, record: list[object]) -> bytes:
