@@ -314,8 +314,13 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
         assert head() != before, name
         (tmp_path / name).write_bytes(content)
     assert head() == before
+    for name in ("a.png", "b.png"):
+        os.utime(tmp_path / name, ns=(1, 1))
+    touched = head()
+    assert touched != before
+    (tmp_path / "b.png").write_bytes(b"gnp.b")
     os.utime(tmp_path / "b.png", ns=(1, 1))
-    assert head() != before
+    assert head() != touched, "of one size and date, and another picture"
 
 
 def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(

@@ -209,6 +209,31 @@ def test_pictures_that_take_the_place_of_others_are_made_anew_however_old_they_a
     assert "12 tensors written, 0 kept" in call(SCRIPT, images, tmp_path / "out", "--size=16", *flags).stdout
 
 
+@pytest.mark.parametrize("flags", [[], ["--pack"]])
+def test_pictures_that_changed_places_are_made_anew_even_of_one_size_and_date(flags: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+
+    def write(first: int, second: int) -> None:
+        for name, seed in (("a.bmp", first), ("b.bmp", second)):
+            picture(20, 20, seed=seed).save(folder / name)
+            os.utime(folder / name, (1_000_000_000, 1_000_000_000))
+
+    for seeds in ((1, 2), (2, 1)):
+        write(*seeds)
+        done = call(SCRIPT, folder, tmp_path / "out", "--size=16", *flags)
+        assert "2 tensors written, 0 kept" in done.stdout
+    assert "0 tensors written, 2 kept" in call(SCRIPT, folder, tmp_path / "out", "--size=16", *flags).stdout
+
+
+def test_tensors_stay_when_only_their_modes_change(images: Path, tmp_path: Path) -> None:
+    """As `chmod -R go-w`, which bench.sh asks for, does it."""
+    call(SCRIPT, images, tmp_path / "out", "--size=16")
+    for path in (tmp_path / "out").iterdir():
+        path.chmod(0o600)
+    assert "0 tensors written, 12 kept" in call(SCRIPT, images, tmp_path / "out", "--size=16").stdout
+
+
 def test_pictures_of_another_folder_are_others_even_of_one_size_and_date(tmp_path: Path) -> None:
     for number, name in enumerate(("first", "second")):
         (tmp_path / name).mkdir()
