@@ -22,6 +22,7 @@ from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError, run
 from ResNeSt.common.files import PathLike, sha256, write_json
 from ResNeSt.common.journal import Journal
+from ResNeSt.common.made_of import state_of
 from ResNeSt.common.parallel import Stopwatch, cores, in_parallel
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.engines.engine import Engine
@@ -41,7 +42,6 @@ from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score
 from ResNeSt.score.ranking import top_k_predictions
 from ResNeSt.score.score import Prediction, Problems, Score, check_labels, count
 from ResNeSt.tensors.format import TensorFormat
-from ResNeSt.tensors.sources import state_of
 
 # What can be wrong with an image, in words for a report; the first two are found before anything runs.
 KINDS = {

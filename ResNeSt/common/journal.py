@@ -11,6 +11,7 @@ from typing import Any
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, lock, naming
+from ResNeSt.common.made_of import differing
 
 Record = dict[str, Any]
 
@@ -42,7 +43,7 @@ class Journal:
             return
         try:
             theirs, ours = dict(json.loads(first)), json.loads(_line(head))
-            other = ", ".join(sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key)))
+            other = ", ".join(differing(theirs, ours))
         except (TypeError, ValueError, RecursionError):
             other = "program"
         raise PipelineError(

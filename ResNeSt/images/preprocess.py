@@ -20,13 +20,14 @@ from tqdm import tqdm
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, sole_writer, whole
+from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.common.parallel import cores, in_parallel
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.images.listing import find_images
 from ResNeSt.tensors.folder import list_tensors, tensor_name
 from ResNeSt.tensors.format import TensorFormat, TensorSet, read_index, write_index
 from ResNeSt.tensors.shards import SHARD_IMAGES, Shard, list_shards, read_shard, shard_path, write_shard
-from ResNeSt.tensors.sources import FileState, SourceLog, state_of
+from ResNeSt.tensors.sources import SourceLog
 
 Item = TypeVar("Item")
 

@@ -8,33 +8,15 @@ or copied keeps its own.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 from ResNeSt.common.files import PathLike, naming, whole
+from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.tensors.folder import tensor_name
 
 NAME = "sources.jsonl"
-
-
-class FileState(NamedTuple):
-    """A file as it was found: its absolute path, bytes, and two times in ns: of its content, which copies may set, and
-    of its entry in the file system, which they cannot.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-def state_of(path: PathLike) -> FileState:
-    """The state of a file now."""
-    status = os.stat(path)
-    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class SourceLog:

@@ -1,0 +1,57 @@
+"""What a result depends on: written down beside it, and compared by equality before an earlier one is taken for it.
+
+Every stage that keeps what an earlier run left does it in this way, and what is kept nowhere is measured anew:
+
+- a tensor: a line of `sources.jsonl` has its picture's path, size and times, and its own file's size and time
+- a tensor folder: `tensors.json` has recipe, size, dtype, mean and std
+- an exported ONNX file: its metadata have network, size, recipe, form, and the digest of the weights
+- a simplified or an int8 one: its metadata, or `<file>.json`, have the digests of its source and of the tensors
+- a compiled model: `<model>.json` has what convert.sh was asked for, and the digests of its source and its own files
+- predictions of `evaluate`: the journal's head has the digest of the model, engine, batch, recipe, every picture
+- a training's `last.pth` has every setting, the pictures and the start weights
+
+Where a record differs the result is made anew; where that would cost what nobody asked to lose (a model compiled for
+another question, an unfinished journal), the run is refused and says what differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+
+
+class FileState(NamedTuple):
+    """A file as it was found: its absolute path, bytes, and two times in ns: of its content, which copies may set, and
+    of its entry in the file system, which they cannot.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def state_of(path: PathLike) -> FileState:
+    """The state of a file now."""
+    status = os.stat(path)
+    return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@contextlib.contextmanager
+def unchanged(*paths: PathLike) -> Iterator[None]:
+    """For what reads a file more than once: raises PipelineError at the end where one is not what it was before."""
+    before = [state_of(path) for path in paths]
+    yield
+    for path, state in zip(paths, before):
+        if not os.path.exists(path) or state_of(path) != state:
+            raise PipelineError(f"{path}: changed while it was being read; run the same command again")
+
+
+def differing(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """The keys that one of the two lacks, or that have another value there, in alphabetical order."""
+    return sorted(key for key in {*recorded, *asked} if recorded.get(key) != asked.get(key))
