@@ -21,13 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import scratch_folder, sha256, sole_writer, whole
+from ResNeSt.common.files import scratch_folder, sha256, sole_writer, temporary_of, whole
 from ResNeSt.convert import chips
+from ResNeSt.images.preprocess import preprocess
+from ResNeSt.models.cards import card
+from ResNeSt.models.model_info import format_of
 from tests.conftest import PROJECT, assert_refused, call, picture
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
 KILLS = 4
+DEMO_FORMAT = format_of(card("resnest_demo"), "float32")
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +116,72 @@ def test_infer_killed_at_random_moments_ends_as_if_undisturbed(work: Path, tmp_p
 def test_what_a_killed_compiler_left_behind_goes_with_the_next_run_and_what_a_living_one_uses_stays(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / ".atc.left/kernel_meta").mkdir(parents=True)
+    with scratch_folder(tmp_path, "atc") as left:
+        name = left.name
+    (tmp_path / name / "kernel_meta").mkdir(parents=True)
     with scratch_folder(tmp_path, "atc") as first, scratch_folder(tmp_path, "atc") as second:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.name, second.name])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".atc.notes", ".openvino.cache", ".resnest-atc-mine", ".resnest-mine"])
+def test_a_folder_of_the_users_is_no_leftover(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious").touch()
+    for kind in ("atc", "openvino"):
+        with scratch_folder(tmp_path, kind):
+            pass
+    assert (tmp_path / name / "precious").exists()
+
+
+@pytest.mark.parametrize("name", [".val_1.bin.part", ".notes.part", ".resnest-mine.part", ".resnest-a-b.part", ".part"])
+def test_a_part_file_of_the_users_is_no_leftover(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    with sole_writer(tmp_path), whole(tmp_path / "val_1.bin") as temporary:
+        temporary.write_text("tensor")
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_what_killed_writers_left_goes_when_a_folder_is_written_anew(tmp_path: Path) -> None:
+    temporary_of(tmp_path / "val_1.bin").write_text("half")
+    with sole_writer(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_planted_in_the_place_of_a_temporary_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    for name in (temporary_of(tmp_path / "x").name, ".x.part"):
+        (tmp_path / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(PipelineError, match="is a link"), whole(tmp_path / "x"):
+        pytest.fail("written through a link")
+    temporary_of(tmp_path / "x").unlink()
+    with whole(tmp_path / "x") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
+def test_only_a_plain_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out"
+    if kind == "link":
+        (tmp_path / "victim").write_text("precious")
+        path.symlink_to("victim")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path("/dev/null")
+    before = os.lstat(path)
+    with pytest.raises(PipelineError, match=f"{path}: is a {kind}; only a plain file is written here"), whole(path):
+        pytest.fail("about to be replaced")
+    assert os.path.samestat(os.lstat(path), before)
+
+
+def test_a_name_as_long_as_a_disk_takes_can_be_written(tmp_path: Path) -> None:
+    with whole(tmp_path / ("n" * 251 + ".bin")) as temporary:
+        temporary.write_text("tensor")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 
 def test_what_a_killed_writer_left_of_a_file_is_replaced_and_a_living_writer_is_not_disturbed(tmp_path: Path) -> None:
@@ -233,19 +299,17 @@ def test_weights_outside_the_onnx_file_are_refused_and_not_read(work: Path, tmp_
     assert_refused(result, "models/m.onnx: its weights lie in '../secret', and only a file in its own folder is read")
 
 
-def test_a_link_in_the_output_folder_is_replaced_and_what_it_points_to_stays(
-    work: Path, images: Path, tmp_path: Path
-) -> None:
-    victim = tmp_path / "victim"
+def test_a_link_in_the_output_folder_is_refused_and_what_it_points_to_stays(images: Path, tmp_path: Path) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "out"
     victim.write_text("precious")
-    out = tmp_path / "out"
-    run(tmp_path, "resnest_preprocess.py", images, out)
+    preprocess(images, out, DEMO_FORMAT)
     first = sorted(out.glob("*.bin"))[0]
     first.unlink()
     first.symlink_to(victim)
-    run(tmp_path, "resnest_preprocess.py", images, out)
+    with pytest.raises(PipelineError, match=f"{first}: is a link"):
+        preprocess(images, out, DEMO_FORMAT)
+    assert first.is_symlink()
     assert victim.read_text() == "precious"
-    assert not first.is_symlink()
 
 
 def test_shell_characters_in_paths_are_characters(work: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""File habits that every stage shares: whole files only, and the order people expect."""
+"""File habits that every stage shares: whole files only, and nothing of the user's removed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union
@@ -22,19 +23,80 @@ PathLike = Union[str, "os.PathLike[str]"]
 def whole(path: PathLike) -> Iterator[Path]:
     """Yields a temporary path in the same folder; renames it to `path` on success, removes it on any failure.
 
-    A reader therefore never sees half a file under its final name, whatever kills the writer. The temporary name ends
-    in `.part`, because ais_bench takes every `.bin` in a folder for an input, hidden or not; it is the same each time,
-    so that the next writer takes the place of what a killed one left. Raises PipelineError where another one lives.
+    A reader therefore never sees half a file under its final name, whatever kills the writer. The temporary name is
+    that of `temporary_of`, so that the next writer of `path` takes the place of what a killed one left. Raises
+    PipelineError where another one lives, and where `path` is there and no plain file (`check_plain`).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
     with naming(path):
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o666)
+        check_plain(path)
+        temporary, handle = _exclusive(path)
         try:
-            lock(handle, path)
             with _removed_on_failure(temporary):
                 yield temporary
                 os.replace(temporary, path)
+        finally:
+            os.close(handle)
+
+
+def check_plain(path: PathLike) -> None:
+    """Raises PipelineError where a link, a device, a pipe or a folder is at `path`, which a file must not replace."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device")
+        raise PipelineError(f"{path}: is {kind}; only a plain file is written here, name another")
+
+
+def temporary_of(path: PathLike) -> Path:
+    """Where `path` is written before it has its name; made of its name, short, and told by `_is_ours` from any other.
+
+    It ends in `.part`, because ais_bench takes every `.bin` in a folder for an input, hidden or not.
+    """
+    path = Path(path)
+    return path.with_name(f"{_ours(hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12])}.part")
+
+
+def _ours(middle: str) -> str:
+    """A file name that this program alone gives, with digits at its end that follow from the rest."""
+    start = f".resnest-{middle}-"
+    return start + hashlib.sha256(start.encode()).hexdigest()[:8]
+
+
+def _is_ours(name: str) -> bool:
+    start, _, _ = name.rpartition("-")
+    return name.startswith(".resnest-") and name.removesuffix(".part") == _ours(start[len(".resnest-") :])
+
+
+def _exclusive(path: Path) -> tuple[Path, int]:
+    """The temporary of `path`, new, open and locked."""
+    temporary = temporary_of(path)
+    while True:
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        except FileExistsError:
+            _remove_leftover(temporary, path)
+            continue
+        try:
+            lock(handle, path)
+        except BaseException:
+            os.close(handle)
+            raise
+        return temporary, handle
+
+
+def _remove_leftover(temporary: Path, path: PathLike) -> None:
+    """Removes what a killed writer left; raises PipelineError where it lives, or where this is no plain file."""
+    check_plain(temporary)
+    with contextlib.suppress(FileNotFoundError):
+        handle = os.open(temporary, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            lock(handle, path)
+            if os.path.samestat(os.fstat(handle), os.lstat(temporary)):  # nobody else has put a new one there
+                temporary.unlink()
         finally:
             os.close(handle)
 
@@ -68,8 +130,9 @@ def sole_writer(folder: PathLike) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         lock(handle, folder)
-        for leftover in Path(folder).glob(".*.part"):
-            leftover.unlink()
+        for leftover in Path(folder).glob(".resnest-*.part"):
+            if _is_ours(leftover.name):
+                _remove_leftover(leftover, folder)
         yield
     finally:
         os.close(handle)
@@ -83,12 +146,15 @@ def scratch_folder(folder: PathLike, kind: str) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         with _held(folder):  # nobody looks between the making and the locking
-            for leftover in Path(folder).glob(f".{kind}.*"):
-                with contextlib.suppress(PipelineError), sole_writer(leftover):
-                    shutil.rmtree(leftover)
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{kind}.", dir=folder))
+            for leftover in Path(folder).glob(f".resnest-{kind}-*"):
+                if _is_ours(leftover.name) and not leftover.is_symlink():
+                    with contextlib.suppress(PipelineError), sole_writer(leftover):
+                        shutil.rmtree(leftover)
+            scratch = Path(folder, _ours(f"{kind}-{secrets.token_hex(6)}"))
+            scratch.mkdir(mode=0o700)
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             stack.enter_context(sole_writer(scratch))
-        yield Path(scratch)
+        yield scratch
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, sha256
+from ResNeSt.common.files import PathLike, check_plain, lock, sha256, temporary_of
 from ResNeSt.models.cards import Card
 
 BLOCK = 1 << 20
@@ -27,7 +27,8 @@ def fetch(card: Card, folder: PathLike = ".") -> Path:
     if target.exists():
         _check_hash(target, card.sha256, "move it away and run the command again")
         return target
-    partial = target.with_name(target.name + ".part")
+    partial = temporary_of(target)
+    check_plain(partial)
     _download(card.url, partial)
     try:
         _check_hash(partial, card.sha256, f"{card.url} sent it; removed, run the command again")
@@ -58,9 +59,11 @@ def _append(response: http.client.HTTPResponse, partial: Path, start: int) -> No
     length = response.length
     total = None if length is None else start + length
     with (
-        open(partial, "r+b" if start else "wb") as file,
-        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.stem, disable=None) as bar,
+        open(partial, "r+b" if partial.exists() else "xb") as file,
+        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=Path(response.url).name, disable=None) as bar,
     ):
+        lock(file.fileno(), partial)
+        file.truncate(start)
         file.seek(start)
         while block := response.read(BLOCK):
             file.write(block)
