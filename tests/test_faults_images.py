@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import resource
+import socket
 import zlib
 from pathlib import Path
 
@@ -13,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ResNeSt.images.decode import BrokenImageError, decode
+from ResNeSt.images.decode import BrokenImageError, decode, tensor_maker
+from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
+from ResNeSt.tensors.format import TensorFormat
 from tests.conftest import assert_refused, call, picture
 
 SIZE = 32
@@ -47,7 +52,6 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for mode in ("LA", "P", "1", "RGBA"):
         image.convert(mode).save(folder / f"mode_{mode}.png")
     image.convert("P").save(folder / "transparent.png", transparency=3)
-    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16).save(folder / "sixteen_bits.png")
     image.resize((1, 1)).save(folder / "one_pixel.JPEG")
     image.resize((900, 2)).save(folder / "two_rows.JPEG")
     image.save(folder / "broken_exif.JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff garbage")
@@ -102,6 +106,83 @@ def test_every_broken_file_is_named_and_the_sound_ones_are_made(broken: Path, tm
     lines = [line for line in result.stdout.splitlines() if line.startswith("broken: ")]
     assert sorted(line.split(": ")[1].rsplit("/", 1)[1] for line in lines) == sorted(NAMES)
     assert {path.name for path in (tmp_path / "out").glob("*.bin")} == {"sound_1.bin", "sound_2.bin"}
+
+
+LEVELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16  # 0 to 65520
+
+
+def sixteen_bits(kind: str) -> bytes:
+    """A file of 16-bit grey LEVELS, 0 black, of the kind that its name says."""
+    buffer = io.BytesIO()
+    if kind == "big-endian.tif":
+        Image.frombytes("I;16B", LEVELS.shape, LEVELS.astype(">u2").tobytes()).save(buffer, "TIFF")
+    elif kind == "white-is-zero.tif":
+        Image.fromarray(65535 - LEVELS).save(buffer, "TIFF", tiffinfo={262: 0})
+    elif kind == "twelve-bits.pgm":
+        return b"P5 64 64 4095\n" + (LEVELS >> 4).astype(">u2").tobytes()
+    else:
+        Image.fromarray(LEVELS).save(buffer, {"png": "PNG", "tif": "TIFF", "pgm": "PPM", "jp2": "JPEG2000"}[kind])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm", "jp2", "big-endian.tif", "white-is-zero.tif", "twelve-bits.pgm"])
+def test_of_16_bit_grey_levels_the_high_byte_counts_as_pillow_has_it_with_16_bit_colours(
+    kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "image").write_bytes(sixteen_bits(kind))
+    found = np.asarray(decode(tmp_path / "image"))
+    expected = np.repeat(LEVELS[:, :, None] >> 8, 3, axis=2)
+    assert np.abs(found.astype(int) - expected).max() <= (1 if kind == "twelve-bits.pgm" else 0)  # 4095 is 65535 there
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I", "TIFF"), ("F", "TIFF"), ("F", "PPM")])
+def test_levels_whose_range_the_file_does_not_tell_are_refused(mode: str, kind: str, tmp_path: Path) -> None:
+    image = Image.new(mode, (8, 8))
+    image.save(tmp_path / "image", kind)
+    with pytest.raises(BrokenImageError, match=r"image: cannot be decoded \(ValueError"):
+        decode(tmp_path / "image")
+
+
+@pytest.mark.parametrize("command", ["decode", "make"])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(command: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.jpg"))
+    make = tensor_maker(TensorFormat("ecentercrop-bicubic", 8, "uint8", (0, 0, 0), (1, 1, 1)))
+    for path in tmp_path.iterdir():
+        with pytest.raises(BrokenImageError, match="not a plain file"):
+            decode(path) if command == "decode" else make(path, np.empty((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("shape", [(1, 3000), (60_000, 1)])
+def test_no_recipe_makes_a_large_picture_of_a_thin_one(recipe: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    (tmp_path / "thin.png").write_bytes(png(*shape))
+    make = tensor_maker(TensorFormat(recipe, 224, "uint8", (0, 0, 0), (1, 1, 1)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = pytest.raises(BrokenImageError, match="more than 100 times as long as wide")
+    with refused if recipe.startswith("resize") else contextlib.nullcontext():
+        make(tmp_path / "thin.png", np.empty((224, 224, 3), np.uint8))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+def test_a_picture_for_which_memory_runs_out_is_broken_and_the_others_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crop(image: Image.Image, size: int) -> Image.Image:
+        if image.width == 90:
+            raise MemoryError
+        return image.resize((size, size))
+
+    picture(90, 70).save(tmp_path / "large.png")
+    picture(70, 90).save(tmp_path / "small.png")
+    monkeypatch.setitem(RECIPES, "squash-bilinear", crop)
+    tensor_format = TensorFormat("squash-bilinear", 8, "uint8", (0, 0, 0), (1, 1, 1))
+    done = preprocess(tmp_path, tmp_path / "out", tensor_format)
+    assert (done.written, list(done.broken)) == (1, ["large.png"])
+    assert "MemoryError" in done.broken["large.png"]
 
 
 def test_a_bomb_is_refused_by_its_number_of_pixels_before_it_takes_memory(broken: Path) -> None:

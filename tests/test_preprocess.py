@@ -151,7 +151,7 @@ def test_allow_broken_makes_the_exit_code_0(images: Path, tmp_path: Path) -> Non
 
 def test_two_files_with_one_name_up_to_the_first_dot_are_refused_before_any_work(images: Path, tmp_path: Path) -> None:
     picture(50, 50).save(images / "val_1.small.png")
-    assert_refused(call(SCRIPT, images, tmp_path / "out"), "val_1.JPEG", "val_1.small.png", "rename one")
+    assert_refused(call(SCRIPT, images, tmp_path / "out"), "val_1.JPEG", "val_1.small.png", "rename them")
     assert not (tmp_path / "out").exists()
 
 

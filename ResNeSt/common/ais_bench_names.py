@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ResNeSt.common.errors import PipelineError
@@ -28,6 +31,36 @@ def _sortable(number: re.Match[str]) -> str:
 def stem(path: PathLike) -> str:
     """File name up to the FIRST dot, which is where ais_bench cuts (contract: ais_bench, output file)."""
     return os.path.basename(os.fspath(path)).split(".", 1)[0]
+
+
+LONGEST_NAME = 200  # bytes of `whole_name`; a file system takes 255, and names of results are a little longer
+
+
+def whole_name(path: str) -> str:
+    """A name without dots that says all of a relative path: n01/a.jpg becomes n01__a_jpg.
+
+    One that is longer than a file name may be is cut, and ends in a digest of the path.
+    """
+    name = path.replace("/", "__").replace(".", "_")
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return f"{os.fsencode(name)[-LONGEST_NAME:].decode(errors='ignore')}-{digest}"
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """A name for each relative path that no other has: its `stem`, or the `whole_name` where others have that stem.
+
+    Raises PipelineError where that leaves two with one name.
+    """
+    counts = Counter(map(stem, paths))
+    names = [stem(path) if counts[stem(path)] == 1 else whole_name(path) for path in paths]
+    taken: dict[str, str] = {}
+    for name, path in zip(names, paths):
+        other = taken.setdefault(name, path)
+        if other is not path:
+            raise PipelineError(f"{other} and {path} would both be called {name}; rename one")
+    return names
 
 
 ALLOWED_PATH = re.compile(r"[_A-Za-z0-9/.-]+")

@@ -1,57 +1,142 @@
-"""The image files of a folder."""
+"""Which files of a folder are images, and which of its folders are classes: the one place that decides.
+
+An image is a file whose suffix, in any case, is of a format that Pillow decodes here, at any depth; what lies in a
+folder of `source`, however deep, is of that folder's class. Links count as what they lead to. Files and folders whose
+name begins with a dot do not count: .ipynb_checkpoints, .DS_Store, macOS's ._a.jpg.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from ResNeSt.common.ais_bench_names import natural_key, stem
+import PIL
+from PIL import Image
+
+from ResNeSt.common.ais_bench_names import distinct_names, natural_key, stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
+from ResNeSt.common.progress import Say, silent
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+# Formats that Pillow opens and that are no pictures, or that it only hands to another program.
+NO_PICTURES = {"BUFR", "EPS", "FITS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+SHOWN = 3  # names of a kind, in a message
 
 
-def find_images(source: PathLike) -> list[str]:
-    """Paths of the image files of a flat folder, or of one with a sub-folder per class, in natural order.
+class Listing(NamedTuple):
+    """The images of a folder in natural order, its class folders by name, and why each other entry does not count."""
+
+    images: list[str]
+    folders: list[str]
+    skipped: dict[str, str]
+
+
+@functools.lru_cache(maxsize=1)
+def picture_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that count, those first that it tries first."""
+    Image.preinit()
+    Image.init()
+    return tuple(name for name in Image.ID if name in set(Image.EXTENSION.values()) - NO_PICTURES)
+
+
+@functools.lru_cache(maxsize=1)
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes, in lower case, of the files that count."""
+    formats = {*picture_formats(), "MPO"}  # a JPEG of several pictures, which Pillow opens as one
+    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
+
+
+def find_images(source: PathLike, say: Say = silent) -> list[str]:
+    """Paths of the images of a folder, flat or with a folder per class, in natural order; `say` hears what is skipped.
 
     Raises PipelineError where there is none, or where two would get the same name up to the first dot, since ais_bench
     would let one overwrite the other's result.
     """
-    images = list_images(source)
-    _refuse_same_names(images)
+    images = list_images(source, say)
+    _refuse_same_names(images, source)
     return images
 
 
-def list_images(source: PathLike) -> list[str]:
+def list_images(source: PathLike, say: Say = silent) -> list[str]:
     """The same, whatever their names are up to the first dot."""
+    found = scan(source)
+    if found.skipped:
+        say(_skipped_line(source, found.skipped))
+    if not found.images:
+        raise PipelineError(
+            f"{source}: no image files in it; Pillow {PIL.__version__} reads {' '.join(sorted(picture_suffixes()))}"
+        )
+    return found.images
+
+
+def scan(source: PathLike) -> Listing:
+    """Everything in a folder; raises PipelineError where there is no such folder."""
     if not os.path.isdir(source):
         raise PipelineError(f"{source}: no such folder; expected the folder that holds the images")
-    images = [entry.path for entry in _entries(source) if _is_image(entry.name)]
-    if not images:
-        raise PipelineError(f"{source}: no image files ({' '.join(IMAGE_SUFFIXES)}) here or one folder below")
-    return sorted(images, key=natural_key)
+    skipped: dict[str, str] = {}
+    images = sorted(_walk(os.fspath(source), (), skipped), key=natural_key)
+    folders = [entry.name for entry in os.scandir(source) if _is_folder(entry) and not entry.name.startswith(".")]
+    return Listing(images, sorted(folders), skipped)
 
 
-def _is_image(name: str) -> bool:
-    """By its suffix; hidden files, such as the ._ files of macOS archives, are not."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def relative(image: PathLike, source: PathLike) -> str:
+    """The path of an image within the folder `source` that it was found in."""
+    path, folder = os.fspath(image), os.path.join(os.fspath(source), "")
+    return path[len(folder) :] if path.startswith(folder) else os.path.relpath(path, folder)
 
 
-def _entries(source: PathLike) -> Iterator[os.DirEntry[str]]:
-    for entry in os.scandir(source):
-        if entry.is_dir():
-            yield from os.scandir(entry.path)
+def image_names(images: Sequence[str], source: PathLike) -> list[str]:
+    """A name for each image of `source` that no other has (ResNeSt.common.ais_bench_names.distinct_names)."""
+    return distinct_names([relative(image, source) for image in images])
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...], skipped: dict[str, str]) -> Iterator[str]:
+    """The images in `folder` and below; `above` are the folders that it lies in, by device and inode."""
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        skipped[folder] = "linked to a folder that they lie in"
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            skipped[entry.path] = "hidden"
+        elif _is_folder(entry):
+            yield from _walk(entry.path, (*above, here), skipped)
+        elif os.path.splitext(entry.name)[1].lower() in picture_suffixes():
+            yield entry.path
         else:
-            yield entry
+            skipped[entry.path] = f"with no suffix of a picture that Pillow {PIL.__version__} reads"
 
 
-def _refuse_same_names(images: Iterable[str]) -> None:
-    seen: dict[str, str] = {}
-    for image in images:
-        other = seen.setdefault(stem(image), image)
-        if other is not image:
-            raise PipelineError(
-                f"{image} and {other} would both become {stem(image)}.bin (ais_bench cuts names at the first dot); "
-                "rename one"
-            )
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # entry.is_dir() raises for a link that leads to itself.
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
+def _skipped_line(source: PathLike, skipped: dict[str, str]) -> str:
+    kinds = []
+    for reason, count in Counter(skipped.values()).most_common():
+        names = sorted((relative(path, source) for path in skipped if skipped[path] == reason), key=natural_key)
+        kinds.append(f"{count} {reason} ({_some(names)})")
+    return f"{source}: skipped {', '.join(kinds)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few, on one line whatever characters they hold."""
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:SHOWN])
+    return shown + (", ..." if len(names) > SHOWN else "")
+
+
+def _refuse_same_names(images: Sequence[str], source: PathLike) -> None:
+    counts = Counter(map(stem, images))
+    if len(counts) == len(images):
+        return
+    same = [relative(image, source) for image in images if counts[stem(image)] > 1]
+    same.sort(key=stem)
+    raise PipelineError(
+        f"{source}: {len(same)} images share their name up to the first dot, where ais_bench cuts it: {_some(same)}; "
+        "give resnest_preprocess.py --distinct-names, or rename them"
+    )

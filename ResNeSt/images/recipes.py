@@ -17,6 +17,10 @@ Crop = Callable[[Image.Image, int], Image.Image]
 # Side of the resized image for a crop of 224: 256. Other crops keep the ratio.
 CROP_RATIO = 224 / 256
 
+# Of a picture's long side to its short one, for the recipes that resize before they crop: they make such a picture
+# 100 times as large as others, and a longer one as much larger.
+LONGEST = 100
+
 
 def ecentercrop_bicubic(image: Image.Image, size: int) -> Image.Image:
     """The official recipe: the centre square of size/(size+32) of the short side, resized once.
@@ -34,8 +38,10 @@ def ecentercrop_bicubic(image: Image.Image, size: int) -> Image.Image:
 
 
 def _resize_short_side(image: Image.Image, size: int, filter: Image.Resampling) -> Image.Image:
-    """torchvision's Resize(short side) and CenterCrop(size)."""
+    """torchvision's Resize(short side) and CenterCrop(size); raises ValueError for a picture longer than LONGEST."""
     width, height = image.size
+    if max(image.size) > LONGEST * min(image.size):
+        raise ValueError(f"{width} x {height} pixels, more than {LONGEST} times as long as wide; crop it")
     short = int(size / CROP_RATIO)
     if width <= height:
         resized = image.resize((short, int(short * height / width)), filter)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
-from ResNeSt.images.listing import find_images
+from ResNeSt.images.listing import find_images, relative
 from ResNeSt.labels.class_names import imagenet_classes
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -35,11 +35,11 @@ def class_numbers(folders: Sequence[str], from_zero: bool = False) -> tuple[dict
 
 
 def class_folder(image: PathLike, source: PathLike) -> str:
-    """Name of the folder that an image of `source` lies in; raises PipelineError for one that lies in none."""
-    folder = os.path.dirname(os.fspath(image))
-    if Path(folder) == Path(source):
+    """Name of the folder of `source` that an image lies in; raises PipelineError for one that lies in none."""
+    folder, slash, _ = relative(image, source).partition("/")
+    if not slash:
         raise PipelineError(f"{image}: lies in no folder of a class; move it into one")
-    return os.path.basename(folder)
+    return folder
 
 
 def from_tree(source: PathLike, from_zero: bool = False) -> tuple[dict[str, int], str]:

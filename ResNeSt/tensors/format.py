@@ -18,13 +18,17 @@ LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
 
 @dataclasses.dataclass(frozen=True)
 class TensorFormat:
-    """What one tensor file holds: float32 NCHW, normalised, or uint8 NHWC, the bare crop; without the batch axis."""
+    """What one tensor file holds: float32 NCHW, normalised, or uint8 NHWC, the bare crop; without the batch axis.
+
+    `exif` is whether pictures are turned as their EXIF orientation says.
+    """
 
     recipe: str
     size: int
     dtype: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    exif: bool = False
 
     @property
     def layout(self) -> str:
@@ -42,7 +46,7 @@ class TensorFormat:
         return 3 * self.size * self.size * (4 if self.dtype == "float32" else 1)
 
     def __str__(self) -> str:
-        return f"{self.recipe} {self.size}, {self.dtype} {self.layout}"
+        return f"{self.recipe} {self.size}{', by EXIF' if self.exif else ''}, {self.dtype} {self.layout}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +100,7 @@ def _tensor_set(fields: Any) -> TensorSet:
         dtype=str(fields["dtype"]),
         mean=tuple(float(value) for value in fields["mean"]),
         std=tuple(float(value) for value in fields["std"]),
+        exif=bool(fields.get("exif", False)),
     )
     if fields["layout"] != tensor_format.layout:
         raise ValueError(f"layout {fields['layout']} for {tensor_format.dtype}")
