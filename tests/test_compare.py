@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ResNeSt.compare.agreement import Agreement, agreement
 from ResNeSt.compare.parting import Layers, find_first
 from ResNeSt.engines.tensor_batches import TensorFolder
 from tests.conftest import PROJECT, Completed, assert_refused, call, corrupt
@@ -193,30 +192,6 @@ def test_a_command_line_that_makes_no_sense_ends_with_2(arguments: list[str], wo
     result = compare(work, *arguments)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-
-
-def test_agreements_of_parts_add_up_to_that_of_the_whole() -> None:
-    random = np.random.default_rng(0)
-    expected = random.standard_normal((20, 7)).astype(np.float32)
-    found = expected + 0.5 * random.standard_normal((20, 7)).astype(np.float32)
-    names = [f"img_{number}" for number in range(20)]
-    parts = [
-        agreement(names[start : start + 6], found[start : start + 6], expected[start : start + 6])
-        for start in range(0, 20, 6)
-    ]
-    whole, total = agreement(names, found, expected), sum(parts, Agreement())
-    assert 0 < len(whole.flips) == 20 - whole.same_top1
-    assert total.flips == whole.flips
-    assert total.figures() == pytest.approx(whole.figures())
-    assert whole.distance == pytest.approx(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-
-
-def test_equal_logits_agree_and_of_equal_classes_the_lower_ranks_higher() -> None:
-    logits = np.array([[3.0, 3.0, 1.0], [0.0, 2.0, 1.0]], np.float32)
-    same = agreement(["a", "b"], logits, logits)
-    assert (same.top1, same.top5, same.difference) == (1, 1, 0)
-    assert same.cosine == pytest.approx(1)
-    assert agreement(["a"], np.array([[2.0, 3.0, 1.0]]), logits[:1]).flips[0].expected_margin == 0
 
 
 @pytest.mark.parametrize(
