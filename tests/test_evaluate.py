@@ -20,9 +20,7 @@ import onnx
 import pytest
 
 from ResNeSt import evaluate
-from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import sha256
-from ResNeSt.common.journal import Journal
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import TensorSpec
@@ -262,24 +260,6 @@ def test_what_another_model_left_unfinished_is_neither_taken_over_nor_thrown_awa
         result, "p.jsonl.unfinished: is of a run with another batch, model, tensors; repeat", "or name another"
     )
     assert unfinished.read_bytes() == undisturbed
-
-
-@pytest.mark.parametrize("left", [b"", b"{", b'{"model":', b"{}\n", b'{"batch":5}\n', b"[1]\n{"])
-def test_a_journal_that_holds_no_record_is_begun_anew(left: bytes, tmp_path: Path) -> None:
-    (tmp_path / "p.unfinished").write_bytes(left)
-    with Journal(tmp_path / "p", {"batch": 8}) as journal:
-        assert list(journal) == []
-        journal.write([{"image": "a"}])
-        journal.finish()
-    assert (tmp_path / "p").read_bytes() == b'{"batch":8}\n{"image":"a"}\n'
-
-
-@pytest.mark.parametrize("left", [b"cat\ndog\n", b"[]\n[]\n", b"\xff\n\n", b"1\n2\n", b"null\n{}\n"])
-def test_a_file_of_another_program_in_a_journal_s_place_is_refused(left: bytes, tmp_path: Path) -> None:
-    (tmp_path / "p.unfinished").write_bytes(left)
-    with pytest.raises(PipelineError, match=r"p\.unfinished: is of a run with another "):
-        Journal(tmp_path / "p", {"batch": 8})
-    assert (tmp_path / "p.unfinished").read_bytes() == left
 
 
 def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_and_each_picture(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ class Journal:
         self._path = Path(path)
         self._unfinished = self._path.with_name(self._path.name + ".unfinished")
         self._file = open(self._unfinished, "a+b")  # noqa: SIM115 (closed by __exit__)
-        lock(self._file.fileno(), path)
         try:
+            lock(self._file.fileno(), path)
             self._refuse_other(head)
             self._keep_whole(_line(head), group)
         except BaseException:
