@@ -13,11 +13,12 @@ import pytest
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.labels import folders
-from ResNeSt.labels.class_names import imagenet_classes
+from ResNeSt.labels.class_names import ClassList, imagenet_classes
 from ResNeSt.labels.file import read_labels, write_labels
-from ResNeSt.labels.sources import from_csv, from_devkit, from_tree
+from ResNeSt.labels.sources import from_csv, from_devkit, read_tree
 from tests.conftest import assert_refused, call, picture
 
+IMAGENET = ClassList("ImageNet", imagenet_classes())
 SYNSETS = [found.synset for found in imagenet_classes()]
 # The first three validation images: numbers in the kit, and the synsets and classes that everyone knows them by.
 FIRST = [(490, "n01751748", 65), (361, "n09193705", 970), (171, "n02105855", 230)]
@@ -89,23 +90,21 @@ def test_a_tree_of_synsets_has_imagenet_s_numbers_even_if_most_are_missing(tmp_p
 
 def test_any_other_tree_is_numbered_as_torchvision_s_imagefolder_does(tmp_path: Path, torchvision: ModuleType) -> None:
     root = tree(tmp_path, dog=["d1.jpg", "d2.jpg"], cat=["c1.jpg"], Zebra=["z1.jpg"])
-    found, _ = from_tree(root)
-    theirs = torchvision.datasets.ImageFolder(str(root)).samples
-    assert found == {Path(path).name: label for path, label in theirs}
+    found = read_tree(root)
+    assert dict(zip(found.images, found.labels)) == dict(torchvision.datasets.ImageFolder(str(root)).samples)
 
 
-def test_synsets_are_numbered_from_zero_on_request_as_training_numbers_them(tmp_path: Path) -> None:
-    data = pytest.importorskip("ResNeSt.training.data")
-    root = tree(tmp_path / "val", n09193705=["b.jpg"], n01751748=["a.jpg", "c.jpg"])
-    assert call("-m", "ResNeSt.labels", "tree", root, tmp_path / "l.txt", "--from-zero").returncode == 0
-    samples = data.read_samples(root, None)
-    assert read_labels(tmp_path / "l.txt") == {Path(i).stem: n for i, n in zip(samples.images, samples.labels)}
+def test_any_tree_is_numbered_from_zero_on_request(tmp_path: Path, torchvision: ModuleType) -> None:
+    for names in (["n09193705", "n01751748"], ["2", "9", "10"]):
+        root = tree(tmp_path / names[0], **{name: [f"{name}.jpg"] for name in names})
+        found = read_tree(root, from_zero=True)
+        assert dict(zip(found.images, found.labels)) == dict(torchvision.datasets.ImageFolder(str(root)).samples)
 
 
 def test_an_image_beside_the_class_folders_is_named(tmp_path: Path) -> None:
     picture(8, 8).save(tree(tmp_path, cat=["c.jpg"]) / "loose.jpg")
     with pytest.raises(PipelineError, match=r"loose.jpg: lies in no folder of a class"):
-        from_tree(tmp_path)
+        read_tree(tmp_path)
 
 
 def test_a_csv_with_synsets_and_boxes_or_with_numbers_is_read(tmp_path: Path) -> None:
@@ -136,10 +135,9 @@ def test_images_that_cannot_be_told_apart_or_written_in_a_labels_file_are_named(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("labels", ["a.jpg 7\nb.jpg 7\n", "a.jpg 7\nb.jpg 3\n"], ids=["one class", "another order"])
-def test_a_folder_is_not_flattened_by_labels_that_lose_what_its_folders_say(tmp_path: Path, labels: str) -> None:
+def test_a_folder_is_not_flattened_by_labels_that_lose_what_its_folders_say(tmp_path: Path) -> None:
     root = tree(tmp_path / "val", cat=["a.jpg"], dog=["b.jpg"])
-    (tmp_path / "l.txt").write_text(labels)
+    (tmp_path / "l.txt").write_text("a.jpg 7\nb.jpg 7\n")
     result = call("-m", "ResNeSt.labels", "to-flat", root, tmp_path / "l.txt")
     assert_refused(result, "l.txt: exists and does not give each class folder a class of its own")
     assert files(root) == ["cat/a.jpg", "dog/b.jpg"]
@@ -163,7 +161,7 @@ def test_check_names_images_without_a_label_and_labels_without_an_image(tmp_path
 def test_a_flat_folder_becomes_synset_folders_and_comes_back_with_the_same_labels(tmp_path: Path) -> None:
     root = tree(tmp_path, val=["a.jpg", "b.jpg", "c.jpg"]) / "val"
     write_labels({"a.jpg": 65, "b.jpg": 970, "c.jpg": 65}, tmp_path / "l.txt")
-    assert call("-m", "ResNeSt.labels", "to-tree", tmp_path / "l.txt", root).returncode == 0
+    assert call("-m", "ResNeSt.labels", "to-tree", tmp_path / "l.txt", root, "--card=resnest50").returncode == 0
     assert files(root) == ["n01751748/a.jpg", "n01751748/c.jpg", "n09193705/b.jpg"]
     assert call("-m", "ResNeSt.labels", "to-flat", root, tmp_path / "again.txt").returncode == 0
     assert files(root) == ["a.jpg", "b.jpg", "c.jpg"]
@@ -178,12 +176,12 @@ def test_a_move_that_was_stopped_ends_with_the_same_command(
     root = tree(tmp_path, val=["a.jpg", "b.jpg", "c.jpg"]) / "val"
     write_labels({"a.jpg": 65, "b.jpg": 970, "c.jpg": 65}, tmp_path / "l.txt")
     if back:
-        folders.to_tree(tmp_path / "l.txt", root, None)
+        folders.to_tree(tmp_path / "l.txt", root, IMAGENET)
 
     def move() -> int:
         if back:
             return folders.to_flat(root, tmp_path / "again.txt")
-        return folders.to_tree(tmp_path / "l.txt", root, None)
+        return folders.to_tree(tmp_path / "l.txt", root, IMAGENET)
 
     rename = os.rename
     done: list[Path] = []
@@ -192,7 +190,8 @@ def test_a_move_that_was_stopped_ends_with_the_same_command(
         if done:
             raise KeyboardInterrupt
         rename(source, target)
-        done.append(target)
+        if Path(source).suffix == ".jpg":
+            done.append(target)
 
     monkeypatch.setattr(os, "rename", stops_after_one)
     with pytest.raises(KeyboardInterrupt):
@@ -210,23 +209,24 @@ def test_nothing_moves_where_an_image_would_take_another_s_place_or_has_no_label
     root = tree(tmp_path, val=["a.jpg", "b.jpg"]) / "val"
     (tmp_path / "l.txt").write_text("a.jpg 0\n")
     with pytest.raises(PipelineError, match=r"l.txt: has no line for .*b.jpg"):
-        folders.to_tree(tmp_path / "l.txt", root, None)
+        folders.to_tree(tmp_path / "l.txt", root, IMAGENET)
     (tmp_path / "l.txt").write_text("a.jpg 0\nb.jpg 1\n")
     (root / SYNSETS[1] / "b.jpg").mkdir(parents=True)
     with pytest.raises(PipelineError, match=r"b\.jpg: is there already"):
-        folders.to_tree(tmp_path / "l.txt", root, None)
+        folders.to_tree(tmp_path / "l.txt", root, IMAGENET)
     assert files(root) == ["a.jpg", "b.jpg"]
 
 
-def test_folder_names_that_would_give_other_class_numbers_are_refused(tmp_path: Path) -> None:
+def test_folder_names_that_alone_would_give_other_class_numbers_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path, val=["a.jpg", "b.jpg"]) / "val"
     (tmp_path / "l.txt").write_text("a.jpg 0\nb.jpg 1\n")
     (tmp_path / "names.txt").write_text("zebra\ncat\n")
-    with pytest.raises(PipelineError, match="would not have the same class numbers"):
-        folders.to_tree(tmp_path / "l.txt", root, tmp_path / "names.txt")
-    (tmp_path / "names.txt").write_text("cat\nzebra\n")
-    folders.to_tree(tmp_path / "l.txt", root, tmp_path / "names.txt")
-    assert files(root) == ["cat/a.jpg", "zebra/b.jpg"]
+    names = ["--names", tmp_path / "names.txt"]
+    result = call("-m", "ResNeSt.labels", "to-tree", tmp_path / "l.txt", root, *names)
+    assert "without these class names the folders will be numbered otherwise" in result.stdout
+    assert files(root) == ["cat/b.jpg", "zebra/a.jpg"]
+    assert call("-m", "ResNeSt.labels", "tree", root, tmp_path / "again.txt", *names).returncode == 0
+    assert read_labels(tmp_path / "again.txt") == {"a": 0, "b": 1}
 
 
 def test_a_labels_file_that_exists_is_not_written_over(tmp_path: Path) -> None:

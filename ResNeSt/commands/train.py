@@ -14,7 +14,7 @@ from typing import Any
 from ResNeSt.common.arguments import positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.parallel import cores
-from ResNeSt.labels.class_names import imagenet_classes
+from ResNeSt.labels.class_names import class_list, imagenet_classes
 from ResNeSt.models.cards import Card, card, names
 from ResNeSt.models.download import fetch
 from ResNeSt.training.data import Samples, read_samples
@@ -47,8 +47,9 @@ def main() -> None:
         raise ArgumentError("--train-labels takes --val-labels, too: folders have class numbers of their own")
     settings, base = _settings(options), card(options.model)
     with joined(options.device) as processes:
-        train_on = read_samples(options.train, options.train_labels)
-        judged_by = read_samples(options.val, options.val_labels, train_on.class_names)
+        train_on, judged_by = _samples(options, base)
+        if processes.rank == 0:
+            print("\n".join([*train_on.remarks, *judged_by.remarks, *_unlearnt(train_on, judged_by)]), flush=True)
         model_card = _card(base, train_on, judged_by, options)
         weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
         workers = options.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -84,6 +85,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)})
+
+
+def _samples(options: argparse.Namespace, base: Card) -> tuple[Samples, Samples]:
+    """The pictures to learn from, in the classes of an own card's names, and those to be judged by, in the same."""
+    named = base.class_names and class_list(f"the card {options.model}", base.class_names, base.classes)
+    train_on = read_samples(options.train, options.train_labels, named or None)
+    known = class_list("the training pictures", train_on.class_names, train_on.classes)
+    return train_on, read_samples(options.val, options.val_labels, known)
+
+
+def _unlearnt(train_on: Samples, judged_by: Samples) -> list[str]:
+    """A line where pictures to be judged by are of classes that no training picture shows."""
+    unlearnt = sorted(set(judged_by.labels) - set(train_on.labels))
+    return (
+        [f"{len(unlearnt)} classes to be judged by have no training picture, such as {unlearnt[0]}"] if unlearnt else []
+    )
 
 
 def _card(base: Card, train_on: Samples, judged_by: Samples, options: argparse.Namespace) -> Card:

@@ -78,8 +78,12 @@ def scan(source: PathLike) -> Listing:
         raise PipelineError(f"{source}: no such folder; expected the folder that holds the images")
     skipped: dict[str, str] = {}
     images = sorted(_walk(os.fspath(source), (), skipped), key=natural_key)
-    folders = [entry.name for entry in os.scandir(source) if _is_folder(entry) and not entry.name.startswith(".")]
-    return Listing(images, sorted(folders), skipped)
+    return Listing(images, class_folders(source), skipped)
+
+
+def class_folders(source: PathLike) -> list[str]:
+    """Names of the folders in `source` that count, sorted, those without images too."""
+    return sorted(entry.name for entry in os.scandir(source) if _is_folder(entry) and not entry.name.startswith("."))
 
 
 def relative(image: PathLike, source: PathLike) -> str:

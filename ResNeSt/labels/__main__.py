@@ -8,8 +8,14 @@ from typing import Any, Callable
 
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
-from ResNeSt.labels import folders, sources
-from ResNeSt.labels.file import write_labels
+from ResNeSt.common.progress import aloud
+from ResNeSt.labels import folders
+from ResNeSt.labels.class_names import ClassList, class_list, classes_in, read_names
+from ResNeSt.labels.file import read_labels, remark_on_numbers, write_labels
+from ResNeSt.labels.numbering import BY_ORDER
+from ResNeSt.labels.sources import from_csv, from_devkit, read_tree
+from ResNeSt.models.cards import card
+from ResNeSt.models.files import info_of_file
 
 KINDS = {"missing": "labelled images are not there", "extra": "images have no label"}
 SHOWN = 5  # of the images that do not fit; the JSON has them all
@@ -21,8 +27,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (work, meaning, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=meaning, description=meaning)
+        one_of = command.add_mutually_exclusive_group()
         for argument, settings in arguments.items():
-            command.add_argument(argument, **settings)
+            (one_of if argument in (*_KNOWN, "--from-zero") else command).add_argument(argument, **settings)
         command.set_defaults(work=work)
     options = parser.parse_args()
     code: int = options.work(options)
@@ -30,22 +37,42 @@ def main() -> int:
 
 
 def _from_tree(options: argparse.Namespace) -> int:
-    labels, meaning = sources.from_tree(options.images, options.from_zero)
-    return _write(labels, options, f", by {meaning}")
+    tree = read_tree(options.images, _known(options), options.from_zero)
+    _write(folders.names_and_labels(tree), options, f", by {tree.rule}")
+    for remark in tree.remarks:
+        print(f"note: {remark}")
+    if tree.rule == BY_ORDER and not options.from_zero:
+        print("note: a model of other folders counts otherwise; --names, --card or --model tells its classes")
+    return 0
 
 
 def _from_devkit(options: argparse.Namespace) -> int:
-    return _write(sources.from_devkit(options.kit), options, ", from the kit's own order to that of the synsets")
+    return _write(from_devkit(options.kit), options, ", from the kit's own order to that of the synsets")
 
 
 def _from_csv(options: argparse.Namespace) -> int:
-    return _write(sources.from_csv(options.csv), options)
+    code = _write(from_csv(options.csv, _known(options)), options)
+    for remark in remark_on_numbers(options.labels, read_labels(options.labels)):
+        print(f"note: {remark}")
+    return code
 
 
 def _write(labels: dict[str, int], options: argparse.Namespace, remark: str = "") -> int:
     write_labels(labels, options.labels)
     print(f"{options.labels}: {len(labels)} images of {len(set(labels.values()))} classes{remark}")
     return 0
+
+
+def _known(options: argparse.Namespace) -> ClassList | None:
+    """The classes that one of --names, --card and --model tells."""
+    if options.names:
+        return ClassList(options.names, read_names(options.names))
+    if options.card:
+        found = card(options.card)
+        return class_list(options.card, found.class_names, found.classes)
+    if options.model:
+        return classes_in(info_of_file(options.model), options.model)
+    return None
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -60,25 +87,34 @@ def _check(options: argparse.Namespace) -> int:
     for kind, names in (("missing", fit.missing), ("extra", fit.extra)):
         if names:
             print(f"{kind}: {len(names)} {KINDS[kind]}, such as {', '.join(names[:SHOWN])}")
-    if fit.first_class == 1:
-        print("note: no image is of class 0; the classes of this project count from 0")
+    for remark in remark_on_numbers(options.labels, read_labels(options.labels)):
+        print(f"note: {remark}")
     return 1 if fit.missing or fit.extra else 0
 
 
 def _to_tree(options: argparse.Namespace) -> int:
-    moved = folders.to_tree(options.labels, options.images, options.names)
+    moved = folders.to_tree(options.labels, options.images, _known(options), aloud)
     print(f"{options.images}: {moved} images moved into class folders")
     return 0
 
 
 def _to_flat(options: argparse.Namespace) -> int:
-    moved = folders.to_flat(options.images, options.labels)
+    moved = folders.to_flat(options.images, options.labels, _known(options), options.from_zero)
     print(f"{options.images}: {moved} images moved out of their class folders; {options.labels} says their classes")
     return 0
 
 
 _LABELS: dict[str, Any] = {"metavar": "LABELS", "help": "a file with a line 'NAME CLASS' for every image"}
 _IMAGES: dict[str, Any] = {"metavar": "DIR", "help": "the folder of images"}
+_FROM_ZERO: dict[str, Any] = {
+    "action": "store_true",
+    "help": "count the folders in the order of their names, whatever they are, as torchvision's ImageFolder does",
+}
+_KNOWN: dict[str, dict[str, Any]] = {
+    "--names": {"metavar": "FILE", "help": "names of all classes, one a line in the order of their numbers, or a card"},
+    "--card": {"metavar": "CARD", "help": "of the model whose classes they are: resnest50 for ImageNet's, or a file"},
+    "--model": {"metavar": "FILE", "help": "the model itself, whose file or card tells its classes"},
+}
 _Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, Any] = {
     "tree": (
@@ -87,10 +123,8 @@ COMMANDS: dict[str, Any] = {
         {
             "images": _IMAGES,
             "labels": _LABELS,
-            "--from-zero": {
-                "action": "store_true",
-                "help": "number synsets, too, in the order of the folders, as resnest_train.py does",
-            },
+            "--from-zero": _FROM_ZERO,
+            **_KNOWN,
         },
     ),
     "devkit": (
@@ -101,7 +135,7 @@ COMMANDS: dict[str, Any] = {
     "csv": (
         _from_csv,
         "make LABELS from a CSV with a head: name, then synset or class number",
-        {"csv": {"metavar": "CSV", "help": "such as LOC_val_solution.csv"}, "labels": _LABELS},
+        {"csv": {"metavar": "CSV", "help": "such as LOC_val_solution.csv"}, "labels": _LABELS, **_KNOWN},
     ),
     "check": (
         _check,
@@ -114,13 +148,13 @@ COMMANDS: dict[str, Any] = {
         {
             "labels": _LABELS,
             "images": _IMAGES,
-            "--names": {"metavar": "FILE", "help": "names of the folders, one a line [ImageNet's synsets]"},
+            **_KNOWN,
         },
     ),
     "to-flat": (
         _to_flat,
         "move the images of DIR out of their class folders, after writing LABELS",
-        {"images": _IMAGES, "labels": _LABELS},
+        {"images": _IMAGES, "labels": _LABELS, "--from-zero": _FROM_ZERO, **_KNOWN},
     ),
 }
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, whole
 
+# Labels for each class, of which none is of class 0 by chance in one of twenty cases.
+MANY = 3
+BLANKS = " \t"  # not all that Unicode has: macOS writes U+202F into the names of screenshots
 _CLASS = re.compile("[0-9]{1,9}")
 
 
@@ -23,14 +27,14 @@ def read_labels(path: PathLike) -> dict[str, int]:
     labels: dict[str, int] = {}
     lines: dict[str, int] = {}
     for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
+        if not line.strip(BLANKS):
             continue
         name, label = _parse(line, f"{path}: line {number}")
         first = lines.setdefault(name, number)
         if first != number:
             raise PipelineError(
-                f"{path}: line {number}: image {name!r} was already labelled in line {first} (names count up to the "
-                "first dot); remove one of them"
+                f"{path}: line {number}: image {name!r} was already labelled in line {first} as class {labels[name]}, "
+                f"here {label} (names count up to the first dot); remove one of them"
             )
         labels[name] = label
     if not labels:
@@ -43,7 +47,7 @@ def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
 
     Raises PipelineError where the file is there already, or where a name cannot be written so that it is read again.
     """
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise PipelineError(f"{path}: exists; name another file, or delete it")
     named: dict[str, str] = {}
     for name in labels:
@@ -83,9 +87,45 @@ def _text(path: PathLike) -> str:
 
 
 def _parse(line: str, where: str) -> tuple[str, int]:
-    fields = line.rsplit(None, 1)
-    if len(fields) != 2 or not _CLASS.fullmatch(fields[1]):
+    name, label = _last_field(line.strip(BLANKS))
+    if not name or (number := class_number(label)) is None:
         raise PipelineError(
             f"{where}: found {line.strip()[:80]!r}, expected a file name, a blank and a class number from 0"
         )
-    return stem(fields[0].strip()), int(fields[1])
+    if name[-1] in ",;" or (name[0] == name[-1] and name[0] in "\"'"):
+        raise PipelineError(
+            f"{where}: found {line.strip()[:80]!r}, a name in quotes or before a comma; make a labels file of a CSV by "
+            "`python -m ResNeSt.labels csv`"
+        )
+    return stem(name), number
+
+
+def _last_field(line: str) -> tuple[str, str]:
+    """What stands before the last blank or tab, and behind it."""
+    cut = max(line.rfind(blank) for blank in BLANKS)
+    return line[: max(cut, 0)].rstrip(BLANKS), line[cut + 1 :]
+
+
+def class_number(text: str) -> int | None:
+    """The class that a field says, from 0; None where it is no such number."""
+    return int(text) if _CLASS.fullmatch(text) else None
+
+
+def counts_from_one(labels: Iterable[int], classes: int | None = None) -> bool:
+    """Whether labels look as if they counted from 1: none is 0, though 0 would be among so many, or the lowest is 1.
+
+    `classes` are those of the model, where it is known.
+    """
+    given = list(labels)
+    lowest, count = min(given), classes or max(given) + 1
+    return lowest == 1 or (lowest > 1 and len(given) >= MANY * count)
+
+
+def remark_on_numbers(path: PathLike, truth: Mapping[str, int], classes: int | None = None) -> list[str]:
+    """A line where the labels of a file look as if they counted from 1."""
+    if not counts_from_one(truth.values(), classes):
+        return []
+    return [
+        f"no image is of class 0 in {path}, the lowest {min(truth.values())}; classes count from 0, so if these count "
+        "from 1, all of them are wrong"
+    ]

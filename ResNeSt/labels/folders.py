@@ -1,25 +1,34 @@
 """A labels file beside the folder that it is of: whether they fit, and moving images into class folders and back.
 
 Images are moved one by one within their file system, and never over another file, so a run that was stopped can be
-repeated.
+repeated. What the class folders were called stands in a file beside the labels.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import re
+import tempfile
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike
+from ResNeSt.common.files import PathLike, read_json, sha256, write_json
+from ResNeSt.common.progress import Say, silent
 from ResNeSt.images.listing import find_images
-from ResNeSt.labels.class_names import imagenet_classes, read_names
+from ResNeSt.labels.class_names import ClassList, imagenet_classes
 from ResNeSt.labels.file import read_labels, write_labels
-from ResNeSt.labels.sources import class_numbers, from_tree
+from ResNeSt.labels.numbering import number_folders
+from ResNeSt.labels.sources import Tree, class_folder, read_tree
+
+_VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_[0-9]{8}")
+_TRAINING_IMAGE = re.compile(r"(n[0-9]{8})_[0-9]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,91 +68,215 @@ def check(labels: PathLike, source: PathLike) -> Fit:
     )
 
 
-def to_tree(labels: PathLike, source: PathLike, names: PathLike | None) -> int:
+def to_tree(labels: PathLike, source: PathLike, known: ClassList | None = None, say: Say = silent) -> int:
     """Moves each image of `source` into a folder called by its class, and returns how many were moved.
 
-    Folders are ImageNet's synsets, or the lines of `names`, of each the synset if it has one. Raises PipelineError,
-    before anything moves, where an image has no label, where a class has no name, or where the folders would not give
-    the same class numbers again.
+    Folders are called by the `known` classes, else as `to_flat` found them, else, where the names of the images or a
+    thousand classes say that they are ImageNet's, by synset. `say` hears what does not fit. Raises PipelineError,
+    before anything moves, where an image has no label or its class no name, and what `_move` raises.
     """
     truth, images = read_labels(labels), find_images(source)
-    folders = _folders(names)
-    _refuse_unknown(truth, images, folders, labels)
-    used = sorted({truth[stem(image)] for image in images})
-    again, _ = class_numbers([folders[label] for label in used])
-    if any(again[folders[label]] != label for label in used):
-        raise PipelineError(
-            f"{names or labels}: the folders of classes {used[0]} to {used[-1]}, in the order of their names, would "
-            "not have the same class numbers; name them so that they are in order, and leave out none"
-        )
-    return _move({image: Path(source, folders[truth[stem(image)]], os.path.basename(image)) for image in images})
-
-
-def _folders(names: PathLike | None) -> list[str]:
-    if names is None:
-        return [class_name.synset for class_name in imagenet_classes()]
-    folders = [class_name.synset or class_name.name for class_name in read_names(names)]
-    odd = [folder for folder in folders if "/" in folder or folder in {"", ".", ".."}]
-    if odd:
-        raise PipelineError(f"{names}: {odd[0]!r} cannot be the name of a folder")
-    return folders
-
-
-def _refuse_unknown(truth: dict[str, int], images: list[str], folders: list[str], labels: PathLike) -> None:
-    for image in images:
-        if stem(image) not in truth:
-            raise PipelineError(f"{labels}: has no line for {image}; complete it, or move the image elsewhere")
-        if truth[stem(image)] >= len(folders):
-            raise PipelineError(
-                f"{labels}: {image} is of class {truth[stem(image)]}, there are names for {len(folders)}; "
-                "give one for each with --names"
-            )
-
-
-def to_flat(source: PathLike, labels: PathLike) -> int:
-    """Moves all images out of their class folders into `source`, and returns how many were moved.
-
-    Their classes go to the file `labels` before anything moves. One that a stopped run wrote is kept, after all images
-    still in a folder were found in it, with a class for each folder.
-    """
-    images = find_images(source)
-    inside = [image for image in images if Path(image).parent != Path(source)]
-    if Path(labels).exists():
-        _refuse_other_labels(inside, labels)
-    else:
-        write_labels(from_tree(source)[0], labels)
-    moved = _move({image: Path(source, os.path.basename(image)) for image in inside})
-    for folder in {Path(image).parent for image in inside}:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    recorded = _recorded(labels) if known is None else None
+    folders = recorded if recorded is not None else _folders(labels, truth, known)
+    _refuse_unlabelled(truth, images, labels)
+    _refuse_nameless(truth, images, folders, labels)
+    used = {folders[truth[stem(image)]]: truth[stem(image)] for image in images}
+    if missing := truth.keys() - {stem(image) for image in images}:
+        say(f"note: {labels}: {len(missing)} labelled images are not in {source}, such as {min(missing)}")
+    if not _counted_alike(used, source):
+        say("note: without these class names the folders will be numbered otherwise; give them wherever they are read")
+    targets = {image: Path(source, folders[truth[stem(image)]], os.path.basename(image)) for image in images}
+    moved = _move(targets, source)
+    for folder in (recorded or {}).values():
+        Path(source, folder).mkdir(exist_ok=True)  # of a class without images
     return moved
 
 
-def _refuse_other_labels(images: list[str], labels: PathLike) -> None:
+def _folders(labels: PathLike, truth: Mapping[str, int], known: ClassList | None) -> dict[int, str]:
+    """Name of the folder of each class that has one."""
+    if known is None and not _is_imagenet(truth):
+        raise PipelineError(
+            f"{labels}: nothing says what its classes are called; give their names with --names, or --card resnest50 "
+            "for ImageNet's synsets"
+        )
+    names = imagenet_classes() if known is None else known.names
+    folders = {number: name.synset or name.name for number, name in enumerate(names)}
+    return {number: folder for number, folder in folders.items() if folder}
+
+
+def _is_imagenet(truth: Mapping[str, int]) -> bool:
+    """Whether the names of all images, or as many classes as it has, say that the classes are ImageNet's."""
+    classes = imagenet_classes()
+    if set(truth.values()) == set(range(len(classes))) or all(map(_VALIDATION_IMAGE.fullmatch, truth)):
+        return True
+    synsets = {name: match[1] for name in truth if (match := _TRAINING_IMAGE.fullmatch(name))}
+    return all(truth[name] < len(classes) and synsets.get(name) == classes[truth[name]].synset for name in truth)
+
+
+def _refuse_unlabelled(truth: Mapping[str, int], images: Sequence[str], labels: PathLike) -> None:
+    unlabelled = [image for image in images if stem(image) not in truth]
+    if unlabelled:
+        raise PipelineError(
+            f"{labels}: has no line for {len(unlabelled)} of {len(images)} images, such as {unlabelled[0]}; complete "
+            "it, or move them elsewhere"
+        )
+
+
+def _refuse_nameless(
+    truth: Mapping[str, int], images: Sequence[str], folders: Mapping[int, str], labels: PathLike
+) -> None:
+    for image in images:
+        number = truth[stem(image)]
+        folder = folders.get(number)
+        if folder is None:
+            raise PipelineError(
+                f"{labels}: {image} is of class {number}, there are names for {len(folders)}; give one for each with "
+                "--names"
+            )
+        if "/" in folder or "\0" in folder or folder.startswith("."):
+            raise PipelineError(f"{labels}: class {number} is called {folder!r}, which no folder of a class can be")
+
+
+def _counted_alike(used: Mapping[str, int], source: PathLike) -> bool:
+    try:
+        return number_folders(sorted(used), source).numbers == used
+    except PipelineError:
+        return False
+
+
+def to_flat(source: PathLike, labels: PathLike, known: ClassList | None = None, from_zero: bool = False) -> int:
+    """Moves all images out of their class folders into `source`, and returns how many were moved.
+
+    Their classes, numbered as `number_folders` does, go to the file `labels`, and the names of the folders beside it,
+    before anything moves. Labels that are there are kept, after all images still in a folder were found in them, with a
+    class for each folder. Raises PipelineError where they do not fit, and what `_move` raises.
+    """
+    images = find_images(source)
+    inside = [image for image in images if Path(image).parent != Path(source)]
+    targets = {image: Path(source, os.path.basename(image)) for image in inside}
+    _check_moves(targets, source)
+    if os.path.lexists(labels):
+        _refuse_other_labels(inside, source, labels)
+    else:
+        tree = read_tree(source, known, from_zero)
+        write_labels(names_and_labels(tree), labels)
+        _record(labels, tree.numbers)
+    moved = _move(targets, source)
+    for folder in (_recorded(labels) or {}).values():
+        with contextlib.suppress(OSError):  # it holds something else, or is gone
+            Path(source, folder).rmdir()
+    return moved
+
+
+def names_and_labels(tree: Tree) -> dict[str, int]:
+    """A labels file's name for every image of a tree, and its class; raises PipelineError where two share one."""
+    images: dict[str, str] = {}
+    for image in tree.images:
+        other = images.setdefault(os.path.basename(image), image)
+        if other is not image:
+            raise PipelineError(f"{other} and {image} have one name, so no labels file tells them apart; rename one")
+    return dict(zip(images, tree.labels))
+
+
+def _record_of(labels: PathLike) -> Path:
+    return Path(f"{os.fspath(labels)}.classes.json")
+
+
+def _record(labels: PathLike, numbers: Mapping[str, int]) -> None:
+    write_json(_record_of(labels), {"labels": sha256(labels), "folders": dict(numbers)})
+
+
+def _recorded(labels: PathLike) -> dict[int, str] | None:
+    """What `to_flat` wrote beside the labels: the folder of each class; None where there is nothing.
+
+    Raises PipelineError where it is damaged or of other labels.
+    """
+    path = _record_of(labels)
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    folders = record.get("folders") if isinstance(record, dict) else None
+    if not isinstance(folders, dict) or not all(type(number) is int for number in folders.values()):
+        raise PipelineError(f"{path}: not the names of class folders; delete it and give them with --names")
+    if record.get("labels") != sha256(labels):
+        raise PipelineError(
+            f"{path}: the names of class folders are of another state of {labels}; delete it and give them with --names"
+        )
+    return {number: folder for folder, number in folders.items()}
+
+
+def _refuse_other_labels(inside: Sequence[str], source: PathLike, labels: PathLike) -> None:
+    """Makes sure that labels which are there say what the class folders say, and records what these are called."""
     truth = read_labels(labels)
-    unknown = [image for image in images if stem(image) not in truth]
+    unknown = [image for image in inside if stem(image) not in truth]
     if unknown:
         raise PipelineError(
             f"{labels}: exists and has no line for {unknown[0]}, so it is not of these images; name another file"
         )
     classes: dict[str, set[int]] = {}
-    for image in images:
-        classes.setdefault(os.path.dirname(image), set()).add(truth[stem(image)])
-    mixed = [folder for folder, folder_classes in classes.items() if len(folder_classes) > 1]
-    numbers = [min(classes[folder]) for folder in sorted(classes)]
-    if mixed or numbers != sorted(set(numbers)):
+    for image in inside:
+        classes.setdefault(class_folder(image, source), set()).add(truth[stem(image)])
+    recorded = _recorded(labels)
+    mixed = [folder for folder, numbers in classes.items() if not _is_its_own(folder, numbers, recorded)]
+    if mixed or len(set().union(*classes.values())) < len(classes):
         raise PipelineError(
-            f"{labels}: exists and does not give each class folder{f' ({mixed[0]})' if mixed else ''} a class of its "
-            "own, in the order of their names, so what the folders say would be lost; name another file"
+            f"{labels}: exists and does not give each class folder a class of its own"
+            f"{f' ({mixed[0]})' if mixed else ''}, so what the folders say would be lost; name another file"
         )
+    if recorded is None:
+        _record(labels, {folder: min(numbers) for folder, numbers in classes.items()})
 
 
-def _move(targets: dict[str, Path]) -> int:
-    moves = {image: target for image, target in targets.items() if Path(image) != target}
-    for image, target in moves.items():
-        if target.exists():
-            raise PipelineError(f"{target}: is there already, so {image} is not moved; delete one of them")
+def _is_its_own(folder: str, numbers: Collection[int], recorded: Mapping[int, str] | None) -> bool:
+    return len(numbers) == 1 and (recorded is None or recorded.get(min(numbers)) == folder)
+
+
+def _move(targets: Mapping[str, Path], source: PathLike) -> int:
+    """Moves images of `source`; raises what `_check_moves` raises, before the first."""
+    moves = _check_moves(targets, source)
     for image, target in tqdm(moves.items(), unit="img", desc="move", disable=None):
         target.parent.mkdir(exist_ok=True)
         os.rename(image, target)
+        if Path(image).parent != Path(source):
+            with contextlib.suppress(OSError):  # it holds something else
+                Path(image).parent.rmdir()
     return len(moves)
+
+
+def _check_moves(targets: Mapping[str, Path], source: PathLike) -> dict[str, Path]:
+    """The images that have to move; raises PipelineError, naming the file or folder, where one cannot be moved.
+
+    Not moved are images through a linked folder, which would be taken from where it leads, links by a relative path,
+    which would lead elsewhere, images deeper than a class folder, and none onto another file or file system.
+    """
+    moves = {image: target for image, target in targets.items() if Path(image) != target}
+    for image, target in moves.items():
+        if os.path.lexists(target):
+            raise PipelineError(f"{target}: is there already, so {image} is not moved; delete one of them")
+        if os.path.islink(image) and not os.path.isabs(os.readlink(image)):
+            raise PipelineError(
+                f"{image}: links to {os.readlink(image)}, which it would not elsewhere; put the file here"
+            )
+        if Path(source) not in (Path(image).parent, Path(image).parent.parent):
+            raise PipelineError(f"{image}: lies deeper than in a class folder of {source}; move it there")
+    for folder in {Path(path).parent for pair in moves.items() for path in pair} - {Path(source)}:
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise PipelineError(f"{folder}: is a link or a file, not a folder of {source}; nothing was moved")
+    for here, there in {(Path(image).parent, target.parent) for image, target in moves.items()}:
+        _try_to_move(here, there if there.exists() else Path(source))
+    return moves
+
+
+def _try_to_move(here: Path, there: Path) -> None:
+    """Moves a file of its own, since a mount or a lack of rights shows in nothing else."""
+    handle, name = tempfile.mkstemp(".part", ".", here)
+    os.close(handle)
+    moved = there / os.path.basename(name)
+    try:
+        os.rename(name, moved)
+    except OSError as error:
+        os.unlink(name)
+        raise PipelineError(
+            f"{here}: its images cannot be moved to {there} ({error.strerror}); nothing was moved"
+        ) from None
+    os.unlink(moved)

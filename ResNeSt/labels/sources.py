@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import csv
-import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
-from ResNeSt.images.listing import find_images, relative
-from ResNeSt.labels.class_names import imagenet_classes
+from ResNeSt.common.progress import Say, silent
+from ResNeSt.images.listing import class_folders, list_images, relative
+from ResNeSt.labels.class_names import ClassList, ClassName, imagenet_classes
+from ResNeSt.labels.file import class_number
+from ResNeSt.labels.numbering import composed, number_folders, places, unlike_folders
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"
+_SYNSET = re.compile(r"^(n[0-9]{8})\s")
 
 
-def imagenet_numbers() -> dict[str, int]:
-    """Class number, 0 to 999, of every synset of ILSVRC2012."""
-    return {class_name.synset: number for number, class_name in enumerate(imagenet_classes())}
+class Tree(NamedTuple):
+    """The images of a folder with one folder per class, and the class of each.
 
-
-def class_numbers(folders: Sequence[str], from_zero: bool = False) -> tuple[dict[str, int], str]:
-    """Class numbers of class folders, and in words what they go by.
-
-    Folders that are all ImageNet's synsets have ImageNet's numbers, even if not all 1,000 are there; others, and with
-    `from_zero` all, are counted from 0 in the order of their names, as resnest_train.py and torchvision's ImageFolder
-    do.
+    `numbers` are the folders' class numbers, which go by `rule`; `classes` are all, `remarks` what a user must know.
     """
-    of_imagenet = imagenet_numbers()
-    if not from_zero and set(folders) <= set(of_imagenet):
-        return {folder: of_imagenet[folder] for folder in folders}, "ImageNet's numbers of the synsets"
-    return {folder: number for number, folder in enumerate(sorted(set(folders)))}, "numbers in the order of the folders"
+
+    images: list[str]
+    labels: list[int]
+    numbers: dict[str, int]
+    classes: list[ClassName]
+    rule: str
+    remarks: list[str]
+
+
+def read_tree(source: PathLike, known: ClassList | None = None, from_zero: bool = False, say: Say = silent) -> Tree:
+    """The images of a folder with one folder per class, by `number_folders`; a folder without images is a class, too.
+
+    `say` hears what is skipped. Raises PipelineError where an image lies beside the folders.
+    """
+    images, folders = list_images(source, say), class_folders(source)
+    lies_in = [class_folder(image, source) for image in images]
+    numbering = number_folders(folders, source, known, from_zero)
+    remarks = numbering.remarks(source)
+    if empty := sorted(set(folders) - set(lies_in)):
+        remarks.append(
+            f"{source}: {len(empty)} class folders have no images, such as {empty[0]}; each is a class all the same"
+        )
+    labels = [numbering.numbers[folder] for folder in lies_in]
+    return Tree(images, labels, numbering.numbers, numbering.classes, numbering.rule, remarks)
 
 
 def class_folder(image: PathLike, source: PathLike) -> str:
@@ -42,15 +61,20 @@ def class_folder(image: PathLike, source: PathLike) -> str:
     return folder
 
 
-def from_tree(source: PathLike, from_zero: bool = False) -> tuple[dict[str, int], str]:
-    """Class of every image of a folder with one folder per class, and what the numbers go by.
-
-    Raises PipelineError where an image lies beside the folders.
-    """
-    images = find_images(source)
-    folders = [class_folder(image, source) for image in images]
-    numbers, meaning = class_numbers(folders, from_zero)
-    return {os.path.basename(image): numbers[folder] for image, folder in zip(images, folders)}, meaning
+def check_folders(
+    labels: PathLike, truth: Mapping[str, int], images: Sequence[str], source: PathLike, known: ClassList
+) -> None:
+    """Raises PipelineError where images lie in a folder called by a class of `known` that is not their label's."""
+    labelled = [image for image in images if stem(image) in truth]
+    folders = [relative(image, source).rpartition("/")[0].partition("/")[0] for image in labelled]
+    unlike = list(unlike_folders(folders, [truth[stem(image)] for image in labelled], known))
+    if unlike:
+        place, number = unlike[0]
+        raise PipelineError(
+            f"{labels}: {len(unlike)} images have another class than their folder, such as {labelled[place]}, class "
+            f"{truth[stem(labelled[place])]}, while {folders[place]} is class {number} of {known.source}; make the "
+            f"labels anew by `python -m ResNeSt.labels tree` with the model's class names"
+        )
 
 
 def from_devkit(kit: PathLike) -> dict[str, int]:
@@ -60,7 +84,7 @@ def from_devkit(kit: PathLike) -> dict[str, int]:
     """
     synsets = _synsets(Path(kit, META))
     truth = Path(kit, GROUND_TRUTH)
-    of_imagenet = imagenet_numbers()
+    of_imagenet = {name.synset: number for number, name in enumerate(imagenet_classes())}
     try:
         numbers = [of_imagenet[synsets[int(line)]] for line in truth.read_text(encoding="ascii").split()]
     except (ValueError, KeyError) as error:
@@ -85,40 +109,44 @@ def _synsets(meta: Path) -> dict[int, str]:
         ) from None
 
 
-def from_csv(path: PathLike) -> dict[str, int]:
-    """Class of every image of a CSV with a head: a name in the first column, a synset or a class number in the second.
+def from_csv(path: PathLike, known: ClassList | None = None) -> dict[str, int]:
+    """Class of every image of a CSV with a head: a name in the first column, a class in the second.
 
-    Only the first word of the second column counts: the CSV of Kaggle's ImageNet challenge has boxes behind it. Raises
-    PipelineError, with the line number, for any other line and for an image that comes twice.
+    A class is its number, the name of one of the classes that are `known`, or a synset of ImageNet, which boxes may
+    follow, as in the CSV of Kaggle's ImageNet challenge. Raises PipelineError, with the line number, for any other line
+    and for an image that comes twice.
     """
     with open(path, newline="", encoding="utf-8-sig") as file:
         try:
-            rows = list(csv.reader(file))
+            rows = list(csv.reader(file, strict=True))
         except (UnicodeDecodeError, csv.Error) as error:
             raise PipelineError(f"{path}: not a CSV in UTF-8 ({error})") from None
-    of_imagenet = imagenet_numbers()
+    classes = places(imagenet_classes() if known is None else known.names)
     labels: dict[str, int] = {}
-    if rows and _label(rows[0], of_imagenet) is not None:
+    if rows and _label(rows[0], classes) is not None:
         raise PipelineError(f"{path}: line 1 labels an image already; put a head before it, such as ImageId,Class")
     for line, row in enumerate(rows[1:], start=2):
         if not row:
             continue
-        name, label = row[0].strip(), _label(row, of_imagenet)
+        name, label = row[0].strip(), _label(row, classes)
         if not name or label is None:
             raise PipelineError(
                 f"{path}: line {line}: found {','.join(row)[:80]!r}, expected an image and a synset or a class number"
             )
         if name in labels:
-            raise PipelineError(f"{path}: line {line}: image {name!r} has a label already; remove one of them")
+            raise PipelineError(
+                f"{path}: line {line}: image {name!r} has class {labels[name]} already, here {label}; remove one"
+            )
         labels[name] = label
     if not labels:
         raise PipelineError(f"{path}: holds no labels; expected a head and lines 'NAME,CLASS'")
     return labels
 
 
-def _label(row: list[str], of_imagenet: Mapping[str, int]) -> int | None:
-    """The class that the first word of the second column says, None where it says none."""
-    first = row[1].split()[0] if len(row) > 1 and row[1].strip() else ""
-    if first in of_imagenet:
-        return of_imagenet[first]
-    return int(first) if first.isascii() and first.isdigit() else None
+def _label(row: Sequence[str], classes: Mapping[str, Sequence[int]]) -> int | None:
+    """The class that the second column says, None where it says none or two."""
+    cell = row[1].strip() if len(row) > 1 else ""
+    for word in (cell, *_SYNSET.findall(cell)):
+        if len(found := classes.get(composed(word), [])) == 1:
+            return found[0]
+    return class_number(cell)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.formats import onnx_header
+from ResNeSt.models import model_info, sidecar
+from ResNeSt.models.cards import card_of_file
 
 
 def model_files(path: PathLike) -> list[Path]:
@@ -19,3 +22,21 @@ def model_files(path: PathLike) -> list[Path]:
     if path.suffix == ".onnx":
         return [path, *(path.parent / name for name in onnx_header.read(path).data_files)]
     return [path]
+
+
+def info_of_file(path: PathLike) -> dict[str, str]:
+    """What a model's file, its record or its card says of it (ResNeSt.models.model_info); the model is not opened.
+
+    Raises PipelineError where there is no such file, or where it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PipelineError(f"{path}: no such model file")
+    if path.suffix == ".onnx":
+        header = onnx_header.read(path)
+        classes = header.outputs[0].shape[-1:] if len(header.outputs) == 1 else ()
+        return {**({"classes": str(classes[0])} if classes else {}), **model_info.of_onnx(header.metadata)}
+    if path.suffix in {".xml", ".om"}:
+        return sidecar.info_of(path)
+    found = card_of_file(path)
+    return model_info.describe(found, found.size, path.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ResNeSt.common.files import PathLike
+from ResNeSt.labels.class_names import names_in
 from ResNeSt.models import cards
 from ResNeSt.models.cards import Card, Published
 from ResNeSt.report.data import Classes, ClassScore, Confusion, FlippedImage, Guessed, Report, Speed, StageScore, Step
@@ -62,7 +62,7 @@ def of_info(info: Mapping[str, str], name: str, recipe: str | None) -> Subject:
     What was published is for `recipe`, that of the tensors, or else the one that the file names; of a card of the
     user's own nothing was.
     """
-    names = json.loads(info["class_names"]) if "class_names" in info else None
+    names = names_in(info)
     size = int(info["size"]) if "size" in info else None
     published = None
     if names is None and info.get("model") in cards.names():

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from random import Random
 from typing import Callable
 
@@ -20,10 +19,11 @@ from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.images.decode import decode, tensor_maker
-from ResNeSt.images.listing import find_images, list_images
+from ResNeSt.images.listing import find_images
 from ResNeSt.images.recipes import normalisation_table, normalise
-from ResNeSt.labels.file import read_labels
-from ResNeSt.labels.sources import class_folder
+from ResNeSt.labels.class_names import ClassList
+from ResNeSt.labels.file import read_labels, remark_on_numbers
+from ResNeSt.labels.sources import read_tree
 from ResNeSt.models.cards import Card
 from ResNeSt.tensors.format import TensorFormat
 from ResNeSt.training.augment import random_picture
@@ -35,11 +35,12 @@ Maker = Callable[[int, np.ndarray], None]
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Image files, the class of each, and what the classes are called where folders say it."""
+    """Image files, the class of each, what the classes are called where folders say it, and what a user must know."""
 
     images: list[str]
     labels: list[int]
     class_names: tuple[str, ...] | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -52,26 +53,20 @@ class Samples:
         return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
-def read_samples(source: PathLike, labels: PathLike | None, class_names: tuple[str, ...] | None = None) -> Samples:
+def read_samples(source: PathLike, labels: PathLike | None, known: ClassList | None = None) -> Samples:
     """The pictures of `source`: with a folder per class, or with a file of `NAME CLASS` lines.
 
-    Folders become classes in the order of their names, or of `class_names` where given. Raises PipelineError where a
-    picture has no class or a folder is none of `class_names`.
+    Folders become classes by ResNeSt.labels.numbering, by the names of the `known` ones where there are. Raises
+    PipelineError where a picture has no class or a folder is none of the `known`.
     """
-    return _by_folder(Path(source), class_names) if labels is None else _by_file(source, labels)
+    return _by_folder(source, known) if labels is None else _by_file(source, labels)
 
 
-def _by_folder(source: Path, class_names: tuple[str, ...] | None) -> Samples:
-    images = list_images(source)
-    names = [class_folder(path, source) for path in images]
-    class_names = class_names or tuple(sorted(set(names)))
-    numbers = {name: number for number, name in enumerate(class_names)}
-    unknown = sorted(set(names) - set(numbers))
-    if unknown:
-        raise PipelineError(
-            f"{source}: its folder {unknown[0]} is none of the {len(numbers)} classes of the training pictures"
-        )
-    return Samples(images, [numbers[name] for name in names], class_names)
+def _by_folder(source: PathLike, known: ClassList | None) -> Samples:
+    tree = read_tree(source, known)
+    names = tuple(class_name.synset or class_name.name for class_name in tree.classes)
+    rule = f"{source}: {len(tree.numbers)} folders of {len(names)} classes, by {tree.rule}"
+    return Samples(tree.images, tree.labels, names, (rule, *tree.remarks))
 
 
 def _by_file(source: PathLike, labels: PathLike) -> Samples:
@@ -79,7 +74,10 @@ def _by_file(source: PathLike, labels: PathLike) -> Samples:
     unlabelled = [path for path in images if stem(path) not in truth]
     if unlabelled:
         raise PipelineError(f"{labels}: has no line for {len(unlabelled)} images of {source}, such as {unlabelled[0]}")
-    return Samples(images, [truth[stem(path)] for path in images], None)
+    remarks = remark_on_numbers(labels, truth)
+    if missing := truth.keys() - {stem(path) for path in images}:
+        remarks.append(f"{labels}: {len(missing)} labelled images are not in {source}, such as {min(missing)}")
+    return Samples(images, [truth[stem(path)] for path in images], None, tuple(remarks))
 
 
 def steps_of(samples: Samples, batch: int, processes: int) -> int:
