@@ -80,12 +80,12 @@ def _answers(
         for image, reason, row in zip(batch.images, batch.reasons, logits):
             if reason is None and not np.isfinite(row).all():
                 reason = f"{image}: the model gives NaN or infinity for it; check the model"
-            yield Answer(image, (), reason) if reason is not None else Answer(image, _guesses(row, classes, top))
+            answer = row if engine.probabilities else softmax(row)
+            yield Answer(image, (), reason) if reason is not None else Answer(image, _guesses(answer, classes, top))
 
 
-def _guesses(logits: np.ndarray, names: Sequence[ClassName], top: int) -> list[Guess]:
-    probabilities = softmax(logits)
-    labels = top_k_predictions(logits[None], top)[0].tolist()
+def _guesses(probabilities: np.ndarray, names: Sequence[ClassName], top: int) -> list[Guess]:
+    labels = top_k_predictions(probabilities[None], top)[0].tolist()
     return [Guess(label, float(probabilities[label]), *names[label]) for label in labels]
 
 

@@ -234,12 +234,12 @@ def test_a_network_that_takes_something_else_is_refused(
         onnx_file.read(tmp_path / "other.onnx")
 
 
-def test_an_onnx_file_without_metadata_is_taken_with_imagenet_values(exported: Path, tmp_path: Path) -> None:
+def test_an_onnx_file_without_metadata_has_no_mean_and_std(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
     found = onnx_file.read(tmp_path / "bare.onnx")
-    assert (found.mean, found.std, found.info) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), {})
+    assert (found.mean, found.std, found.info) == (None, None, {})
 
 
 def test_metadata_that_make_no_sense_are_refused(exported: Path, tmp_path: Path) -> None:

@@ -321,6 +321,7 @@ class CountingEngine:
 
     def __init__(self, decoded: list[object]) -> None:
         self.title = "counting"
+        self.probabilities = False
         self.info: dict[str, str] = {}
         self.input = TensorSpec("x", (4, 3, 8, 8), "float32")
         self.decoded = decoded

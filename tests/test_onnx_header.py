@@ -38,7 +38,10 @@ def as_onnx_reads_it(path: Path) -> onnx_header.Header:
         outputs=tuple(as_tensor(value) for value in model.graph.output),
         opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
         metadata={entry.key: entry.value for entry in model.metadata_props},
-        nodes=tuple(onnx_header.Node(node.name, node.op_type) for node in model.graph.node),
+        nodes=tuple(
+            onnx_header.Node(node.name, node.op_type, node.domain, tuple(node.input), tuple(node.output), False)
+            for node in model.graph.node
+        ),
         domains=tuple(entry.domain for entry in model.opset_import),
         data_files=(),
     )

@@ -44,6 +44,7 @@ def _conversion(options: argparse.Namespace) -> Conversion:
         precision=options.precision,
         calibration=options.calibration,
         min_agreement=options.min_agreement,
+        arch=options.arch,
         log=options.log,
         force=options.force,
     )
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-agreement", type=float, metavar="SHARE", help=f"with the top-1 of fp32, on cpu [{MIN_AGREEMENT}]"
     )
+    parser.add_argument("--arch", metavar="NAME", help="the card, a name or a file, where the ONNX does not tell it")
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")

@@ -109,14 +109,15 @@ def aipp_config(network: Network) -> str:
 
     The chip computes (value - mean_chn - min_chn) * var_reci_chn; mean_chn is an integer, so it stays 0.
     """
+    means, stds = network.normalisation
     lines = [
         "aipp_mode: static",
         "input_format: RGB888_U8",
         "csc_switch: false",
         f"src_image_size_w: {network.width}",
         f"src_image_size_h: {network.height}",
-        *(f"min_chn_{channel}: {255 * mean:.10g}" for channel, mean in enumerate(network.mean)),
-        *(f"var_reci_chn_{channel}: {1 / (255 * std):.16f}" for channel, std in enumerate(network.std)),
+        *(f"min_chn_{channel}: {255 * mean:.10g}" for channel, mean in enumerate(means)),
+        *(f"var_reci_chn_{channel}: {1 / (255 * std):.16f}" for channel, std in enumerate(stds)),
     ]
     return "aipp_op {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
 

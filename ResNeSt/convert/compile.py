@@ -98,7 +98,8 @@ def _compile_stale(compilation: Compilation, batches: list[int], source: str) ->
         for path in model_files(target):
             path.unlink(missing_ok=True)
         told = compile_one(batch)
-        record = {**_made_of(compilation, batch, source), **told, "info": compilation.network.info}
+        answers = "probabilities" if compilation.network.probabilities else "logits"
+        record = {**_made_of(compilation, batch, source), **told, "answers": answers, "info": compilation.network.info}
         sidecar.write(target, {**record, "files": _digests(target)})
 
 

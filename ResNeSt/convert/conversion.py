@@ -15,6 +15,7 @@ from ResNeSt.convert.compile import Compilation, Compiled, compile_all
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import check_batches, compiled_name
 from ResNeSt.models import onnx_file, sidecar
+from ResNeSt.models.cards import card
 from ResNeSt.tensors.format import LAYOUTS
 
 MIN_AGREEMENT = 0.95
@@ -28,7 +29,8 @@ class Conversion:
     the models go. `dtype` is that of the tensors: float32 NCHW, or uint8 NHWC with the
     normalisation in the model. `precision` is the chip's default if None. `calibration` is a folder of float32 tensors,
     to quantize with (precision int8) and to judge by (on cpu); `min_agreement` the share of them that must keep the
-    top-1 of fp32 [0.95]. `log` is ATC's log level. `force` makes even what is up to date.
+    top-1 of fp32 [0.95]. `arch` names the card of a network whose file does not tell it. `log` is ATC's log level.
+    `force` makes even what is up to date.
     """
 
     onnx: Path
@@ -39,6 +41,7 @@ class Conversion:
     precision: str | None = None
     calibration: Path | None = None
     min_agreement: float | None = None
+    arch: str | None = None
     log: str | None = None
     force: bool = False
 
@@ -63,7 +66,7 @@ def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
         conversion.folder.mkdir(parents=True, exist_ok=True)
         simplify.simplify(conversion.onnx, conversion.simplified)
         say(f"{conversion.simplified.name}: simplified from {conversion.onnx}")
-    compilation = _compilation(conversion, onnx_file.read(conversion.simplified), say)
+    compilation = _compilation(conversion, _network(conversion, conversion.simplified), say)
     _refuse_to_overwrite(compilation, conversion)
     tensors = _tensors(compilation, conversion)
     compilation = _gated(compilation, conversion, tensors)
@@ -79,7 +82,7 @@ def plan(conversion: Conversion) -> list[str]:
     lines = simplification(conversion)
     if not lines:
         simplify.check(conversion.onnx, conversion.simplified)
-    network = onnx_file.read(_readable(conversion))
+    network = _network(conversion, _readable(conversion))
     if lines:
         network = dataclasses.replace(network, path=conversion.simplified, data_files=())  # it will be one file
     compilation = _compilation(conversion, network, silent)
@@ -127,7 +130,7 @@ def check(conversion: Conversion) -> list[preflight.Finding]:
     ]
     if _is_simplified(conversion):
         simplify.check(conversion.onnx, conversion.simplified)
-    network = onnx_file.read(_readable(conversion))
+    network = _network(conversion, _readable(conversion))
     return preflight.findings(network, conversion.chip, _precision(conversion), targets)
 
 
@@ -157,6 +160,17 @@ def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> No
 def _readable(conversion: Conversion) -> Path:
     """The file that describes the network now."""
     return conversion.simplified if _is_simplified(conversion) else conversion.onnx
+
+
+def _network(conversion: Conversion, path: Path) -> onnx_file.Network:
+    """The network in `path`; raises PipelineError where it does not say what is needed, or its batch is another."""
+    network = onnx_file.read(path)
+    if conversion.arch is not None:
+        network = onnx_file.described(network, card(conversion.arch))
+    if conversion.dtype == "uint8":
+        _ = network.normalisation
+    simplify.check_batches(network, conversion.batches)
+    return network
 
 
 def _precision(conversion: Conversion) -> str:

@@ -29,7 +29,8 @@ def measure(network: Network, model: Path, held_out: Sequence[TensorFile]) -> Ag
     engine = open_engine(model)
     size = engine.input.shape[0]
     truth = open_engine(network.path, "onnxruntime", size)
-    adapt = adapter(network.shape(1)[1:], "float32", engine.input, Normalisation(network.mean, network.std))
+    normalisation = Normalisation(*network.normalisation) if engine.input.dtype == "uint8" else None
+    adapt = adapter(network.shape(1)[1:], "float32", engine.input, normalisation)
     if adapt is None:
         raise PipelineError(f"{model}: takes {engine.input.dtype} {list(engine.input.shape)}, not the network's input")
     total = Agreement()

@@ -67,7 +67,8 @@ def _static_model(openvino: ModuleType, network: Network, batch: int, dtype: str
     images.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     images.model().set_layout(openvino.Layout("NCHW"))
     images.preprocess().convert_element_type(openvino.Type.f32)
-    images.preprocess().mean([255 * mean for mean in network.mean]).scale([255 * std for std in network.std])
+    means, stds = network.normalisation
+    images.preprocess().mean([255 * mean for mean in means]).scale([255 * std for std in stds])
     return processor.build()
 
 

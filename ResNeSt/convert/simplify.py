@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import shlex
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +22,13 @@ from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_weights import sha256_of_onnx
 from ResNeSt.models import onnx_file
 from ResNeSt.models.files import model_files
+from ResNeSt.models.onnx_file import Network
 
 # onnxsim compares both graphs at this batch size: at 1, a batch axis that got baked in would pass.
 CHECKED_BATCH = 2
 MADE_OF = "simplified_from"  # key among the metadata_props: SHA-256 of the source
 _ONE_AT_A_TIME = threading.Lock()  # the stdout that is redirected is that of all threads
+SAME_NETWORK = 1e-3  # of the largest logit, on pictures
 OTHER_NETWORK = 0.1  # of the largest logit: rounding stays below it even in ill-conditioned networks
 
 
@@ -104,12 +108,64 @@ def _without_torch() -> Iterator[None]:
         del sys.modules["torch"]
 
 
+def check_batches(network: Network, batches: Sequence[int]) -> None:
+    """Raises PipelineError where the network's batch size is set to another one than these, and cannot be changed.
+
+    Nothing is said where ONNX Runtime is not here: what does not fit, the compiler refuses.
+    """
+    others = [batch for batch in batches if network.batch not in (None, batch)]
+    if others and has_free_batch(network) is False:
+        raise PipelineError(
+            f"{network.path}: its batch size is set to {network.batch}, also inside of it, so that it cannot be "
+            f"compiled for {', '.join(map(str, others))}; compile it for {network.batch}, or export it again with a "
+            f"free batch axis: torch.onnx.export(..., input_names=['{network.input_name}'], output_names=['output'], "
+            f"dynamic_axes={{'{network.input_name}': {{0: 'N'}}, 'output': {{0: 'N'}}}})"
+        )
+
+
+def has_free_batch(network: Network) -> bool | None:
+    """Whether a network whose batch size is set gives the same answers when it is not; None where nothing can tell."""
+    size = network.batch or 1
+    images = _pictures(network.shape(2 * size))
+    try:
+        import onnxruntime
+
+        expected = run_images(open_engine(network.path, "onnxruntime"), images)
+        model = onnx_file.load(network.path)
+    except (ImportError, MissingRuntimeError):
+        return None
+    free_batch(model)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        actual = session.run(None, {network.input_name: images})[0]
+    except Exception:  # a Reshape that does not fit, for one; ONNX Runtime's errors share no base class
+        return False
+    within = SAME_NETWORK * np.abs(expected).max()
+    return actual.shape == expected.shape and bool(np.abs(actual - expected).max() <= within)
+
+
+def free_batch(model: Any) -> None:
+    """Frees the batch axis of the only input and output of an onnx.ModelProto; shapes on the way are to be inferred."""
+    for value in [*model.graph.input, *model.graph.output]:
+        if value.type.tensor_type.shape.dim and value.name not in {weight.name for weight in model.graph.initializer}:
+            value.type.tensor_type.shape.dim[0].dim_param = "N"
+    del model.graph.value_info[:]
+
+
+def _pictures(shape: Sequence[int]) -> np.ndarray:
+    """Smooth random images, float32: unlike noise they are near what networks are trained on."""
+    count, channels, height, width = shape
+    coarse = np.random.default_rng(0).standard_normal((count, channels, 4, 4))
+    rows, columns = (np.linspace(0, 3, side).round().astype(int) for side in (height, width))
+    return coarse[:, :, rows][:, :, :, columns].astype(np.float32)
+
+
 def simplify(source: Path, target: Path) -> None:
     """Writes `source`, simplified, to `target`.
 
     Raises MissingRuntimeError without onnxsim, PipelineError where the result does not give the source's answers.
     """
-    shape = onnx_file.read(source).shape(CHECKED_BATCH)
+    network = onnx_file.read(source)
     try:
         import onnx
 
@@ -123,8 +179,12 @@ def simplify(source: Path, target: Path) -> None:
         ) from None
     try:
         model = onnx_file.load(source)
+        if network.batch is not None and has_free_batch(network):
+            free_batch(model)
+            network = dataclasses.replace(network, batch=None)
+        shape = network.shape(network.batch or CHECKED_BATCH)
         with _ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()):  # it counts its checks aloud
-            shapes = {model.graph.input[0].name: shape}
+            shapes = {network.input_name: shape}
             simplified, same = onnxsim.simplify(model, check_n=1, test_input_shapes=shapes, certify=False)
     except Exception as error:  # whatever onnxsim raises, and it raises many things, it could not do it
         raise PipelineError(f"{source}: onnxsim failed: {error}") from error

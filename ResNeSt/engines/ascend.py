@@ -11,24 +11,26 @@ import numpy as np
 from ais_bench.infer.interface import InferSession
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.engines.engine import TensorSpec, as_logits
 from ResNeSt.models import sidecar
 
 
 class AscendEngine:
     """A `.om` on one device, whose batch is the model's own."""
 
-    def __init__(self, session: Any, spec: TensorSpec, info: dict[str, str]) -> None:
+    def __init__(self, path: Path, session: Any, spec: TensorSpec) -> None:
         self.title = f"ais_bench {_version()}"
         self.input = spec
-        self.info = info
+        self.info = sidecar.info_of(path)
+        self.probabilities = sidecar.read(path).get("answers") == "probabilities"
+        self._path = path
         self._session = session
         # Without it the device stays taken until the driver notices that the process is gone.
         atexit.register(session.free_resource)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
-        return np.asarray(self._session.infer([batch])[0], dtype=np.float32)
+        return as_logits(self._path, np.asarray(self._session.infer([batch])[0]), len(batch))
 
 
 def open_model(path: Path, batch: int, arch: str | None, device: int) -> AscendEngine:
@@ -37,8 +39,10 @@ def open_model(path: Path, batch: int, arch: str | None, device: int) -> AscendE
         session = InferSession(device, str(path))
     except Exception as error:  # the client raises nearly anything
         raise PipelineError(f"{path}: ais_bench cannot load it on device {device} ({error})") from None
-    spec = _spec(path, session.get_inputs())
-    return AscendEngine(session, spec, sidecar.info_of(path))
+    if len(session.get_outputs()) != 1:
+        names = ", ".join(f"{port.name} {list(port.shape)}" for port in session.get_outputs())
+        raise PipelineError(f"{path}: its outputs are {names}, expected one of [N, classes]; compile it for that alone")
+    return AscendEngine(path, session, _spec(path, session.get_inputs()))
 
 
 def _spec(path: Path, inputs: Any) -> TensorSpec:

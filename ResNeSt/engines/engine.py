@@ -7,6 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.files import PathLike
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
@@ -26,17 +29,29 @@ class Engine(Protocol):
     """A loaded model.
 
     `title` names runtime and version, `input` says what `run` takes, `info` is what the file says of itself
-    (ResNeSt.models.model_info; empty for a file of another program). `run` is called from the thread that opened the
+    (ResNeSt.models.model_info; empty for a file of another program). `probabilities` is whether the network ends in
+    Softmax or Sigmoid: what `run` calls logits are probabilities then. `run` is called from the thread that opened the
     engine.
     """
 
     title: str
     input: TensorSpec
     info: dict[str, str]
+    probabilities: bool
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes), of a batch of exactly `input`'s shape and dtype."""
         ...
+
+
+def as_logits(path: PathLike, output: np.ndarray, batch: int) -> np.ndarray:
+    """What a model put out, as float32 (N, classes); raises PipelineError where it is of another shape."""
+    if output.ndim != 2 or len(output) != batch:
+        raise PipelineError(
+            f"{path}: gives {list(output.shape)} for {batch} images, expected [{batch}, classes]; export it again with "
+            "its batch axis kept (a Reshape in it may set it) and a Flatten at the end"
+        )
+    return np.asarray(output, dtype=np.float32)
 
 
 def run_images(engine: Engine, images: np.ndarray) -> np.ndarray:

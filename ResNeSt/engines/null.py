@@ -15,6 +15,7 @@ class NullEngine:
     def __init__(self, like: Engine) -> None:
         self.input = like.input
         self.info = like.info
+        self.probabilities = like.probabilities
         self._logits = np.zeros_like(like.run(np.zeros(like.input.shape, like.input.dtype)))
 
     def run(self, batch: np.ndarray) -> np.ndarray:

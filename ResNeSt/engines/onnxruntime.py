@@ -8,27 +8,25 @@ import numpy as np
 import onnxruntime
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import TensorSpec
-from ResNeSt.models.model_info import of_onnx
-
-DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+from ResNeSt.engines.engine import TensorSpec, as_logits
+from ResNeSt.models import onnx_file
 
 
 class OnnxRuntimeEngine:
     """An inference session on all cores, at its default optimisation level."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, batch: int) -> None:
+    def __init__(self, path: Path, session: onnxruntime.InferenceSession, batch: int) -> None:
+        network = onnx_file.read(path)
         self.title = f"ONNX Runtime {onnxruntime.__version__}"
+        self.info = network.info
+        self.input = TensorSpec(network.input_name, tuple(network.shape(network.batch or batch)), "float32")
+        self.probabilities = network.probabilities
+        self._path = path
         self._session = session
-        port = session.get_inputs()[0]
-        self.info = of_onnx(session.get_modelmeta().custom_metadata_map)
-        free, *rest = port.shape
-        self.input = TensorSpec(port.name, (free if isinstance(free, int) else batch, *rest), DTYPES[port.type])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
-        logits: np.ndarray = self._session.run(None, {self.input.name: batch})[0]
-        return logits
+        return as_logits(self._path, self._session.run(None, {self.input.name: batch})[0], len(batch))
 
 
 def open_model(path: Path, batch: int, arch: str | None, device: int) -> OnnxRuntimeEngine:
@@ -37,9 +35,4 @@ def open_model(path: Path, batch: int, arch: str | None, device: int) -> OnnxRun
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise PipelineError(f"{path}: ONNX Runtime cannot open it ({error}); export it again") from None
-    port = session.get_inputs()[0]
-    if port.type not in DTYPES or not port.shape:
-        raise PipelineError(
-            f"{path}: its input is {port.type} {port.shape}, expected {' or '.join(DTYPES)} with a batch axis"
-        )
-    return OnnxRuntimeEngine(session, batch)
+    return OnnxRuntimeEngine(path, session, batch)

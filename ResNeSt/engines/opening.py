@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.engines.engine import Engine
-from ResNeSt.formats import onnx_header
+from ResNeSt.models import classifier
 
 
 class _Runtime(NamedTuple):
@@ -50,7 +50,7 @@ def open_engine(
     if path.suffix not in SUFFIXES:
         raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(SUFFIXES)}")
     if path.suffix == ".onnx":
-        onnx_header.read(path)  # the runtimes would follow its data files anywhere
+        classifier.read(path)  # which reads where its weights lie, too: the runtimes would follow that anywhere
     if name is not None and name not in NAMES:
         raise ArgumentError(f"unknown engine {name!r}; known: {', '.join(NAMES)}")
     if name == "null":

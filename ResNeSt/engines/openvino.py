@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.engines.engine import TensorSpec, as_logits
 from ResNeSt.formats import onnx_header
+from ResNeSt.formats.onnx_header import Node, Tensor
+from ResNeSt.models import classifier
+from ResNeSt.models.classifier import Classifier
 from ResNeSt.models.model_info import SECTION, of_onnx
 
 # int8 is in the graph; the hint is for what stays in floating point. Without bf16 in the CPU, OpenVINO takes f32.
@@ -19,9 +23,11 @@ PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 class OpenVINOEngine:
     """A model compiled for one batch at a time on all cores, in the precision that its file asks for."""
 
-    def __init__(self, model: ov.Model, info: dict[str, str]) -> None:
+    def __init__(self, path: Path, model: ov.Model, info: dict[str, str], probabilities: bool) -> None:
         self.title = f"OpenVINO {ov.__version__.split('-')[0]}"
         self.info = info
+        self.probabilities = probabilities
+        self._path = path
         compiled = ov.Core().compile_model(
             model,
             "CPU",
@@ -34,19 +40,47 @@ class OpenVINOEngine:
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
         # share_inputs: the batch is read where it lies; the output is copied out, since the next run overwrites it.
-        return np.array(self._request.infer([batch], share_inputs=True)[0], dtype=np.float32)
+        return as_logits(self._path, np.array(self._request.infer([batch], share_inputs=True)[0]), len(batch))
 
 
 def open_model(path: Path, batch: int, arch: str | None, device: int) -> OpenVINOEngine:
     """Reads `path`; a free batch axis is set to `batch`."""
     try:
         model = ov.Core().read_model(path)
+        network = classifier.read(path) if path.suffix == ".onnx" else _classifier(path, model)
         if model.input(0).partial_shape[0].is_dynamic:
             model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
-        return OpenVINOEngine(model, _info(path, model))
+        return OpenVINOEngine(path, model, _info(path, model), network.probabilities)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[-1]
         raise PipelineError(f"{path}: OpenVINO cannot compile it ({reason}); make it again with convert.sh") from None
+
+
+def _classifier(path: Path, model: ov.Model) -> Classifier:
+    nodes = [
+        Node(
+            name=node.get_friendly_name(),
+            operator=node.get_type_name(),
+            domain="",
+            inputs=tuple(_value(port.get_source_output()) for port in node.inputs()),
+            outputs=tuple(map(_value, node.outputs())),
+            trains=False,
+        )
+        for node in model.get_ordered_ops()
+    ]
+    inputs = [_tensor(port) for port in model.inputs]
+    outputs = [_tensor(result.input_value(0)) for result in model.get_results()]
+    return classifier.of_graph(path, inputs, outputs, nodes, ("float32", "uint8"))
+
+
+def _value(port: Any) -> str:
+    return f"{port.get_node().get_friendly_name()}:{port.get_index()}"
+
+
+def _tensor(port: Any) -> Tensor:
+    shape = port.partial_shape
+    sides = None if shape.rank.is_dynamic else tuple("" if side.is_dynamic else side.get_length() for side in shape)
+    return Tensor(_value(port), np.dtype(port.element_type.to_dtype()).name, sides)
 
 
 def _info(path: Path, model: ov.Model) -> dict[str, str]:

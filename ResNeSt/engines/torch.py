@@ -22,6 +22,7 @@ class TorchEngine:
         model_card = card(arch) if arch else card_of_file(path)
         self.input = TensorSpec(INPUT, (batch, 3, model_card.size, model_card.size), "float32")
         self.info = describe(model_card, model_card.size, path.name)
+        self.probabilities = False
         self._model = create_model(model_card)
         load(self._model, path)
         self._model.eval()

@@ -8,28 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_weights import in_one_piece, write_one_file
-from ResNeSt.models import model_info
-from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.models import classifier, model_info
+from ResNeSt.models.cards import Card
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """An image classifier: float32 (N, 3, height, width) -> (N, classes); `info` is its metadata, without prefix.
 
-    `mean` and `std` are of RGB values scaled to 0..1; ImageNet's where the file does not say. `data_files` are the
-    names of the files beside `path` that hold weights.
+    `batch` is N where the file sets it. `mean` and `std` are of RGB values scaled to 0..1, None where nothing says
+    them. `probabilities` is whether its answers are that, not logits. `data_files` are the names of the files beside
+    `path` that hold weights.
     """
 
     path: Path
     input_name: str
     height: int
     width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    batch: int | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    probabilities: bool
     info: dict[str, str]
     data_files: tuple[str, ...] = ()
 
@@ -48,35 +51,59 @@ class Network:
         if self.data_files:
             write_one_file(self.path, scratch / self.one_file)
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std; raises PipelineError where nothing says them: another network's would go unnoticed."""
+        if self.mean is None or self.std is None:
+            raise PipelineError(
+                f"{self.path}: does not say with which mean and std its images are normalised, which --dtype uint8 "
+                "puts into the model; name its network, or your card, with --arch, or give the file that "
+                "resnest_pth2onnx.py wrote (other tools may take its metadata away)"
+            )
+        return self.mean, self.std
+
     def shape(self, batch: int) -> list[int]:
         """Input shape at `batch`, NCHW."""
         return [batch, 3, self.height, self.width]
 
 
 def read(path: PathLike) -> Network:
-    """The network in the ONNX file at `path`; raises PipelineError unless it is one.
+    """The network in the ONNX file at `path`; raises PipelineError unless it is one (ResNeSt.models.classifier).
 
-    The batch axis may be free or set: onnxsim's --input-shape sets it, and the compilers set it anew.
+    The batch axis may be free or set: exporters set it to 1 unless told otherwise, and so does onnxsim's --input-shape.
     """
     header = onnx_header.read(path)
-    actual = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in header.inputs)
-    if len(header.inputs) != 1 or not _is_images(header.inputs[0]):
-        raise PipelineError(
-            f"{path}: inputs are [{actual}], expected one of float32 [N, 3, height, width]; "
-            "export it with resnest_pth2onnx.py"
-        )
-    (images,) = header.inputs
+    found = classifier.of_onnx(path, header)
+    batch, _, height, width = found.input.shape or ()
     info = model_info.of_onnx(header.metadata)
     return Network(
         path=Path(path),
-        input_name=images.name,
-        height=int(images.shape[2]),
-        width=int(images.shape[3]),
-        mean=_channels(path, info.get("mean"), IMAGENET_MEAN),
-        std=_channels(path, info.get("std"), IMAGENET_STD),
+        input_name=found.input.name,
+        height=int(height),
+        width=int(width),
+        batch=batch if isinstance(batch, int) else None,
+        mean=_channels(path, info.get("mean")),
+        std=_channels(path, info.get("std")),
+        probabilities=found.probabilities,
         info=info,
         data_files=header.data_files,
     )
+
+
+def described(network: Network, card: Card) -> Network:
+    """The network with what `card` says of how its images are prepared, where its file does not.
+
+    Raises ArgumentError where the file says something else.
+    """
+    card_info = model_info.describe(card, network.height, weights="")
+    said = {key: card_info[key] for key in ("recipe", "size", "mean", "std")}
+    for key in said:
+        if network.info.get(key, said[key]) != said[key]:
+            raise ArgumentError(
+                f"{network.path}: says itself that its {key} is {network.info[key]}, {card.name} has {said[key]}; "
+                "leave --arch out, or export it with that card"
+            )
+    return dataclasses.replace(network, mean=card.mean, std=card.std, info={**said, **network.info})
 
 
 def load(path: PathLike) -> Any:
@@ -100,16 +127,9 @@ def holds(path: PathLike, made_of: Mapping[str, str | None]) -> bool:
     return all(metadata.get(key) == value for key, value in made_of.items())
 
 
-def _is_images(tensor: onnx_header.Tensor) -> bool:
-    if tensor.dtype != "float32" or len(tensor.shape) != 4:
-        return False
-    _, channels, height, width = tensor.shape
-    return channels == 3 and isinstance(height, int) and isinstance(width, int)
-
-
-def _channels(path: PathLike, text: str | None, default: tuple[float, ...]) -> tuple[float, ...]:
+def _channels(path: PathLike, text: str | None) -> tuple[float, ...] | None:
     if text is None:
-        return default
+        return None
     try:
         red, green, blue = (float(value) for value in json.loads(text))
     except (TypeError, ValueError):
