@@ -17,6 +17,7 @@ from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import sha256, whole, write_json
 from ResNeSt.common.parallel import cores
+from ResNeSt.common.progress import aloud
 from ResNeSt.images.decode import tensor_maker
 from ResNeSt.images.listing import find_images
 from ResNeSt.labels.file import read_labels
@@ -55,7 +56,7 @@ def main() -> None:
     learned, judged_by = (read_samples(DEMO / split, DEMO / f"{split}_label.txt") for split in ("train", "val"))
     with joined("cpu") as alone:
         training_run = Run(model_card, SETTINGS, learned, judged_by, weights=None, workers=cores())
-        train(training_run, options.output, alone, tensorboard=False)
+        train(training_run, options.output, alone, tensorboard=False, say=aloud)
     model = create_model(model_card.name)
     # The last epoch's, since the best one's accuracy on demo/val would be a matter of having been chosen by it.
     model.load_state_dict(torch.load(options.output / LAST, weights_only=True)["model"])

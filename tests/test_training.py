@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,16 +28,19 @@ if TYPE_CHECKING:
 else:
     torch = pytest.importorskip("torch")
 
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.commands.train import _parse, _settings, main
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.progress import silent
 from ResNeSt.models.cards import Architecture, Card, card, read_card, write_card
 from ResNeSt.models.resnest import create_model
 from ResNeSt.training import augment
-from ResNeSt.training.build import SharedDropout, build, parameter_groups
-from ResNeSt.training.data import read_samples, training_batches
-from ResNeSt.training.distributed import Processes
+from ResNeSt.training.build import DropBlock, SharedDropout, build, parameter_groups
+from ResNeSt.training.data import Samples, read_samples, training_batches
+from ResNeSt.training.distributed import Processes, told_to_torchrun
 from ResNeSt.training.loop import Run, Trainer, train
+from ResNeSt.training.mixup import share_of_first
 from ResNeSt.training.schedule import peak_rate, rate_at
-from ResNeSt.training.settings import Settings
+from ResNeSt.training.settings import RECIPES, Settings
 from tests.conftest import PROJECT, assert_refused, call, picture
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -90,7 +96,7 @@ def tensors(path: Path) -> dict[str, Any]:
 
 def test_the_defaults_are_the_published_recipe() -> None:
     made = Settings()
-    assert (made.epochs, made.warmup, made.batch, made.rate, made.momentum) == (270, 5, 64, 0.025, 0.9)
+    assert (made.epochs, made.warmup_epochs, made.batch, made.rate, made.momentum) == (270, 5, 64, 0.025, 0.9)
     assert (made.decay, made.smoothing, made.dropout, made.augment) == (1e-4, 0.1, 0.2, "auto")
 
 
@@ -138,33 +144,83 @@ def test_dropout_zeroes_its_share_before_the_classifier_in_training_alone() -> N
     assert dropout(layer.eval(), (torch.ones(64, 1000),)).min() == 1
 
 
-LEVELS = {"ShearX": 0.3, "Rotate": 30.0, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9}  # greatest, of signed ones
+MOVED = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}
+SIGNED = {*MOVED, "Brightness", "Color", "Contrast", "Sharpness"}
 
 
 @pytest.mark.parametrize("name", sorted(augment.OPERATIONS))
 def test_augmentations_are_torchvision_s(name: str, torchvision: ModuleType) -> None:
     from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.autoaugment import AutoAugment, AutoAugmentPolicy, _apply_op
+    from torchvision.transforms.autoaugment import AutoAugment, AutoAugmentPolicy, RandAugment, _apply_op
 
-    space = AutoAugment(AutoAugmentPolicy.IMAGENET)._augmentation_space(10, (64, 64))[name]
     image = picture(64, 64)
-    for level in range(10):
-        for sign in (1, -1) if name in LEVELS else (1,):
-            strength = float(space[0][level]) if space[0].ndim else 0.0
-            expected = _apply_op(image, name, sign * strength, InterpolationMode.NEAREST, [128] * 3)
-            found = augment.OPERATIONS[name](image, sign * level / 9)
-            difference = np.abs(np.asarray(found, np.int16) - np.asarray(expected)).max(axis=2)
-            if name in {"ShearX", "Rotate"}:  # a pixel may be taken from one side of an edge or the other
-                assert (difference > 0).mean() <= 0.03
-            else:  # its strengths are float32, so a value may be rounded to the next one
-                assert difference.max() <= (1 if name in LEVELS else 0)
+    spaces = [(AutoAugment(AutoAugmentPolicy.IMAGENET), 10, range(10)), (RandAugment(), 31, (12, 30))]
+    used = [(owner._augmentation_space(bins, (64, 64)), bins, levels) for owner, bins, levels in spaces]
+    for space, bins, levels in used:
+        for level in levels if name in space else ():
+            for sign in (1, -1) if name in SIGNED else (1,):
+                strength = float(space[name][0][level]) if space[name][0].ndim else 0.0
+                expected = _apply_op(image, name, sign * strength, InterpolationMode.NEAREST, [128] * 3)
+                found = augment.OPERATIONS[name](image, sign * level / (bins - 1))
+                difference = np.abs(np.asarray(found, np.int16) - np.asarray(expected)).max(axis=2)
+                if name in MOVED:  # a pixel may be taken from one side of an edge or the other
+                    assert (difference > 0).mean() <= 0.03
+                else:  # its strengths are float32, so a value may be rounded to the next one
+                    assert difference.max() <= (1 if name in SIGNED else 0)
 
 
-def test_the_policy_is_torchvision_s(torchvision: ModuleType) -> None:
-    from torchvision.transforms.autoaugment import AutoAugment, AutoAugmentPolicy
+def test_the_policy_and_what_rand_augment_draws_from_are_torchvision_s(torchvision: ModuleType) -> None:
+    from torchvision.transforms.autoaugment import AutoAugment, AutoAugmentPolicy, RandAugment
 
     theirs = AutoAugment(AutoAugmentPolicy.IMAGENET).policies
     assert sorted(map(str, augment.POLICY)) == sorted(map(str, theirs))
+    assert set(augment.RANDOM) == set(RandAugment()._augmentation_space(31, (64, 64)))
+
+
+def test_rand_augment_applies_two_operations_at_two_fifths_of_their_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied: list[tuple[str, float]] = []
+
+    def noted(name: str) -> Any:
+        def apply(image: Image.Image, strength: float) -> Image.Image:
+            applied.append((name, strength))
+            return image
+
+        return apply
+
+    monkeypatch.setattr(augment, "OPERATIONS", {name: noted(name) for name in augment.OPERATIONS})
+    draw = Random(0)
+    for _ in range(300):
+        augment.rand_augment(picture(8, 8), draw)
+    assert len(applied) == 600
+    assert {name for name, _ in applied} == set(augment.RANDOM)
+    assert {strength for _, strength in applied} == {0.4, -0.4}
+
+
+def test_jitter_is_torchvision_s_in_a_random_order(torchvision: ModuleType) -> None:
+    from torchvision.transforms import functional
+
+    image, orders = picture(64, 64), set()
+    for seed in range(20):
+        again, expected = Random(seed), image
+        steps = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+        for adjust in (order := again.sample(steps, 3)):
+            expected = adjust(expected, again.uniform(0.6, 1.4))
+        orders.add(tuple(order))
+        assert augment.jittered(image, 0.4, Random(seed)) == expected
+    assert len(orders) > 3
+
+
+def test_lighting_varies_as_imagenet_s_colours_do() -> None:
+    draw = Random(0)
+    found = np.array([augment.lighting(0.1, draw) for _ in range(20000)])
+    # Of the three directions together: V diag((0.1 l)^2) V^T of the official trainers' numbers, by hand for R, G, B.
+    directions = np.array([[-0.5675, -0.5808, -0.5836], [0.7192, -0.0045, -0.6948], [0.4009, -0.8140, 0.4203]])
+    expected = sum(
+        (0.1 * length) ** 2 * np.outer(way, way)
+        for length, way in zip((0.2175, 0.0188, 0.0045), directions, strict=True)
+    )
+    assert np.allclose(np.cov(found.T), expected, rtol=0.05, atol=2e-6)
+    assert np.abs(found.mean(axis=0)).max() < 5e-4
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 10**6))
@@ -177,13 +233,151 @@ def test_a_random_crop_lies_in_the_picture_and_keeps_to_its_share(width: int, he
         assert 0.73 < (right - left) / (bottom - top) < 1.36
 
 
-def test_every_epoch_shows_each_picture_once_changed_in_a_new_way(pictures: Path) -> None:
+def batches_of(samples: Samples, epoch: int = 1, workers: int = 1, **settings: Any) -> list[torch.Tensor]:
+    """The one batch of an epoch: float32 (pictures, 3, 32, 32), and its labels."""
+    asked = Settings(**{"batch": len(samples.images), "seed": 7, **settings})
+    ((images, labels),) = training_batches(samples, TINY, asked, epoch, 0, 1, workers)
+    return [images, labels]
+
+
+def copies(path: Path, count: int) -> Samples:
+    return Samples(path.parent, [str(path)] * count, [0] * count, ("any",))
+
+
+def test_every_epoch_shows_each_picture_once_in_an_order_of_its_own(pictures: Path) -> None:
     samples = read_samples(pictures / "train", None)
-    first, again, second = (list(training_batches(samples, TINY, SHORT, epoch, 0, 1, workers=2)) for epoch in (1, 1, 2))
-    assert [len(labels) for _, labels in first] == [4, 4, 4]
-    assert sorted(torch.cat([labels for _, labels in first]).tolist()) == sorted(samples.labels)
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
-    assert not any(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
+    shown = [batches_of(samples, epoch, augment="none") for epoch in (1, 1, 2)]
+    sums = [images.sum(dim=(1, 2, 3), dtype=torch.float64).tolist() for images, _ in shown]
+    assert len(set(sums[0])) == len(samples.images)
+    assert sums[0] == sums[1] != sums[2]
+    assert sorted(sums[0]) == sorted(sums[2])
+    for _, labels in shown:
+        assert sorted(labels.tolist()) == sorted(samples.labels)
+    whole = list(training_batches(samples, TINY, SHORT, 1, 0, 1, workers=2))
+    assert [len(labels) for _, labels in whole] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("changes", [{"augment": "crop"}, {"augment": "rand", "jitter": 0.4, "augment_whole": True}])
+def test_every_epoch_changes_each_picture_in_a_way_of_its_own(changes: dict[str, Any], pictures: Path) -> None:
+    samples = copies(pictures / "train/red/red_1.png", 3)
+    first, again, second = (batches_of(samples, epoch, 2, **changes)[0] for epoch in (1, 1, 2))
+    assert torch.equal(first, again)
+    shown = [*first, *second]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(shown, 2))
+    other = batches_of(samples, 1, seed=8, **changes)[0]
+    assert not any(torch.equal(a, b) for a in first for b in other)
+
+
+def test_pictures_are_mirrored_unless_told_otherwise(tmp_path: Path) -> None:
+    picture(32, 32).save(tmp_path / "a.png")  # a square: its largest part of the ratio 1 is all of it
+    samples = copies(tmp_path / "a.png", 24)
+    plain, _ = batches_of(samples, augment="crop", min_area=1.0, flip=False)
+    either, _ = batches_of(samples, augment="crop", min_area=1.0)
+    assert all(torch.equal(image, plain[0]) for image in plain)
+    mirrored = [torch.equal(image, plain[0].flip(2)) for image in either]
+    assert all(torch.equal(image, plain[0]) or there for image, there in zip(either, mirrored, strict=True))
+    assert 6 <= sum(mirrored) <= 18
+
+
+def test_lighting_shifts_each_colour_of_a_picture_alike(pictures: Path) -> None:
+    samples = copies(pictures / "train/red/red_1.png", 3)
+    plain, lit = (batches_of(samples, augment="crop", lighting=deviation)[0] for deviation in (0.0, 0.1))
+    shifts = (lit - plain) * torch.tensor(TINY.std)[:, None, None]
+    assert torch.allclose(shifts, shifts[:, :, :1, :1].expand_as(shifts), atol=1e-6)
+    assert len(set(shifts[:, 0, 0, 0].tolist())) == 3
+    assert 0 < shifts.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.2])
+def test_the_loss_is_that_of_smoothed_and_mixed_labels(mixup: float, pictures: Path, tmp_path: Path) -> None:
+    settings = Settings(epochs=1, batch=12, dropout=0, smoothing=0.3, mixup=mixup, seed=7)
+    run = tiny_run(pictures, settings)
+    train(run, tmp_path, ALONE, tensorboard=False)
+    images, labels = batches_of(run.train)
+    share = share_of_first(settings, 0)
+    assert (share == 1) is (mixup == 0)
+    truth = torch.eye(3)[labels]
+    truth = (share * truth + (1 - share) * truth.flip(0)) * 0.7 + 0.3 / 3
+    model, _ = build(TINY, None, seed=7)
+    with torch.no_grad():
+        logits = model.train()(share * images + (1 - share) * images.flip(0))
+    expected = -(truth * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert log(tmp_path)[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_mixup_draws_from_the_beta_distribution_for_every_step_anew() -> None:
+    settings = Settings(mixup=0.2)
+    shares = np.array([share_of_first(settings, step) for step in range(5000)])
+    assert shares.mean() == pytest.approx(0.5, abs=0.02)
+    assert shares.var() == pytest.approx(1 / (4 * (2 * 0.2 + 1)), rel=0.05)
+    assert share_of_first(settings, 3) == shares[3] != share_of_first(Settings(mixup=0.2, seed=1), 3)
+
+
+def test_drop_block_is_torchvision_s(torchvision: ModuleType) -> None:
+    from torchvision.ops import drop_block2d
+
+    block, norm, x = DropBlock(0.2, 3, ALONE), torch.nn.BatchNorm2d(8), torch.rand(4, 8, 7, 9)
+    block.begin(5, 0.5)  # half of training is over, so half of the share
+    found = block(norm, (), x)
+    torch.manual_seed(3 * 1_000_003 + 5)
+    assert torch.allclose(found, drop_block2d(x, 0.1, 3))
+    assert 0.03 < (found == 0).float().mean() < 0.2
+    assert torch.equal(block(norm.eval(), (), x), x)
+    assert block(norm.train(), (), torch.ones(2, 8, 1, 1)).shape == (2, 8, 1, 1)
+
+
+def test_drop_block_works_in_the_last_two_stages_and_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model(TINY)
+    block, seen = DropBlock(0.5, 0, ALONE), []
+    monkeypatch.setattr(DropBlock, "__call__", lambda self, module, inputs, output: seen.append(module))
+    block.hook(model)
+    model(torch.rand(2, 3, 32, 32))
+    stages: Any = (model.layer3, model.layer4)
+    expected = [norm for stage in stages for norm in (stage[0].bn1, stage[0].conv2.bn0, stage[0].bn3)]
+    assert list(map(id, seen)) == list(map(id, expected))
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, *flags: str) -> Settings:
+    monkeypatch.setattr(sys, "argv", ["resnest_train.py", "--train=a", "--val=b", "--output=c", *flags])
+    return _settings(_parse())
+
+
+def test_one_flag_names_the_paper_s_recipe_and_others_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed(monkeypatch) == Settings()
+    paper: dict[str, Any] = {
+        "nesterov": True,
+        "augment_whole": True,
+        "jitter": 0.4,
+        "lighting": 0.1,
+        "mixup": 0.2,
+        "dropblock": 0.1,
+    }
+    assert parsed(monkeypatch, "--recipe=paper") == Settings(**paper)
+    changed = parsed(monkeypatch, "--recipe=paper", "--mixup=0", "--no-augment-whole", "--augment=rand", "--no-flip")
+    assert changed == Settings(**{**paper, "mixup": 0, "augment_whole": False, "augment": "rand", "flip": False})
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (3, 0), (8, 2), (20, 5), (270, 5)])
+def test_the_warm_up_that_nobody_typed_fits_any_number_of_epochs(epochs: int, warmup: int) -> None:
+    assert Settings(epochs=epochs).warmup_epochs == warmup
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"epochs": 0}, "--epochs 0: expected 1 or more"),
+        ({"epochs": 5, "warmup": 5}, "--warmup 5: expected 0 or more, and fewer than --epochs 5"),
+        ({"rate": math.nan}, "--rate nan"),
+        ({"decay": math.nan}, "--decay nan: expected a number of at least 0"),
+        ({"dropblock": 1.0}, "--dropblock 1.0: expected a number of at least 0 and below 1"),
+        ({"augment": "none", "jitter": 0.1}, "take another --augment than none"),
+        ({"augment": "all"}, "--augment all"),
+        ({"nesterov": True, "momentum": 0.0}, "--nesterov takes a --momentum above 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        Settings(**wrong)
 
 
 # One process or many
@@ -217,10 +411,11 @@ def test_two_processes_learn_as_one_with_the_same_global_batch(pictures: Path, t
 # Stopped and gone on
 
 
+@pytest.mark.parametrize("recipe", ["default", "paper"])
 def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tiny_run(pictures)
+    run = tiny_run(pictures, dataclasses.replace(SHORT, **RECIPES[recipe]))
     train(run, tmp_path / "whole", ALONE, tensorboard=False)
     learn = Trainer._step
 
@@ -235,6 +430,11 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(
     monkeypatch.undo()
     assert len(log(tmp_path / "stopped")) == 1
     torch.rand(3)  # the random state of the process is another one
+    monkeypatch.setattr(Trainer, "_evaluate", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # what the second epoch has learnt is saved by then
+        train(run, tmp_path / "stopped", ALONE, tensorboard=False)
+    monkeypatch.undo()
+    assert [len(row) for row in tensors(tmp_path / "stopped/last.pth")["history"]] == [7, 5]
     train(run, tmp_path / "stopped", ALONE, tensorboard=False)
     assert log(tmp_path / "stopped") == log(tmp_path / "whole")
     for name in ("last.pth", "best.pth"):
@@ -246,27 +446,130 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(
         for folder in ("whole", "stopped")
     ]
     assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+    said: list[str] = []
+    train(run, tmp_path / "whole", ALONE, tensorboard=False, say=said.append)
+    assert len(said) == 1
+    assert said[0].endswith("nothing is left to do")
+
+
+ONE = Settings(epochs=1, batch=4, seed=7)
 
 
 def test_a_run_does_not_go_on_with_the_checkpoint_of_another(pictures: Path, tmp_path: Path) -> None:
-    train(tiny_run(pictures, Settings(epochs=2, warmup=1, batch=4)), tmp_path, ALONE, tensorboard=False)
-    other = tiny_run(pictures, Settings(epochs=2, warmup=1, batch=4, smoothing=0.2))
-    with pytest.raises(PipelineError, match=r"last.pth: is of a run with another smoothing \(0.1, not 0.2\)"):
+    train(tiny_run(pictures, ONE), tmp_path, ALONE, tensorboard=False)
+    other = tiny_run(pictures, dataclasses.replace(ONE, smoothing=0.2))
+    with pytest.raises(PipelineError, match=r"last.pth: is of a run with another smoothing \(0.1, not 0.2\); repeat"):
         train(other, tmp_path, ALONE, tensorboard=False)
     (tmp_path / "last.pth").write_bytes(b"half")
     with pytest.raises(PipelineError, match=r"last.pth: not a checkpoint of a training run"):
         train(other, tmp_path, ALONE, tensorboard=False)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_epoch_before(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_goes_on_only_from_the_weights_it_began_with(pictures: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.pth"
+    torch.save(build(TINY, None, seed=1)[0].state_dict(), start)
+    run = tiny_run(pictures, ONE, weights=start)
+    train(run, tmp_path / "out", ALONE, tensorboard=False)
+    start.rename(tmp_path / "moved.pth")
+    train(dataclasses.replace(run, weights=tmp_path / "moved.pth"), tmp_path / "out", ALONE, tensorboard=False)
+    torch.save(build(TINY, None, seed=2)[0].state_dict(), start)
+    with pytest.raises(PipelineError, match=r"is of a run with other weights to start from; repeat"):
+        train(run, tmp_path / "out", ALONE, tensorboard=False)
+
+
+@pytest.mark.parametrize(("split", "words"), [("train", "to learn from"), ("val", "to be judged by")])
+def test_a_run_goes_on_only_with_the_pictures_it_began_with(
+    split: str, words: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = Trainer._step
-    bad = torch.tensor([math.nan])
-    monkeypatch.setattr(Trainer, "_step", lambda self, step, *batch: bad if step == 4 else learn(self, step, *batch))
-    with pytest.raises(PipelineError, match="epoch 2: the loss is nan, so training has diverged"):
+    shutil.copytree(pictures, tmp_path / "a")
+    train(tiny_run(tmp_path / "a", ONE), tmp_path / "out", ALONE, tensorboard=False)
+    with monkeypatch.context() as reading:
+        reading.setattr("ResNeSt.training.pictures.decode", None)  # none is read again
+        train(tiny_run(tmp_path / "a", ONE), tmp_path / "out", ALONE, tensorboard=False)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")  # the same pictures elsewhere, with other dates
+    os.utime(tmp_path / "b/train/red/red_0.png", ns=(1, 1))
+    train(tiny_run(tmp_path / "b", ONE), tmp_path / "out", ALONE, tensorboard=False)
+    changed, times = tmp_path / "b" / split / "red/red_0.png", (tmp_path / "b" / split / "red/red_0.png").stat()
+    content = (tmp_path / "b" / split / "red/red_1.png").read_bytes()
+    changed.write_bytes(content)
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(PipelineError, match=rf"is of a run with other pictures {words}; repeat"):
+        train(tiny_run(tmp_path / "b", ONE), tmp_path / "out", ALONE, tensorboard=False)
+
+
+def test_pictures_that_changed_places_at_one_size_and_date_are_other_pictures(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "a")
+    one, other = (tmp_path / "a/train" / name for name in ("red/red_0.png", "blue/blue_0.png"))
+    size = max(one.stat().st_size, other.stat().st_size)
+    for path in (one, other):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, ns=(1, 1))
+    train(tiny_run(tmp_path / "a", ONE), tmp_path / "out", ALONE, tensorboard=False)
+    one.rename(tmp_path / "aside")
+    other.rename(one)
+    (tmp_path / "aside").rename(other)
+    with pytest.raises(PipelineError, match=r"is of a run with other pictures to learn from"):
+        train(tiny_run(tmp_path / "a", ONE), tmp_path / "out", ALONE, tensorboard=False)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_broken_pictures_are_named_before_the_first_epoch(split: str, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "a")
+    cut = sorted((tmp_path / "a" / split).rglob("*.png"))[-1]
+    cut.write_bytes(cut.read_bytes()[:-900])
+    (tmp_path / "a" / split / "blue/x.jpg").write_bytes(b"no picture")
+    count = len(list((tmp_path / "a" / split).rglob("*.*")))
+    words = rf"{split}: 2 of {count} pictures cannot .*blue/x.jpg: not an image.*; .*{cut.name}: cannot be decoded"
+    with pytest.raises(PipelineError, match=words):
+        train(tiny_run(tmp_path / "a"), tmp_path / "out", ALONE, tensorboard=False)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_more_epochs_than_a_finished_run_had_are_another_run_that_can_start_from_it(
+    pictures: Path, tmp_path: Path
+) -> None:
+    train(tiny_run(pictures, ONE), tmp_path / "out", ALONE, tensorboard=False)
+    longer = tiny_run(pictures, dataclasses.replace(ONE, epochs=2))
+    with pytest.raises(PipelineError, match=r"is of a run of 1 epochs.*another --output, and --weights (\S+last.pth)"):
+        train(longer, tmp_path / "out", ALONE, tensorboard=False)
+    said: list[str] = []
+    onward = dataclasses.replace(longer, weights=tmp_path / "out/last.pth")
+    train(onward, tmp_path / "other", ALONE, tensorboard=False, say=said.append)
+    assert f"weights of {tmp_path / 'out/last.pth'}" in "".join(said)
+
+
+@pytest.mark.parametrize(("step", "words"), [(1, "nothing has been saved"), (4, "last.pth is of the epoch before")])
+def test_a_loss_that_is_no_number_ends_the_run_and_says_what_is_left(
+    step: int, words: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, bad = Trainer._step, torch.tensor([math.nan])
+    monkeypatch.setattr(Trainer, "_step", lambda self, at, *batch: bad if at == step else learn(self, at, *batch))
+    with pytest.raises(
+        PipelineError, match=rf"epoch {1 + step // 3}: the loss is nan, so training has diverged; .*{words}"
+    ):
         train(tiny_run(pictures), tmp_path, ALONE, tensorboard=False)
-    assert len(tensors(tmp_path / "last.pth")["history"]) == 1
+    assert (tmp_path / "last.pth").exists() is (step == 4)
+
+
+def test_a_long_epoch_says_how_far_it_is(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ResNeSt.training.meter.LINE_SECONDS", 0)
+    said: list[str] = []
+    train(tiny_run(pictures, ONE), tmp_path, ALONE, tensorboard=False, say=said.append)
+    steps = [line for line in said if line.startswith("epoch 1, step ")]
+    assert len(steps) == 3
+    assert re.fullmatch(r"epoch 1, step 2 of 3: loss \d\.\d{4}, rate 1\.17e-03, \d+ img/s, 00:00 left", steps[1])
+
+
+def test_torchrun_ends_with_the_line_of_the_process_that_failed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(PipelineError), told_to_torchrun():
+        raise PipelineError("a.pth: what is wrong")
+    report = str(ChildFailedError("resnest_train.py", {0: ProcessFailure(0, 1, 1, str(tmp_path / "error.json"))}))
+    assert "error: a.pth: what is wrong" in report.splitlines()[-2]
 
 
 # Data and results
@@ -282,14 +585,22 @@ def test_folders_and_a_labels_file_say_the_same(pictures: Path, tmp_path: Path) 
     assert (by_folder.class_names, by_file.class_names) == (("blue", "green", "red"), None)
 
 
-def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(pictures: Path, tmp_path: Path) -> None:
+def trained(monkeypatch: pytest.MonkeyPatch, *flags: object) -> None:
+    """Runs the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["resnest_train.py", *map(str, flags)])
+    main()
+
+
+def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "val/violet").mkdir(parents=True)
     picture(8, 8).save(tmp_path / "val/violet/v.png")
     flags = [f"--train={pictures / 'train'}", f"--output={tmp_path / 'out'}", "--model=resnest_demo"]
-    result = call("resnest_train.py", *flags, f"--val={tmp_path / 'val'}")
-    assert_refused(result, "val: its folder violet is none of the 3 classes")
-    result = call("resnest_train.py", *flags, f"--val={pictures / 'val'}", "--batch=13")
-    assert_refused(result, "12 training images, one step takes 13 on each of 1; lower --batch")
+    with pytest.raises(PipelineError, match="val: its folder violet is none of the 3 classes"):
+        trained(monkeypatch, *flags, f"--val={tmp_path / 'val'}")
+    with pytest.raises(PipelineError, match="12 training images, one step takes 13 on each of 1; lower --batch"):
+        trained(monkeypatch, *flags, f"--val={pictures / 'val'}", "--batch=13")
 
 
 def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures: Path, tmp_path: Path) -> None:
@@ -299,25 +610,27 @@ def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures: Path, tm
     assert_refused(result, "--train-labels takes --val-labels, too", code=2)
 
 
-def test_an_own_card_keeps_its_class_names_with_a_labels_file(pictures: Path, tmp_path: Path) -> None:
+def test_an_own_card_keeps_its_class_names_with_a_labels_file(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_card(dataclasses.replace(TINY, class_names=("azure", "lime", "ruby")), tmp_path / "tiny.json")
-    flags = [f"--model={tmp_path / 'tiny.json'}", f"--output={tmp_path}", "--epochs=1", "--warmup=0", "--batch=2"]
+    flags = [f"--model={tmp_path / 'tiny.json'}", f"--output={tmp_path}", "--epochs=1", "--batch=2"]
     for split in ("train", "val"):
         samples = read_samples(pictures / split, None)
         lines = [f"{Path(path).name} {label}\n" for path, label in zip(samples.images, samples.labels, strict=True)]
         (tmp_path / f"{split}.txt").write_text("".join(lines))
         flags += [f"--{split}={pictures / split}", f"--{split}-labels={tmp_path / split}.txt"]
-    assert call("resnest_train.py", *flags).returncode == 0
+    trained(monkeypatch, *flags)
     assert read_card(tmp_path / "best.json").class_names == ("azure", "lime", "ruby")
 
 
 def test_processes_that_find_different_checkpoints_do_not_start(pictures: Path, tmp_path: Path) -> None:
     class Apart(Processes):
-        def total(self, values: torch.Tensor) -> torch.Tensor:
-            return values + 2  # as where another process had two epochs behind it
+        def all_of(self, mine: Any) -> list[Any]:
+            return [mine, 2]  # as where another process had two epochs behind it
 
     with pytest.raises(PipelineError, match="the processes do not find the same one"):
-        Trainer(tiny_run(pictures), tmp_path, Apart(0, 1, torch.device("cpu")))
+        Trainer(tiny_run(pictures), tmp_path, Apart(0, 1, torch.device("cpu")), silent)
 
 
 @pytest.mark.heavy

@@ -1,7 +1,7 @@
-"""Trains a ResNeSt by the published recipe, or fine-tunes one; alone, or in many processes that torchrun starts.
+"""Trains a ResNeSt, or fine-tunes one; alone, or in many processes that torchrun starts.
 
-Of the paper's recipe mixup and DropBlock are left out. Run again with the same options, it goes on after the last epoch
-that was saved.
+By default with what the published trainers share; `--recipe paper` adds what the paper has beyond that. What comes from
+where stands in docs/training.md. Run again with the same options, it goes on after the last epoch that was saved.
 """
 
 from __future__ import annotations
@@ -14,27 +14,36 @@ from typing import Any
 from ResNeSt.common.arguments import positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.parallel import cores
+from ResNeSt.common.progress import aloud
 from ResNeSt.labels.class_names import class_list, imagenet_classes
 from ResNeSt.models.cards import Card, card, names
 from ResNeSt.models.download import fetch
 from ResNeSt.training.data import Samples, read_samples
-from ResNeSt.training.distributed import joined
+from ResNeSt.training.distributed import joined, told_to_torchrun
 from ResNeSt.training.loop import Run, train
-from ResNeSt.training.settings import AUGMENTATIONS, PRECISIONS, Settings
+from ResNeSt.training.settings import AUGMENTATIONS, PRECISIONS, RECIPES, Settings
 
 HELP = {
     "epochs": "in all",
-    "warmup": "epochs in which the learning rate rises",
+    "warmup": "epochs in which the learning rate rises [5, or a quarter of fewer than 20]",
     "batch": "images of a step on each device",
     "rate": "peak learning rate for every 64 images of a step",
     "momentum": "of SGD",
+    "nesterov": "Nesterov's momentum",
     "decay": "weight decay, not on batch norm and biases",
     "smoothing": "of the labels",
     "dropout": "before the classifier",
+    "dropblock": "DropBlock in the last two stages",
+    "mixup": "alpha of mixup's Beta distribution",
     "clip": "greatest norm of the gradients, 0 for any",
-    "augment": "random crop, flip and AutoAugment; crop and flip; or the model's own recipe",
+    "augment": "random crop, flip and AutoAugment; RandAugment in its place; neither; or the model's own recipe",
+    "augment_whole": "AutoAugment or RandAugment before the crop, not after",
+    "jitter": "greatest change of brightness, contrast and saturation",
+    "lighting": "deviation of the noise along the colours' principal components",
     "min_area": "least share of the picture that a crop keeps",
+    "flip": "mirror every other picture",
     "precision": "mixed with bfloat16 or float16, or not",
+    "sync_bn": "batch norm over the images of all processes",
     "seed": "of all that is random",
 }
 CHOICES = {"augment": AUGMENTATIONS, "precision": PRECISIONS}
@@ -42,19 +51,31 @@ CHOICES = {"augment": AUGMENTATIONS, "precision": PRECISIONS}
 
 def main() -> None:
     """Parses the command line and trains."""
-    options = _parser().parse_args()
+    with told_to_torchrun():
+        _train(_parse())
+
+
+def _train(options: argparse.Namespace) -> None:
     if options.train_labels and not options.val_labels:
         raise ArgumentError("--train-labels takes --val-labels, too: folders have class numbers of their own")
     settings, base = _settings(options), card(options.model)
     with joined(options.device) as processes:
         train_on, judged_by = _samples(options, base)
         if processes.rank == 0:
-            print("\n".join([*train_on.remarks, *judged_by.remarks, *_unlearnt(train_on, judged_by)]), flush=True)
+            for remark in (*train_on.remarks, *judged_by.remarks, *_unlearnt(train_on, judged_by)):
+                aloud(remark)
         model_card = _card(base, train_on, judged_by, options)
         weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
         workers = options.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         training_run = Run(model_card, settings, train_on, judged_by, weights, workers)
-        train(training_run, options.output, processes, options.tensorboard)
+        train(training_run, options.output, processes, options.tensorboard, aloud)
+
+
+def _parse() -> argparse.Namespace:
+    """The options; those that a recipe changes are the recipe's unless they are given."""
+    parser = _parser()
+    parser.set_defaults(**RECIPES[parser.parse_args().recipe])
+    return parser.parse_args()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,15 +93,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads a process that decode [share of cores]")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard, too")
-    parser.add_argument("--sync-bn", action="store_true", help="batch norm over the images of all processes")
-    parser.add_argument("--no-flip", dest="flip", action="store_false", help="do not mirror pictures")
-    defaults = Settings()
-    for name, meaning in HELP.items():
-        default = getattr(defaults, name)
-        flags: dict[str, Any] = {"choices": CHOICES[name]} if name in CHOICES else {"metavar": "N"}
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=type(default), default=default, help=f"{meaning} [%(default)s]", **flags)
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default="default", help=f"[%(default)s] paper is {_flags(RECIPES['paper'])}"
+    )
+    for field in dataclasses.fields(Settings):
+        parser.add_argument("--" + field.name.replace("_", "-"), **_kind(field.name, field.default))
     return parser
+
+
+def _kind(name: str, default: Any) -> dict[str, Any]:
+    meaning = HELP[name] if default is None else f"{HELP[name]} [%(default)s]"
+    if isinstance(default, bool):
+        return {"action": argparse.BooleanOptionalAction, "default": default, "help": meaning}
+    kind = int if default is None else type(default)
+    what = {"choices": CHOICES[name]} if name in CHOICES else {"metavar": "N"}
+    return {"type": kind, "default": default, "help": meaning, **what}
+
+
+def _flags(values: dict[str, Any]) -> str:
+    """As they would be typed."""
+    typed = ("--" + name.replace("_", "-") + ("" if value is True else f" {value}") for name, value in values.items())
+    return " ".join(typed)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
@@ -43,6 +45,47 @@ class SharedDropout:
         kept = torch.rand(batch * self._processes.count, width, generator=self._draw) >= self._share
         mine = kept[batch * self._processes.rank :][:batch].to(features.device)
         return features * mine / (1 - self._share)
+
+
+class DropBlock:
+    """Zeros in blocks of 3 x 3, and what is left scaled up (Ghiasi et al., arXiv 1810.12890).
+
+    It is torchvision's drop_block2d with a generator of its own, so that what a step drops depends on the seed, the
+    step and the process alone. It works after the batch norms of the last two stages, as in the official network.
+    The share of zeros grows from 0 to `share`, as in the official Gluon trainer.
+    """
+
+    def __init__(self, share: float, seed: int, processes: Processes) -> None:
+        self._most = self._share = share
+        self._seed = seed
+        self._processes = processes
+        self._draw = torch.Generator(processes.device)
+
+    def hook(self, model: nn.Module) -> None:
+        """Lets it work on a ResNeSt in training."""
+        stages: Any = (model.layer3, model.layer4)
+        for block in itertools.chain(*stages):
+            for norm in (block.bn1, block.conv2.bn0, block.bn3):
+                norm.register_forward_hook(self)
+
+    def begin(self, step: int, past: float) -> None:
+        """Sets what step `step`, counted from the start of training, drops; `past` is the share of it that is over."""
+        self._share = self._most * past
+        self._draw.manual_seed((self._seed * 1_000_003 + step * self._processes.count + self._processes.rank) % 2**63)
+
+    def __call__(self, module: nn.Module, _: object, output: Tensor) -> Tensor:
+        """The output of a batch norm, (N, C, H, W), with its blocks."""
+        return output * self._kept(output) if module.training else output
+
+    def _kept(self, x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        side = 3 if min(height, width) >= 3 else 1
+        high, wide = height - side + 1, width - side + 1
+        share = min(1.0, self._share * height * width / (side**2 * high * wide))
+        centres = x.new_empty((images, channels, high, wide)).bernoulli_(share, generator=self._draw)
+        centres = functional.pad(centres, [side // 2] * 4)
+        kept = 1 - functional.max_pool2d(centres, side, stride=1, padding=side // 2)
+        return kept * (kept.numel() / kept.sum(dtype=torch.float32).clamp(min=1)).to(x.dtype)
 
 
 def build(card: Card, weights: PathLike | None, seed: int) -> tuple[ResNeSt, str]:

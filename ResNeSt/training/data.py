@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Callable
@@ -26,7 +24,7 @@ from ResNeSt.labels.file import read_labels, remark_on_numbers
 from ResNeSt.labels.sources import read_tree
 from ResNeSt.models.cards import Card
 from ResNeSt.tensors.format import TensorFormat
-from ResNeSt.training.augment import random_picture
+from ResNeSt.training.augment import lighting, random_picture
 from ResNeSt.training.settings import Settings
 
 Batch = tuple[Tensor, Tensor]
@@ -35,8 +33,9 @@ Maker = Callable[[int, np.ndarray], None]
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Image files, the class of each, what the classes are called where folders say it, and what a user must know."""
+    """Image files of a folder, their classes, what these are called where folders say it, and what a user must know."""
 
+    folder: PathLike
     images: list[str]
     labels: list[int]
     class_names: tuple[str, ...] | None
@@ -46,11 +45,6 @@ class Samples:
     def classes(self) -> int:
         """How many classes there are: those named, else up to the highest."""
         return len(self.class_names) if self.class_names else max(self.labels) + 1
-
-    def digest(self) -> str:
-        """Tells whether two runs have the same pictures in the same classes."""
-        lines = (f"{os.path.basename(path)} {label}\n" for path, label in zip(self.images, self.labels))
-        return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 def read_samples(source: PathLike, labels: PathLike | None, known: ClassList | None = None) -> Samples:
@@ -66,7 +60,7 @@ def _by_folder(source: PathLike, known: ClassList | None) -> Samples:
     tree = read_tree(source, known)
     names = tuple(class_name.synset or class_name.name for class_name in tree.classes)
     rule = f"{source}: {len(tree.numbers)} folders of {len(names)} classes, by {tree.rule}"
-    return Samples(tree.images, tree.labels, names, (rule, *tree.remarks))
+    return Samples(source, tree.images, tree.labels, names, (rule, *tree.remarks))
 
 
 def _by_file(source: PathLike, labels: PathLike) -> Samples:
@@ -77,7 +71,7 @@ def _by_file(source: PathLike, labels: PathLike) -> Samples:
     remarks = remark_on_numbers(labels, truth)
     if missing := truth.keys() - {stem(path) for path in images}:
         remarks.append(f"{labels}: {len(missing)} labelled images are not in {source}, such as {min(missing)}")
-    return Samples(images, [truth[stem(path)] for path in images], None, tuple(remarks))
+    return Samples(source, images, [truth[stem(path)] for path in images], None, tuple(remarks))
 
 
 def steps_of(samples: Samples, batch: int, processes: int) -> int:
@@ -111,6 +105,8 @@ def training_batches(
         draw = Random(f"{settings.seed} {epoch} {index}")
         picture = random_picture(decode(samples.images[index]), card.size, settings, draw)
         normalise(np.asarray(picture), table, out)
+        if settings.lighting:
+            out += (lighting(settings.lighting, draw) / card.std)[:, None, None]
 
     shuffled = list(range(len(samples.images)))
     Random(f"{settings.seed} {epoch}").shuffle(shuffled)

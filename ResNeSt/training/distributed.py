@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+import time
 from collections.abc import Iterator
-from typing import Callable, TypeVar
+from pathlib import Path
+from typing import Any, Callable, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
-from ResNeSt.common.errors import MissingRuntimeError
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 
 Item = TypeVar("Item")
 
@@ -24,6 +27,11 @@ class Processes:
     count: int
     device: torch.device
 
+    @property
+    def bars_off(self) -> bool | None:
+        """Whether this process shows no progress bar, for tqdm: None is on a terminal only."""
+        return True if self.rank else None
+
     def first(self, work: Callable[[], Item]) -> Item:
         """What `work` returns, done by process 0 before the others, which find what it left on the disk."""
         if self.rank > 0:
@@ -32,6 +40,14 @@ class Processes:
         if self.rank == 0 and self.count > 1:
             distributed.barrier()
         return done
+
+    def all_of(self, mine: Item) -> list[Item]:
+        """What every process gives here, in the order of their numbers."""
+        if self.count == 1:
+            return [mine]
+        given: list[Any] = [None] * self.count
+        distributed.all_gather_object(given, mine)
+        return given
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of all processes' tensors of this shape."""
@@ -48,6 +64,21 @@ class Processes:
     def wrap(self, model: nn.Module) -> nn.Module:
         """`model` such that its gradients are the mean over all processes."""
         return nn.parallel.DistributedDataParallel(model) if self.count > 1 else model
+
+
+@contextlib.contextmanager
+def told_to_torchrun() -> Iterator[None]:
+    """Hands an error that ends this process to torchrun, whose last lines then say what it was, and not where to look.
+
+    (torch.distributed.elastic's own `record` would hand it a traceback.)
+    """
+    try:
+        yield
+    except (PipelineError, OSError) as error:
+        if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            told = {"message": f"error: {error}", "timestamp": int(time.time())}
+            Path(path).write_text(json.dumps(told), encoding="utf-8")
+        raise
 
 
 @contextlib.contextmanager

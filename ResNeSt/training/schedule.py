@@ -17,7 +17,7 @@ def rate_at(step: int, steps: int, settings: Settings, peak: float) -> float:
 
     A function of the step alone, so that a resumed run needs to know nothing else.
     """
-    warmup, total = settings.warmup * steps, settings.epochs * steps
+    warmup, total = settings.warmup_epochs * steps, settings.epochs * steps
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
