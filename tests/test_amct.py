@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.convert.conversion import Conversion, convert
+from ResNeSt.labels.file import read_labels
 from tests.conftest import PROJECT, STANDINS, Command, Completed, assert_refused, call
 
 onnx = pytest.importorskip("onnx")
@@ -138,6 +143,32 @@ def test_the_commands_of_a_dry_run_can_be_typed_by_hand(int8: Command, folder: P
     (folder / "m_deploy_model.onnx").rename(folder / DEPLOY)
     subprocess.run(["bash", "-c", compile_], cwd=folder, env=environment, check=True, capture_output=True)
     assert (folder / "m_bs4.om").is_file()
+
+
+def test_tensors_that_judge_nothing_are_refused_before_amct_runs(folder: Path) -> None:
+    """It is not on this machine, which is found last."""
+
+    def convert_with(tensors: Path, **changes: Any) -> None:
+        asked = Conversion(folder / "m.onnx", [4], "310P3", folder, precision="int8", calibration=tensors)
+        convert(dataclasses.replace(asked, **changes), said.append)
+
+    said: list[str] = []
+    labels = read_labels(PROJECT / "demo/val_label.txt")
+    for name in ("threes", "copies"):
+        (folder / name).mkdir()
+    for path in (folder / "prep").glob("*.bin"):
+        shutil.copy(folder / "prep/digits_val_00000001.bin", folder / "copies" / path.name)
+        if labels[path.stem] == 3:
+            shutil.copy(path, folder / "threes")
+    with pytest.raises(PipelineError, match="copies: 191 of 192 tensors repeat another one"):
+        convert_with(folder / "copies")
+    with pytest.raises(PipelineError, match="threes: fp32 gives 13 of 13 held-out tensors one answer, class 3"):
+        convert_with(folder / "threes")
+    with pytest.raises(ArgumentError, match="--min-agreement for 310P3 is 0 or left out"):
+        convert_with(folder / "prep", min_agreement=0.5)
+    with pytest.raises(MissingRuntimeError, match="amct_onnx is not on this machine"):
+        convert_with(folder / "threes", min_agreement=0)
+    assert said[0] == "note: fp32 gives 13 of 13 held-out tensors one answer, class 3, which judges nothing"
 
 
 def test_int8_without_calibration_tensors_is_refused(folder: Path, standins: dict[str, str]) -> None:

@@ -83,15 +83,18 @@ def test_force_makes_a_damaged_simplified_file_anew(content: bytes | None, onnx_
     assert path.read_bytes() == whole
 
 
-def test_a_model_that_fails_the_gate_leaves_no_part_of_itself(onnx_file: Path, tmp_path: Path) -> None:
+def test_a_model_that_fails_the_gate_leaves_no_part_of_itself(
+    onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flags = ["--model=resnest_demo"]
     (tmp_path / "pictures").mkdir()
     for picture in sorted((PROJECT / "demo/val").iterdir())[:12]:
         shutil.copy(picture, tmp_path / "pictures")
     assert call("resnest_preprocess.py", tmp_path / "pictures", tmp_path / "prep", *flags).returncode == 0
     convert(asked(onnx=onnx_file, folder=tmp_path))
-    with pytest.raises(PipelineError, match=r"--min-agreement is 1\.5"):
-        convert(asked(onnx=onnx_file, folder=tmp_path, calibration=tmp_path / "prep", min_agreement=1.5))
+    monkeypatch.setattr("ResNeSt.convert.gate.FURTHEST", -1)  # nothing is as near as that
+    with pytest.raises(PipelineError, match=r"not written: agrees with fp32 on 1\.000 of the images"):
+        convert(asked(onnx=onnx_file, folder=tmp_path, calibration=tmp_path / "prep"))
     assert not list(tmp_path.glob("m_bs1*"))
 
 

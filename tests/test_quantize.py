@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import re
 import shutil
@@ -14,11 +15,21 @@ import onnx
 import onnxruntime
 import pytest
 
-from ResNeSt.common.errors import PipelineError
-from ResNeSt.convert import calibration
-from ResNeSt.models import onnx_file
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.convert import amct, calibration, conversion, nncf
+from ResNeSt.convert.conversion import Conversion
+from ResNeSt.convert.gate import Gate
+from ResNeSt.export.to_onnx import export
+from ResNeSt.images.preprocess import preprocess
+from ResNeSt.labels.file import read_labels
+from ResNeSt.models import onnx_file, sidecar
+from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD, Architecture, card
+from ResNeSt.models.model_info import format_of
+from ResNeSt.models.onnx_file import Network
+from ResNeSt.tensors.folder import TensorFile, find_tensors
 from tests.conftest import PROJECT, Completed, assert_refused, call
 
+FORMAT = format_of(card("resnest_demo"), "float32")
 INT8 = ("--precision=int8", "--calibration=prep")
 
 
@@ -100,13 +111,158 @@ def test_calibration_and_gate_share_no_tensor(work: Path) -> None:
     assert not set(chosen.calibration) & set(chosen.held_out)
 
 
-def test_a_model_too_far_from_fp32_is_not_written_and_the_worst_layers_are_named(work: Path, tmp_path: Path) -> None:
-    for name in ("m.onnx", "m_sim.onnx"):
-        shutil.copy(work / name, tmp_path / name)
-    (tmp_path / "prep").symlink_to(work / "prep")
-    result = convert(tmp_path, "8", *INT8, "--min-agreement=1.01")
-    assert_refused(result, "m_bs8.xml: not written", "--min-agreement is 1.01", "furthest off: /layer")
-    assert not (tmp_path / "m_bs8.xml").exists()
+def test_a_model_too_far_from_fp32_is_refused_and_the_worst_layers_are_named(work: Path, tmp_path: Path) -> None:
+    """All scales of one layer are three times too large."""
+    network, tensors = chosen(work)
+    damaged = changed(work / "m_int8.onnx", tmp_path / "int8.onnx", ["layer3"], 3)
+    with pytest.raises(PipelineError, match=r"m\.xml: not written: agrees with fp32 on .*; furthest off: /layer3"):
+        Gate(network, tensors.held_out, 1).check(damaged, damaged, "m.xml")
+
+
+def test_logits_far_from_fp32_are_refused_though_every_top1_is_the_same(work: Path, tmp_path: Path) -> None:
+    """A classifier that is three times as sure: the distance of the logits is twice what they vary by."""
+    network, tensors = chosen(work)
+    sure = changed(work / "m_sim.onnx", tmp_path / "sure.onnx", ["fc."], 3)
+    said: list[str] = []
+    with pytest.raises(PipelineError, match=r"agrees with fp32 on 1\.000 .* off by 2\.\d\d of the spread"):
+        Gate(network, tensors.held_out, 0.95, said.append).check(sure, network.path, "m.xml")
+    judged = Gate(network, tensors.held_out, 0, said.append).check(sure, network.path, "m.xml")
+    assert judged["agreement"] == 1
+
+
+def chosen(work: Path) -> tuple[Network, calibration.CalibrationTensors]:
+    """The network, and the first 24 of its tensors, two to calibrate and one held out in turn."""
+    network, files = onnx_file.read(work / "m_sim.onnx"), find_tensors(work / "prep")[:24]
+    held_out = files[2::3]
+    return network, calibration.CalibrationTensors([file for file in files if file not in held_out], held_out)
+
+
+def changed(source: Path, target: Path, parts: list[str], by: float) -> Path:
+    """A copy of an ONNX file in which the floating-point constants named like `parts` are so many times larger."""
+    model = onnx.load(source)
+    found = 0
+    for value in model.graph.initializer:
+        if value.data_type == onnx.TensorProto.FLOAT and any(part in value.name for part in parts):
+            value.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(value) * by, value.name))
+            found += 1
+    assert found
+    onnx.save(model, target)
+    return target
+
+
+MEAN, STD = (np.array(values, np.float32)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+
+def write(folder: Path, tensors: list[np.ndarray]) -> Path:
+    """A folder of tensors of 96 pixels, as another program may leave it."""
+    folder.mkdir()
+    for number, tensor in enumerate(tensors):
+        np.broadcast_to(tensor, (3, 96, 96)).astype(np.float32).tofile(folder / f"t_{number:03}.bin")
+    return folder
+
+
+def worthless(kind: str, files: list[TensorFile]) -> list[np.ndarray]:
+    """Twenty tensors that judge nothing."""
+    random = np.random.default_rng(0)
+    pictures = [np.fromfile(file.path, np.float32).reshape(3, 96, 96) for file in files[:20]]
+    one = pictures[0]
+    makers: dict[str, Any] = {
+        "identical": lambda picture: one,
+        "nearly identical": lambda picture: one + 0.01 * random.standard_normal(one.shape),
+        "white": lambda picture: (1 - MEAN) / STD,
+        "black": lambda picture: -MEAN / STD,
+        "one colour each": lambda picture: (random.random((3, 1, 1)) - MEAN) / STD,
+        "noise of 8 bits": lambda picture: (random.integers(0, 256, one.shape) / 255 - MEAN) / STD,
+        "next to no contrast": lambda picture: picture * 0.01,
+        "noise": lambda picture: random.standard_normal(one.shape),
+        "not normalised": lambda picture: picture * STD + MEAN,
+        "of 0 to 255": lambda picture: (picture * STD + MEAN) * 255,
+        "of -1 to 1": lambda picture: (picture * STD + MEAN) * 2 - 1,
+        "not a number": lambda picture: np.where(picture == picture.max(), np.nan, picture),
+    }
+    return [makers[kind](picture) for picture in pictures]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("identical", "19 of 20 tensors repeat another one, or show one colour or noise alone"),
+        ("nearly identical", "19 of 20 tensors repeat"),
+        ("white", "20 of 20 tensors repeat"),
+        ("black", "20 of 20 tensors repeat"),
+        ("one colour each", "20 of 20 tensors repeat"),
+        ("noise of 8 bits", "20 of 20 tensors repeat"),
+        ("next to no contrast", "20 of 20 tensors repeat"),
+        ("noise", r"t_000\.bin: holds values from -4\.\d+ to .*, which no picture has"),
+        (
+            "not normalised",
+            r"t_000\.bin: is normalised with mean \[0\.0, 0\.0, 0\.0\] and std \[1\.0, .* wants mean",
+        ),
+        ("of 0 to 255", r"t_000\.bin: holds values from \d+ to \d+, which no picture has"),
+        ("of -1 to 1", r"t_000\.bin: is normalised with mean \[0\.5, 0\.5, 0\.5\]"),
+        ("not a number", r"t_000\.bin: holds values from nan to nan"),
+    ],
+)
+def test_tensors_that_judge_nothing_are_refused_before_anything_is_calibrated(
+    kind: str, words: str, work: Path, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "bad", worthless(kind, find_tensors(work / "prep")))
+    with pytest.raises(PipelineError, match=words):
+        calibration.choose(folder, onnx_file.read(work / "m_sim.onnx"))
+
+
+def test_tensors_that_repeat_are_left_out_and_counted(work: Path, tmp_path: Path) -> None:
+    """So none that calibrates is held out under another name."""
+    files = find_tensors(work / "prep")[:20]
+    pictures = [np.fromfile(file.path, np.float32).reshape(3, 96, 96) for file in files]
+    said: list[str] = []
+    folder = write(tmp_path / "twice", [*pictures, *pictures])
+    tensors = calibration.choose(folder, onnx_file.read(work / "m_sim.onnx"), said.append)
+    assert [Path(file.path).name for file in tensors.held_out] == [f"t_{number:03}.bin" for number in range(2, 20, 3)]
+    assert len(tensors.calibration) == 14
+    assert said == [
+        f"note: {folder}: 20 of 40 tensors repeat another one, or show one colour or noise alone; they are left out"
+    ]
+
+
+def of_classes(work: Path, folder: Path, classes: set[int]) -> Path:
+    labels = read_labels(PROJECT / "demo/val_label.txt")
+    folder.mkdir()
+    for file in find_tensors(work / "prep"):
+        if labels[Path(file.path).stem] in classes:
+            shutil.copy(file.path, folder)
+    return folder
+
+
+def test_tensors_to_which_fp32_gives_one_answer_are_refused_but_for_a_bar_of_0(work: Path, tmp_path: Path) -> None:
+    network, said = onnx_file.read(work / "m_sim.onnx"), list[str]()
+    tensors = calibration.choose(of_classes(work, tmp_path / "threes", {3}), network)
+    with pytest.raises(PipelineError, match="threes: fp32 gives 13 of 13 held-out tensors one answer, class 3, which"):
+        Gate(network, tensors.held_out, 0.01).check_tensors()
+    Gate(network, tensors.held_out, 0, said.append).check_tensors()
+    assert said == ["note: fp32 gives 13 of 13 held-out tensors one answer, class 3, which judges nothing"]
+
+
+def test_few_pictures_and_two_classes_judge_without_a_remark(work: Path, tmp_path: Path) -> None:
+    network, said = onnx_file.read(work / "m_sim.onnx"), list[str]()
+    pictures = [np.fromfile(file.path, np.float32).reshape(3, 96, 96) for file in find_tensors(work / "prep")[:32]]
+    few = write(tmp_path / "few", pictures)
+    for folder, count in ((few, 32), (of_classes(work, tmp_path / "two", {3, 7}), 80), (work / "prep", 192)):
+        tensors = calibration.choose(folder, network, said.append)
+        assert len(tensors.calibration) + len(tensors.held_out) == count
+        Gate(network, tensors.held_out, 0.95, said.append).check_tensors()
+    assert said == []
+
+
+def test_photographs_are_told_apart(shared: Path, work: Path, tmp_path: Path) -> None:
+    """Far from digits on paper: of 200 photographs none counts as another's repetition, or as noise."""
+    preprocess(shared / "images", tmp_path / "prep", dataclasses.replace(FORMAT, recipe="squash-bilinear"))
+    said: list[str] = []
+    tensors = calibration.choose(tmp_path / "prep", onnx_file.read(work / "m_sim.onnx"), said.append)
+    assert len(tensors.calibration) + len(tensors.held_out) == 192
+    assert said == [
+        f"note: {tmp_path / 'prep'}: tensors are squash-bilinear, the model's recipe is ecentercrop-bicubic"
+    ]
 
 
 def test_what_is_up_to_date_is_neither_quantized_nor_compiled_again(work: Path) -> None:
@@ -124,34 +280,53 @@ def test_uint8_tensors_give_the_answers_of_float32_tensors_in_int8(work: Path, t
     assert "top-1 as fp32 for 100.0 %" in result.stdout
 
 
+def compiled(work: Path, folder: Path, **changes: Any) -> list[str]:
+    """What is said of compiling the demo for batch 8 into `folder`."""
+    said: list[str] = []
+    asked: dict[str, Any] = {"onnx": work / "m_sim.onnx", "batches": [8], "chip": "cpu", "calibration": work / "prep"}
+    conversion.convert(Conversion(**{**asked, "folder": folder, **changes}), said.append)
+    return said
+
+
 def test_bf16_passes_the_same_gate_when_it_is_given_tensors(work: Path, tmp_path: Path) -> None:
-    for name in ("m.onnx", "m_sim.onnx"):
-        shutil.copy(work / name, tmp_path / name)
-    (tmp_path / "prep").symlink_to(work / "prep")
-    assert "held-out tensors" in convert(tmp_path, "8", "--precision=bf16", "--calibration=prep").stdout
+    assert "held-out tensors" in compiled(work, tmp_path, precision="bf16")[-2]
 
 
 def test_a_model_that_was_never_judged_or_passed_a_lower_bar_is_judged_before_it_counts_as_up_to_date(
     work: Path, tmp_path: Path
 ) -> None:
-    for name in ("m.onnx", "m_sim.onnx"):
-        shutil.copy(work / name, tmp_path / name)
-    (tmp_path / "prep").symlink_to(work / "prep")
-    assert "held-out" not in convert(tmp_path, "8").stdout
-    assert "64 held-out tensors" in convert(tmp_path, "8", "--calibration=prep").stdout
-    assert convert(tmp_path, "8", "--calibration=prep").stdout == "m_bs8.xml: up to date\n"
-    assert_refused(convert(tmp_path, "8", "--calibration=prep", "--min-agreement=1.01"), "--min-agreement is 1.01")
+    assert "held-out" not in "".join(compiled(work, tmp_path, calibration=None))
+    assert "64 held-out tensors" in "".join(compiled(work, tmp_path))
+    (model,) = tmp_path.glob("*_bs8.xml")
+    assert compiled(work, tmp_path) == [f"{model.name}: up to date"]
+    sidecar.write(model, {**sidecar.read(model), "agreement": 0.94})
+    assert compiled(work, tmp_path, min_agreement=0.9) == [f"{model.name}: up to date"]
+    assert "64 held-out tensors" in "".join(compiled(work, tmp_path))
 
 
 def test_a_model_that_just_reaches_the_bar_passes_now_and_later(work: Path, tmp_path: Path) -> None:
     """fp32 agrees with itself on every tensor: 1 is reached, and not passed."""
-    flags = ("--calibration=prep", "--min-agreement=1", f"--output-dir={tmp_path}")
-    assert "top-1 as fp32 for 100.0 %" in convert(work, "8", *flags).stdout
-    assert "m_bs8.xml: up to date" in convert(work, "8", *flags).stdout
+    assert "top-1 as fp32 for 100.0 %" in "".join(compiled(work, tmp_path, min_agreement=1))
+    assert "up to date" in compiled(work, tmp_path, min_agreement=1)[-1]
 
 
-def test_a_bar_without_anything_to_judge_by_is_refused(work: Path) -> None:
-    assert_refused(convert(work, "8", "--min-agreement=0.9"), "--min-agreement takes --calibration", code=2)
+@pytest.mark.parametrize("share", [-0.1, 1.01, 95, float("nan"), float("inf"), float("-inf")])
+def test_a_bar_that_is_no_share_is_refused(share: float) -> None:
+    with pytest.raises(ArgumentError, match=r"expected a share from 0 to 1, like 0\.95"):
+        conversion.resolved(Conversion(Path("m.onnx"), [1], "cpu", min_agreement=share))
+
+
+def test_a_bar_of_0_takes_what_any_other_refuses_and_is_not_a_bar_left_out(work: Path, tmp_path: Path) -> None:
+    network, tensors = chosen(work)
+    poor = {"agreement": 0.1, "distance": 7.0}
+    assert [Gate(network, tensors.held_out, minimum).passes(poor) for minimum in (0, 0.01)] == [True, False]
+    assert not Gate(network, tensors.held_out, 0).passes({})  # it was never judged
+
+
+@pytest.mark.parametrize("bar", [0, 0.9])
+def test_a_bar_without_anything_to_judge_by_is_refused(bar: float, work: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="--min-agreement takes --calibration"):
+        compiled(work, tmp_path, calibration=None, min_agreement=bar)
 
 
 def test_other_tensors_under_the_same_name_quantize_anew(work: Path, tmp_path: Path) -> None:
@@ -161,6 +336,26 @@ def test_other_tensors_under_the_same_name_quantize_anew(work: Path, tmp_path: P
     chosen = calibration.choose(tmp_path / "prep", onnx_file.read(work / "m_sim.onnx"))
     shutil.copy(chosen.held_out[0].path, chosen.calibration[0].path)
     assert "m_int8.onnx: quantized from m_sim.onnx" in convert(tmp_path, "8", *INT8).stdout
+
+
+@pytest.mark.parametrize(("radix", "cardinality"), [(1, 1), (4, 1)])
+def test_the_attention_of_radix_1_and_4_stays_in_floating_point(radix: int, cardinality: int, tmp_path: Path) -> None:
+    architecture = Architecture((1, 1, 1, 1), radix, cardinality, 32, 8, False, (8, 8, 8, 8))
+    export(dataclasses.replace(card("resnest_demo"), architecture=architecture), None, tmp_path / "m.onnx", 32)
+    network = onnx_file.read(tmp_path / "m.onnx")
+    (tmp_path / "noise").mkdir()
+    for number in range(2):
+        values = np.random.default_rng(number).standard_normal((3, 32, 32))
+        values.astype(np.float32).tofile(tmp_path / f"noise/{number}.bin")
+    files = find_tensors(tmp_path / "noise")
+    nncf.quantize(network, tmp_path / "int8.onnx", calibration.CalibrationTensors(files, []))
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    convolutions = {node.name: node.input[1] in dequantized for node in graph.node if node.op_type == "Conv"}
+    attention = {name for name in convolutions if name.split("/")[-2] in ("fc1", "fc2")}
+    assert len(attention) == 8  # two in each of the four blocks
+    assert {name for name, is_int8 in convolutions.items() if not is_int8} == attention
+    assert set(re.findall('skip_layers : "(.*)"', amct.configuration(network.path, 2))) == attention
 
 
 def test_int8_without_tensors_is_refused(work: Path) -> None:

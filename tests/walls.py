@@ -29,7 +29,7 @@ ALLOWED = {
     "predict": "common engines images labels score",
     "mindir": "common engines export models",
     "__main__": "common",
-    "convert": "common compare engines formats models tensors",
+    "convert": "common compare engines formats models score tensors",
     "commands": "common export images labels models score tensors training",
     "bench": "common convert infer labels models report score tensors",
     "pipeline": "common compare convert images infer labels models report score",

@@ -104,7 +104,7 @@ def _compile_stale(compilation: Compilation, batches: list[int], source: str) ->
 
 
 def _compiler(compilation: Compilation, batches: list[int], source: str) -> Callable[[int], dict[str, Any]]:
-    """A function that compiles for a batch size and returns what is to be recorded of it: `tool`, and `agreement`."""
+    """A function that compiles for a batch size and returns what is to be recorded: `tool`, and what the gate found."""
     if compilation.chip == chips.CPU:
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
@@ -129,11 +129,11 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> dict[s
         compilation.dtype,
         compilation.precision,
     )
-    judged = {}
+    judged: dict[str, float] = {}
 
     def check(model: Path) -> None:
         if compilation.gate is not None:
-            judged["agreement"] = compilation.gate.check(model, network.path, target.name)
+            judged.update(compilation.gate.check(model, network.path, target.name))
 
     version = openvino_ir.compile_model(network, target, batch, dtype, precision, source, check)
     size = sum(path.stat().st_size for path in model_files(target))
@@ -172,6 +172,6 @@ def _is_current(compilation: Compilation, batch: int, source: str) -> bool:
     """Whether the model's files are as they were left, made from this source, and found as good as is asked for."""
     target, gate = compilation.target(batch), compilation.gate
     with contextlib.suppress(OSError, PipelineError, TypeError):
-        passed = gate is None or sidecar.read(target).get("agreement", 0) >= gate.minimum
+        passed = gate is None or gate.passes(sidecar.read(target))
         return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": _digests(target)})
     return False

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.convert import amct, atc, calibration, chips, nncf, preflight, simplify
 from ResNeSt.convert.calibration import CalibrationTensors
@@ -29,8 +29,8 @@ class Conversion:
     the models go. `dtype` is that of the tensors: float32 NCHW, or uint8 NHWC with the
     normalisation in the model. `precision` is the chip's default if None. `calibration` is a folder of float32 tensors,
     to quantize with (precision int8) and to judge by (on cpu); `min_agreement` the share of them that must keep the
-    top-1 of fp32 [0.95]. `arch` names the card of a network whose file does not tell it. `log` is ATC's log level.
-    `force` makes even what is up to date.
+    top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names the card of a network whose file does not tell it.
+    `log` is ATC's log level. `force` makes even what is up to date.
     """
 
     onnx: Path
@@ -98,8 +98,11 @@ def plan(conversion: Conversion) -> list[str]:
 def resolved(conversion: Conversion) -> Conversion:
     """The same with the chip's name as CANN spells it, each batch size once, the precision named, and paths as such.
 
-    Raises ArgumentError for an unknown chip or dtype, a batch size below 1, or a precision that the chip does not have.
+    Raises ArgumentError for an unknown chip or dtype, a batch size below 1, a precision that the chip does not have, or
+    an agreement that is no share.
     """
+    if conversion.min_agreement is not None and not 0 <= conversion.min_agreement <= 1:
+        raise ArgumentError(f"min-agreement {conversion.min_agreement:g}, expected a share from 0 to 1, like 0.95")
     if conversion.dtype not in LAYOUTS:
         raise ArgumentError(f"dtype {conversion.dtype!r}, expected one of {', '.join(LAYOUTS)}")
     chip, batches = chips.resolve(conversion.chip), check_batches(conversion.batches)
@@ -200,17 +203,26 @@ def _tensors(compilation: Compilation, conversion: Conversion) -> CalibrationTen
         raise ArgumentError(
             f"--calibration is for int8 on {compilation.chip}; leave it out for {compilation.precision}"
         )
-    return calibration.choose(conversion.calibration, compilation.network)
+    return calibration.choose(conversion.calibration, compilation.network, compilation.say)
 
 
 def _gated(compilation: Compilation, conversion: Conversion, tensors: CalibrationTensors | None) -> Compilation:
-    if tensors is not None and compilation.chip == chips.CPU:
-        minimum = MIN_AGREEMENT if conversion.min_agreement is None else conversion.min_agreement
-        gate = Gate(compilation.network, tensors.held_out, minimum, compilation.say)
-        return dataclasses.replace(compilation, gate=gate)
-    if conversion.min_agreement is not None:
-        raise ArgumentError("--min-agreement takes --calibration and chip cpu; nothing else is judged")
-    return compilation
+    if tensors is None:
+        if conversion.min_agreement is not None:
+            raise ArgumentError("--min-agreement takes --calibration, the tensors to judge by")
+        return compilation
+    if compilation.chip != chips.CPU and conversion.min_agreement:
+        raise ArgumentError(
+            f"--min-agreement for {compilation.chip} is 0 or left out: what comes out can be judged on the chip only"
+        )
+    if compilation.chip != chips.CPU:
+        return compilation
+    return dataclasses.replace(compilation, gate=_gate(compilation, conversion, tensors))
+
+
+def _gate(compilation: Compilation, conversion: Conversion, tensors: CalibrationTensors) -> Gate:
+    minimum = MIN_AGREEMENT if conversion.min_agreement is None else conversion.min_agreement
+    return Gate(compilation.network, tensors.held_out, minimum, compilation.say)
 
 
 def _of_file(compilation: Compilation, path: Path) -> Compilation:
@@ -230,6 +242,8 @@ def _quantize_on_cpu(compilation: Compilation, conversion: Conversion, tensors: 
     network, target = compilation.network, _quantized(compilation)
     made_of = calibration.describe(network.path, tensors)
     if conversion.force or not onnx_file.holds(target, made_of):
+        if compilation.gate is not None:
+            compilation.gate.check_tensors()
         nncf.quantize(network, target, tensors)
         compilation.say(f"{target.name}: quantized from {network.path}, {len(tensors.calibration)} tensors")
     return target
@@ -239,6 +253,12 @@ def _quantize_for_ascend(compilation: Compilation, conversion: Conversion, tenso
     network, target = compilation.network, _quantized(compilation)
     made_of = calibration.describe(network.path, tensors)
     if conversion.force or not sidecar.holds(target, made_of):
+        try:
+            _gate(compilation, conversion, tensors).check_tensors()
+        except MissingRuntimeError:
+            compilation.say(
+                f"note: no ONNX Runtime here, so whether {network.path} tells the tensors apart is not known"
+            )
         count = len(tensors.calibration)
         compilation.say(f"{target.name}: AMCT calibrates on {count} tensors, which takes minutes")
         amct.quantize(network, target, tensors.calibration, made_of, verbose=compilation.log is not None)
