@@ -2,6 +2,7 @@
 # virtual environment is used as it is; otherwise .venv is made here. What is installed already stays.
 # `run_module MODULE ARGUMENT...` becomes that module of this project, in the Python that $PYTHON names, else python3.
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+unfinished=.resnest-unfinished  # in .venv, until it is whole
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 
 run_module() {
@@ -16,7 +17,7 @@ run_module() {
 
 use_environment() {
     if [ -z "${VIRTUAL_ENV:-}" ]; then
-        [ -f "$here/.venv/bin/activate" ] || make_environment || return  # the last file that venv writes
+        [ -f "$here/.venv/bin/activate" ] && [ ! -e "$here/.venv/$unfinished" ] || make_environment || return
         . "$here/.venv/bin/activate" || return
     fi
     # One stamp per content of the requirements: nothing is asked of pip while they have not changed.
@@ -34,8 +35,14 @@ make_environment() {
         echo "error: $python is not Python 3.11 or newer; name one: PYTHON=/path/to/python3.11 bash ${0##*/}" >&2
         return 1
     fi
+    if [ -e "$here/.venv/$unfinished" ]; then
+        rm -rf "$here/.venv"  # half of what a killed run made
+    elif [ -e "$here/.venv" ] || [ -L "$here/.venv" ]; then
+        echo "error: $here/.venv is there and no virtual environment; move it away, or activate one of your own" >&2
+        return 1
+    fi
     echo "making $here/.venv"
-    "$python" -m venv --clear "$here/.venv"
+    mkdir "$here/.venv" && touch "$here/.venv/$unfinished" && "$python" -m venv "$here/.venv" && rm "$here/.venv/$unfinished"
 }
 
 install() {

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
-from ResNeSt.common.files import PathLike, whole, write_json
+from ResNeSt.common.files import PathLike, remove_plain, whole, write_json
+from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.tables import table
 from ResNeSt.convert import chips
 from ResNeSt.convert.targets import check_batches, compiled_name, parse_batches
@@ -24,7 +25,8 @@ from ResNeSt.infer.client import check_input, check_output, make_output_folder, 
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.models import sidecar
 from ResNeSt.report import collect, data
-from ResNeSt.report.draw import REPORTS, draw_where_possible
+from ResNeSt.report.draw import NAME as REPORT
+from ResNeSt.report.draw import draw_where_possible
 from ResNeSt.report.machine import about, environment
 from ResNeSt.score.outputs import read_summary
 from ResNeSt.score.score import Result, score_summaries
@@ -41,6 +43,7 @@ class Benchmark:
     Models are `<prefix>_bs<N>.om` or `.xml` for each N of `batches` on `chip` (or `auto`). `tensors` and
     `labels` are for the accuracy; without both the speed alone is measured, by `loop` runs. `devices` are NPUs, which
     share the data set. Everything is written to `folder`; `images` are the pictures behind the tensors, for the report.
+    A report.html of an earlier run is removed unless `keep_report`.
     """
 
     batches: Sequence[int]
@@ -52,6 +55,7 @@ class Benchmark:
     devices: Sequence[int] = (0,)
     folder: PathLike = "bench"
     images: PathLike | None = None
+    keep_report: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,7 @@ class _Measured(NamedTuple):
 
 
 def bench(benchmark: Benchmark) -> Benched:
-    """Measures every batch size; an older report in the folder goes first.
+    """Measures every batch size; the figures of an older run in the folder go first.
 
     Raises ArgumentError for options that do not go together, PipelineError where a model or a file is not there, does
     not fit or is refused by ais_bench, or where a client fails, MissingRuntimeError where ais_bench is not installed.
@@ -108,9 +112,12 @@ def bench(benchmark: Benchmark) -> Benched:
     if benchmark.tensors is not None and benchmark.labels is not None:
         files = [tensor.path for tensor in tensor_files(benchmark.tensors)]
         check_names(benchmark.labels, read_labels(benchmark.labels), benchmark.tensors, files)
+    figures = [Path(benchmark.folder, name) for name in ("bench.csv", "bench.json", data.NAME)]
+    read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
+    refuse_clashes([*read, *models.values()], figures)
     folder = make_output_folder(benchmark.folder)
-    for name in ("bench.csv", "bench.json", *REPORTS):  # of an earlier run
-        (folder / name).unlink(missing_ok=True)
+    for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
+        remove_plain(path)
     measured = [_measure(model, batch, folder, benchmark) for batch, model in models.items()]
     benched = Benched(tuple(each.row for each in measured), folder)
     _write(benched, benchmark)
@@ -254,6 +261,7 @@ def main() -> int:
         devices=options.device,
         folder=options.output_dir,
         images=options.images,
+        keep_report=options.no_report,
     )
     benched = bench(benchmark)
     print(_table(benched))
@@ -264,21 +272,21 @@ def main() -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="bench.sh", description=__doc__)
     parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
     parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, or auto")
     parser.add_argument(
         "--model", default="resnest50", metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]"
     )
-    parser.add_argument("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
-    parser.add_argument("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
+    parser.reads("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
+    parser.reads("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
     parser.add_argument("--loop", type=positive, default=100, help="runs of the speed measurement [%(default)s]")
     parser.add_argument(
         "--device", type=_devices, default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
     )
-    parser.add_argument("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
-    parser.add_argument("--images", metavar="DIR", help="the pictures behind the tensors, for the report")
+    parser.fills("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
+    parser.reads("--images", metavar="DIR", help="the pictures behind the tensors, for the report")
     parser.add_argument("--no-report", action="store_true", help="draw no report.html")
     return parser
 

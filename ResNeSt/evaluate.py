@@ -6,7 +6,6 @@ bounded queue. The answers are those of the four stages, image by image, and mem
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -19,11 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import PipelineError, run
 from ResNeSt.common.files import PathLike, sha256, write_json
 from ResNeSt.common.journal import Journal
 from ResNeSt.common.made_of import state_of
 from ResNeSt.common.parallel import Stopwatch, cores, in_parallel
+from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (
@@ -105,6 +106,7 @@ def evaluate(
     went. Raises PipelineError where images and labels do not fit, or a file is damaged, and what opening a model
     raises.
     """
+    refuse_clashes([model.file, images, labels], [predictions] if predictions else [])
     engine = open_for_images(model)
     tensor_format = image_format(engine, model)
     truth = read_labels(labels)
@@ -271,13 +273,13 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ResNeSt.evaluate", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ResNeSt.evaluate", description=__doc__)
     add_model_flags(parser)
-    parser.add_argument("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
-    parser.add_argument("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")
-    parser.add_argument("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
-    parser.add_argument("--json", metavar="FILE", help="write the figures and all problems here as well")
+    parser.reads("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
+    parser.reads("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")
+    parser.writes("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
+    parser.writes("--json", metavar="FILE", help="write the figures and all problems here as well")
     add_allow_flags(parser, KINDS)
     return parser
 

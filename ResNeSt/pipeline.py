@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, FailedCommandError, PipelineError, run
-from ResNeSt.common.files import read_json, sha256, write_json
+from ResNeSt.common.files import read_json, remove_plain, sha256, write_json
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import spend
@@ -135,7 +135,7 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     for name in ("summary.json", *REPORTS):  # of an earlier run
-        (plan.folder / name).unlink(missing_ok=True)
+        remove_plain(plan.folder / name)
     steps = [*_preprocess(plan, say), *_export(plan, say), *_convert(plan, say)]
     stages = _run_uncompiled(plan, steps, say)
     if not any(stage.complaint for stage in stages):
@@ -304,12 +304,12 @@ def main() -> None:
         raise PipelineError(complaint)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
-    parser.add_argument("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
-    parser.add_argument("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
+def _parser() -> Parser:
+    parser = Parser(prog="run.sh", description=__doc__)
+    parser.reads("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
+    parser.reads("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
+    parser.reads_card("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
+    parser.reads("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
     parser.add_argument(
         "--chip",
         default="cpu",
@@ -318,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
     parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
+    parser.fills("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
     return parser
 
 

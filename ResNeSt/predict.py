@@ -5,7 +5,6 @@ Images are prepared by the recipe that the model's file names; the probabilities
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -16,7 +15,7 @@ from typing import Any, Callable, NamedTuple, TextIO
 
 import numpy as np
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, cores
@@ -162,12 +161,12 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ResNeSt.predict", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ResNeSt.predict", description=__doc__)
     add_model_flags(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE|DIR", help="image files, or folders of them")
+    parser.reads("images", nargs="+", metavar="IMAGE|DIR", help="image files, or folders of them")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes an image [%(default)s]")
-    parser.add_argument("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
+    parser.reads("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
     parser.add_argument("--format", choices=list(FORMATS), default="text", help="of what is printed [%(default)s]")
     return parser
 

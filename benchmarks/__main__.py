@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 
 from benchmarks.plots import draw
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.images.listing import find_images
 
@@ -23,14 +23,14 @@ PARTS = {
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks",
         description=__doc__,
         epilog="\n".join(f"{name:14} {about}" for name, about in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"[all] {', '.join(PARTS)}")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="a few hundred photographs")
+    parser.reads("--images", type=Path, required=True, metavar="DIR", help="a few hundred photographs")
     parser.add_argument(
         "--rounds", type=positive, default=5, help="of every contender, after one uncounted [%(default)s]"
     )

@@ -6,7 +6,6 @@ expected.json: what the network answers on demo/val, image by image, which every
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import sha256, whole, write_json
 from ResNeSt.common.parallel import cores
@@ -49,8 +49,8 @@ SETTINGS = Settings(
 
 def main() -> None:
     """Trains, evaluates, writes the checkpoint and the expected answers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("demo_training"), help="checkpoints, log [%(default)s]")
+    parser = Parser(description=__doc__)
+    parser.fills("--output", type=Path, default=Path("demo_training"), help="checkpoints, log [%(default)s]")
     options = parser.parse_args()
     model_card = card("resnest_demo")
     learned, judged_by = (read_samples(DEMO / split, DEMO / f"{split}_label.txt") for split in ("train", "val"))

@@ -193,6 +193,16 @@ def test_what_an_earlier_run_measured_does_not_stay_beside_one_that_failed(work:
     assert not [path for path in (tmp_path / "out").iterdir() if path.stem in ("bench", "report")]
 
 
+def test_a_report_that_was_drawn_before_stays_where_none_is_asked_for(work: Path, tmp_path: Path) -> None:
+    for suffix in (".xml", ".bin"):
+        shutil.copy(work / f"resnest_demo_bs1{suffix}", tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.html").write_text("precious")
+    flags = ["--model=resnest_demo", "--output-dir=out", "--loop=1", "--no-report"]
+    assert call("bench.sh", "1", "cpu", *flags, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out/report.html").read_text() == "precious"
+
+
 def test_an_output_folder_that_was_there_keeps_its_mode(work: Path, tmp_path: Path, ascend: dict[str, str]) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     result = call(

@@ -20,18 +20,30 @@ def test_a_python_without_the_packages_is_named_in_one_line(tmp_path: Path) -> N
         assert_refused(result, "python3 lacks numpy, pillow or tqdm; activate an environment", code=3)
 
 
-def test_an_environment_that_was_only_half_made_is_made_again_and_nothing_is_installed_elsewhere(
-    tmp_path: Path,
-) -> None:
-    shutil.copy(PROJECT / "env.sh", tmp_path)
-    (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)  # venv writes bin/activate last
-    (tmp_path / "none.txt").touch()
+def use_environment(folder: Path) -> subprocess.CompletedProcess[str]:
+    """What env.sh does in `folder` without an active environment; the last line is the one that it uses."""
+    shutil.copy(PROJECT / "env.sh", folder)
+    (folder / "none.txt").touch()
     environment = {**os.environ, "PYTHON": sys.executable}
     environment.pop("VIRTUAL_ENV", None)
     script = '. ./env.sh && use_environment none.txt && python -c "import sys; print(sys.prefix)"'
-    result = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_an_environment_that_was_only_half_made_is_made_again_and_nothing_is_installed_elsewhere(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)  # venv writes bin/activate last
+    (tmp_path / ".venv/.resnest-unfinished").touch()
+    result = use_environment(tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(tmp_path / ".venv")
+    assert not (tmp_path / ".venv/.resnest-unfinished").exists()
+
+
+def test_a_venv_of_another_kind_is_not_wiped(tmp_path: Path) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/precious").touch()
+    assert_refused(use_environment(tmp_path), ".venv is there and no virtual environment; move it away")
+    assert (tmp_path / ".venv/precious").exists()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.export.to_onnx import FORMS, export
@@ -16,15 +16,15 @@ DEFAULT_MODEL = "resnest50"
 
 def main() -> None:
     """Parses the command line, exports, prints what was written."""
-    parser = argparse.ArgumentParser(prog="resnest_pth2onnx.py", description="Stage 2: checkpoint -> ONNX.")
-    parser.add_argument(
+    parser = Parser(prog="resnest_pth2onnx.py", description="Stage 2: checkpoint -> ONNX.")
+    parser.reads(
         "--source",
         "--weights",
         metavar="PTH",
         help="checkpoint (.pth, .safetensors, .ckpt of MindSpore, .pdparams of Paddle), or 'auto': fetch the official",
     )
-    parser.add_argument("--target", metavar="ONNX", required=True, help="file to write")
-    parser.add_argument(
+    parser.writes("--target", metavar="ONNX", required=True, help="file to write")
+    parser.reads_card(
         "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}, or a card file"
     )
     parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
     )
-    parser.add_argument("--json", metavar="FILE", help="write what was exported here as well")
+    parser.writes("--json", metavar="FILE", help="write what was exported here as well")
     options = parser.parse_args()
     if options.untrained == (options.source is not None):
         raise ArgumentError("give either --source or --untrained")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
@@ -22,20 +21,20 @@ def main() -> int:
     return 1 if set(problems) - set(options.allowed) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="ResNeSt_postprocess.py",
         description="Stage 4, the score: a client's outputs and a label file -> top-1 and top-5.",
     )
-    parser.add_argument(
+    parser.reads(
         "--result_path",
         action="append",
         required=True,
         metavar="JSON",
         help="the client's summary; once for every device that ran a part of the images",
     )
-    parser.add_argument("--gt_path", required=True, metavar="FILE", help="labels, a line 'NAME CLASS' for every image")
-    parser.add_argument("--json", metavar="FILE", help="write the figures and all problems here as well")
+    parser.reads("--gt_path", required=True, metavar="FILE", help="labels, a line 'NAME CLASS' for every image")
+    parser.writes("--json", metavar="FILE", help="write the figures and all problems here as well")
     add_allow_flags(parser, KINDS)
     return parser
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.images.preprocess import preprocess
@@ -18,12 +17,10 @@ from ResNeSt.tensors.shards import SHARD_IMAGES
 
 def main() -> int:
     """Parses the command line and prints what was done; 1 where images were broken."""
-    parser = argparse.ArgumentParser(
-        prog="resnest_preprocess.py", description="Stage 1: ImageNet images -> binary tensors."
-    )
-    parser.add_argument("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class")
-    parser.add_argument("target", metavar="DST", help="folder for the tensors")
-    parser.add_argument(
+    parser = Parser(prog="resnest_preprocess.py", description="Stage 1: ImageNet images -> binary tensors.")
+    parser.reads("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class")
+    parser.fills("target", metavar="DST", help="folder for the tensors")
+    parser.reads_card(
         "--model", default="resnest50", help=f"sets recipe and size [resnest50]: {', '.join(names())}, or a card file"
     )
     parser.add_argument("--recipe", choices=list(RECIPES), help="override the model's recipe")
@@ -38,7 +35,7 @@ def main() -> int:
     )
     parser.add_argument("--workers", type=positive, help="threads [one per core]")
     parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
-    parser.add_argument("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
+    parser.writes("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
     options = parser.parse_args()
 
     tensor_format = format_of(card(options.model), options.dtype, options.recipe, options.size)

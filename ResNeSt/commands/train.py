@@ -11,7 +11,7 @@ import dataclasses
 import os
 from typing import Any
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.parallel import cores
 from ResNeSt.common.progress import aloud
@@ -78,18 +78,18 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="resnest_train.py", description=__doc__)
-    parser.add_argument("--train", required=True, metavar="DIR", help="pictures, a folder per class or with labels")
-    parser.add_argument("--val", required=True, metavar="DIR", help="pictures to be judged by after each epoch")
-    parser.add_argument("--train-labels", metavar="FILE", help="a line 'NAME CLASS' for every picture of --train")
-    parser.add_argument("--val-labels", metavar="FILE", help="the same of --val")
-    parser.add_argument("--output", required=True, metavar="DIR", help="for checkpoints and log")
-    parser.add_argument(
+def _parser() -> Parser:
+    parser = Parser(prog="resnest_train.py", description=__doc__)
+    parser.reads("--train", required=True, metavar="DIR", help="pictures, a folder per class or with labels")
+    parser.reads("--val", required=True, metavar="DIR", help="pictures to be judged by after each epoch")
+    parser.reads("--train-labels", metavar="FILE", help="a line 'NAME CLASS' for every picture of --train")
+    parser.reads("--val-labels", metavar="FILE", help="the same of --val")
+    parser.fills("--output", required=True, metavar="DIR", help="for checkpoints and log")
+    parser.reads_card(
         "--model", default="resnest50", help=f"[%(default)s] architecture: {', '.join(names())}, or a card file"
     )
     parser.add_argument("--size", type=positive, metavar="N", help="of the input in pixels [the model's own]")
-    parser.add_argument("--weights", metavar="PTH", help="start from this checkpoint, or 'auto' for the official one")
+    parser.reads("--weights", metavar="PTH", help="start from this checkpoint, or 'auto' for the official one")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads a process that decode [share of cores]")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard, too")

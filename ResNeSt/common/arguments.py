@@ -1,8 +1,64 @@
-"""Kinds of command-line values that several programs take."""
+"""Kinds of command-line values that several programs take, and a parser that knows which of them are paths."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from typing import Any, Callable
+
+from ResNeSt.common.paths import refuse_clashes
+
+
+class Parser(argparse.ArgumentParser):
+    """Options that are paths say what is done with them; what `refuse_clashes` refuses is refused after parsing."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self.roles: dict[str, str] = {}
+        super().__init__(*arguments, **settings)
+
+    def reads(self, *names: str, **settings: Any) -> None:
+        """Adds an option for a file or folder that is read."""
+        self.add_path(*names, role="reads", **settings)
+
+    def reads_card(self, *names: str, **settings: Any) -> None:
+        """Adds one for the name of a published card, or a card file, which then ends in .json."""
+        self.add_path(*names, role="card", **settings)
+
+    def writes(self, *names: str, **settings: Any) -> None:
+        """Adds one for a file that is written, in place of an older one."""
+        self.add_path(*names, role="writes", **settings)
+
+    def fills(self, *names: str, **settings: Any) -> None:
+        """Adds one for a folder that files are written into."""
+        self.add_path(*names, role="fills", **settings)
+
+    def add_path(self, *names: str, role: str, group: Any = None, **settings: Any) -> None:
+        """Adds an option for a path, to a group of options where one is given."""
+        kind = _not_empty(settings.pop("type", str))
+        self.roles[(group or self).add_argument(*names, type=kind, **settings).dest] = role
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; raises ArgumentError and PipelineError as `refuse_clashes` does."""
+        options, rest = super().parse_known_args(args, namespace)
+        cards = [path for path in self._paths(options, "card") if path.endswith(".json")]
+        reads = [*cards, *self._paths(options, "reads")]
+        refuse_clashes(reads, self._paths(options, "writes"), self._paths(options, "fills"))
+        return options, rest
+
+    def _paths(self, options: argparse.Namespace, wanted: str) -> Iterator[Any]:
+        for name, role in self.roles.items():
+            value = getattr(options, name)
+            if role == wanted and value is not None:
+                yield from value if isinstance(value, list) else [value]
+
+
+def _not_empty(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def made(text: str) -> Any:
+        if not text:
+            raise argparse.ArgumentTypeError("is empty; name a path, or leave the option out")
+        return kind(text)
+
+    return made
 
 
 def positive(text: str) -> int:

@@ -51,6 +51,12 @@ def check_plain(path: PathLike) -> None:
         raise PipelineError(f"{path}: is {kind}; only a plain file is written here, name another")
 
 
+def remove_plain(path: PathLike) -> None:
+    """Removes the plain file at `path`, where there is one; raises PipelineError where it is anything else."""
+    check_plain(path)
+    Path(path).unlink(missing_ok=True)
+
+
 def temporary_of(path: PathLike) -> Path:
     """Where `path` is written before it has its name; made of its name, short, and told by `_is_ours` from any other.
 

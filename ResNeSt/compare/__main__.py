@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.tables import table
@@ -38,14 +38,14 @@ def main() -> None:
         _compare_outputs(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m ResNeSt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .om, a folder of outputs, or a client's summary"
-    parser.add_argument("reference", type=Path, metavar="REFERENCE", help=side)
-    parser.add_argument("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
-    parser.add_argument("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")
+    parser.reads("reference", type=Path, metavar="REFERENCE", help=side)
+    parser.reads("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
+    parser.reads("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")
     parser.add_argument("--count", type=positive, metavar="N", help="images, at even distances [all; --layers: 8]")
     parser.add_argument("--arch", metavar="NAME", help="the network of a checkpoint whose file name does not tell it")
     parser.add_argument("--min-agreement", type=float, metavar="SHARE", help=f"with the same top-1 [{MIN_AGREEMENT}]")
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="D",
         help="of a logit, relative to the largest [any]; --layers: a node's relative distance [0.001; 0.3 for int8]",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures and every flipped image")
+    parser.writes("--json", type=Path, metavar="FILE", help="writes the figures and every flipped image")
     parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
     return parser
 

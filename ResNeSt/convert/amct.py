@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
-from ResNeSt.common.files import scratch_folder
+from ResNeSt.common.files import remove_plain, scratch_folder
 from ResNeSt.convert import atc
 from ResNeSt.convert.calibration import is_float_branch
 from ResNeSt.formats import onnx_header
@@ -68,7 +68,7 @@ def quantize(
             f"and run the same command again, or copy {', '.join(map(str, network.files))} and the calibration "
             "tensors to a host that has it"
         )
-    target.unlink(missing_ok=True)
+    remove_plain(target)
     with scratch_folder(target.parent, "amct") as scratch:
         _write_inputs(Path(scratch), network, calibration)
         result = subprocess.run(

@@ -12,7 +12,7 @@ from typing import Any, Callable
 from tqdm import tqdm
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
-from ResNeSt.common.files import sha256
+from ResNeSt.common.files import remove_plain, sha256
 from ResNeSt.common.progress import Say
 from ResNeSt.convert import atc, chips, openvino_ir
 from ResNeSt.convert.gate import Gate
@@ -96,7 +96,7 @@ def _compile_stale(compilation: Compilation, batches: list[int], source: str) ->
         # Of what was made before, nothing stays that could be taken for what is asked for now.
         sidecar.remove(target)
         for path in model_files(target):
-            path.unlink(missing_ok=True)
+            remove_plain(path)
         told = compile_one(batch)
         answers = "probabilities" if compilation.network.probabilities else "logits"
         record = {**_made_of(compilation, batch, source), **told, "answers": answers, "info": compilation.network.info}

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Callable
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
-from ResNeSt.common.files import scratch_folder
+from ResNeSt.common.files import remove_plain, scratch_folder
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.model_info import SECTION
 from ResNeSt.models.onnx_file import Network
@@ -101,6 +101,6 @@ def _name_evenly(model: Any, onnx: Path) -> None:
 
 def _move(temporary: Path, target: Path) -> None:
     """The .xml goes first and comes last: where it is, the .bin that belongs to it is."""
-    target.unlink(missing_ok=True)
+    remove_plain(target)
     os.replace(temporary.with_suffix(".bin"), target.with_suffix(".bin"))
     os.replace(temporary, target)

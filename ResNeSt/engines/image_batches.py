@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, in_parallel
@@ -48,9 +48,9 @@ class ImageBatch(NamedTuple):
     tensor: np.ndarray
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: Parser) -> None:
     """The flags that make a ModelChoice."""
-    parser.add_argument(
+    parser.reads(
         "--model", required=True, metavar="FILE", help=f"a .om, .xml, .onnx, or a checkpoint ({', '.join(CHECKPOINTS)})"
     )
     parser.add_argument("--batch", type=positive, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")

@@ -15,6 +15,7 @@ import torch
 
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike, sha256, whole
+from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.export.rewrites.deploy import deploy
 from ResNeSt.export.same_logits import BATCHES, SEED, check_same
 from ResNeSt.models.cards import Card
@@ -61,6 +62,7 @@ def export(
     size = size or card.size
     if opset not in OPSETS:
         raise ArgumentError(f"--opset {opset}: ATC takes {OPSETS[0]} to {OPSETS[-1]}; 11 fits every CANN release")
+    refuse_clashes([] if source is None else [source], [target])
     model, weights = _loaded(card, source)
     with whole(target) as temporary:
         _write_onnx(FORMS[form](copy.deepcopy(model)), temporary, size, opset)

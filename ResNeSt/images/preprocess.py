@@ -18,10 +18,11 @@ from typing import Callable, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, sole_writer, whole
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole
 from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.common.parallel import cores, in_parallel
+from ResNeSt.common.paths import lies_in, refuse_clashes
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.images.listing import find_images
 from ResNeSt.tensors.folder import list_tensors, tensor_name
@@ -60,6 +61,9 @@ def preprocess(
     """
     images = find_images(source)
     target = Path(target)
+    refuse_clashes([source], fills=[target])
+    if lies_in(source, target):
+        raise ArgumentError(f"{target}: {source} lies in it, and a folder of tensors holds nothing else; name another")
     target.mkdir(parents=True, exist_ok=True)
     workers = workers or cores()
     begun = TensorSet(tensor_format, images=len(images), count=0, complete=False, packed=packed)
@@ -118,7 +122,7 @@ def _write_files(
         try:
             source = _read_into(own.tensor, image, make)
         except BrokenImageError as error:
-            path.unlink(missing_ok=True)
+            remove_plain(path)
             return str(error)
         with whole(path) as temporary, open(temporary, "wb") as file:
             file.write(own.tensor.data)

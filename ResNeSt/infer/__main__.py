@@ -11,24 +11,24 @@ import importlib.util
 import os
 import sys
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
 from ResNeSt.tensors.folder import refuse_packed
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """ais_bench's flags as far as one static classifier needs them, and two of our own at the end."""
-    flags = argparse.ArgumentParser(prog="python -m ResNeSt.infer", description=__doc__, allow_abbrev=False)
-    flags.add_argument(
+    flags = Parser(prog="python -m ResNeSt.infer", description=__doc__, allow_abbrev=False)
+    flags.reads(
         "--model",
         "-m",
         required=True,
         help=f"compiled model (.xml, .onnx, or .om for ais_bench) or checkpoint ({', '.join(CHECKPOINTS)})",
     )
-    flags.add_argument("--input", "-i", help="folder of tensors, or one tensor file [none: a pure speed run]")
-    flags.add_argument("--output", "-o", help="folder for the results [none written]")
+    flags.reads("--input", "-i", help="folder of tensors, or one tensor file [none: a pure speed run]")
+    flags.fills("--output", "-o", help="folder for the results [none written]")
     flags.add_argument("--output_dirname", help="folder below --output [date and time]")
     flags.add_argument("--outfmt", default="BIN", choices=OUTPUT_FORMATS, help="format of the results [BIN]")
     flags.add_argument("--loop", type=positive, default=1, help="runs of every batch [1]")
@@ -81,7 +81,7 @@ def main() -> int:
 
 def _hand_over_om() -> None:
     """Becomes ais_bench, with every argument as it is, where the model is a `.om`."""
-    model = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    model = Parser(add_help=False, allow_abbrev=False)
     model.add_argument("--model", "-m", default="")
     model.add_argument("--input", "-i")
     options = model.parse_known_args()[0]

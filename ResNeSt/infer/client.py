@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
-from ResNeSt.common.files import PathLike
+from ResNeSt.common.files import PathLike, check_plain, remove_plain
 from ResNeSt.common.timed_process import Spent, spend
 from ResNeSt.tensors.folder import refuse_packed
 
@@ -58,8 +58,9 @@ def run_client(model: PathLike, output: PathLike, dirname: str, *arguments: str,
         command.append("--divide_input=1")
         summaries = [output / dirname / f"device{number}_{index}_summary.json" for index, number in enumerate(devices)]
     for summary in summaries:
-        summary.unlink(missing_ok=True)
+        remove_plain(summary)
     log = output / f"{dirname}.log"
+    check_plain(log)
     # ais_bench's errors come as tracebacks, so its stderr goes to the log, too; ours are a line for the user.
     ascend = model.suffix == ".om"
     with open(log, "w", encoding="utf-8") as file:

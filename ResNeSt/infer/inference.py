@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.files import PathLike, sole_writer, whole, write_json
+from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole, write_json
 from ResNeSt.common.parallel import in_parallel
+from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.engines.engine import Engine, TensorSpec
 from ResNeSt.engines.opening import open_engine
@@ -111,6 +112,8 @@ def _check(inference: Inference) -> None:
     for name, least in {"loop": 1, "warmup": 0, "batch": 1}.items():
         if getattr(inference, name) < least:
             raise ArgumentError(f"{name} {getattr(inference, name)}, expected a whole number from {least}")
+    if inference.tensors is not None and inference.output is not None:
+        refuse_clashes([inference.tensors], fills=[os.path.join(inference.output, inference.dirname or "")])
 
 
 def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> Inferred:
@@ -159,7 +162,7 @@ def _output_folder(inference: Inference, say: Say) -> str | None:
     folder = os.path.join(inference.output, dirname)
     os.makedirs(folder, mode=0o750, exist_ok=True)
     # The summary is written last; an old one would make an interrupted run look finished.
-    _summary_path(folder).unlink(missing_ok=True)
+    remove_plain(_summary_path(folder))
     say(f"output path:{folder}")
     return folder
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from typing import Any, Callable
 
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.progress import aloud
@@ -23,13 +24,17 @@ SHOWN = 5  # of the images that do not fit; the JSON has them all
 
 def main() -> int:
     """Runs the command line; 1 where labels and images do not fit."""
-    parser = argparse.ArgumentParser(prog="python -m ResNeSt.labels", description=__doc__)
+    parser = Parser(prog="python -m ResNeSt.labels", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (work, meaning, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=meaning, description=meaning)
         one_of = command.add_mutually_exclusive_group()
         for argument, settings in arguments.items():
-            (one_of if argument in (*_KNOWN, "--from-zero") else command).add_argument(argument, **settings)
+            group = one_of if argument in (*_KNOWN, "--from-zero") else command
+            if "role" in settings:
+                command.add_path(argument, group=group, **settings)
+            else:
+                group.add_argument(argument, **settings)
         command.set_defaults(work=work)
     options = parser.parse_args()
     code: int = options.work(options)
@@ -104,16 +109,29 @@ def _to_flat(options: argparse.Namespace) -> int:
     return 0
 
 
-_LABELS: dict[str, Any] = {"metavar": "LABELS", "help": "a file with a line 'NAME CLASS' for every image"}
-_IMAGES: dict[str, Any] = {"metavar": "DIR", "help": "the folder of images"}
+_LABELS: dict[str, Any] = {
+    "role": "reads",
+    "metavar": "LABELS",
+    "help": "a file with a line 'NAME CLASS' for every image",
+}
+_NEW_LABELS = {**_LABELS, "role": "writes"}
+_IMAGES: dict[str, Any] = {"role": "reads", "metavar": "DIR", "help": "the folder of images"}
 _FROM_ZERO: dict[str, Any] = {
     "action": "store_true",
     "help": "count the folders in the order of their names, whatever they are, as torchvision's ImageFolder does",
 }
 _KNOWN: dict[str, dict[str, Any]] = {
-    "--names": {"metavar": "FILE", "help": "names of all classes, one a line in the order of their numbers, or a card"},
-    "--card": {"metavar": "CARD", "help": "of the model whose classes they are: resnest50 for ImageNet's, or a file"},
-    "--model": {"metavar": "FILE", "help": "the model itself, whose file or card tells its classes"},
+    "--names": {
+        "role": "reads",
+        "metavar": "FILE",
+        "help": "names of all classes, one a line in the order of their numbers, or a card",
+    },
+    "--card": {
+        "role": "card",
+        "metavar": "CARD",
+        "help": "of the model whose classes they are: resnest50 for ImageNet's, or a file",
+    },
+    "--model": {"role": "reads", "metavar": "FILE", "help": "the model itself, whose file or card tells its classes"},
 }
 _Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, Any] = {
@@ -122,7 +140,7 @@ COMMANDS: dict[str, Any] = {
         "make LABELS from a folder with one folder per class",
         {
             "images": _IMAGES,
-            "labels": _LABELS,
+            "labels": _NEW_LABELS,
             "--from-zero": _FROM_ZERO,
             **_KNOWN,
         },
@@ -130,17 +148,25 @@ COMMANDS: dict[str, Any] = {
     "devkit": (
         _from_devkit,
         "make LABELS of ImageNet's validation images from ILSVRC2012_devkit_t12",
-        {"kit": {"metavar": "KIT", "help": "the unpacked folder"}, "labels": _LABELS},
+        {"kit": {"role": "reads", "metavar": "KIT", "help": "the unpacked folder"}, "labels": _NEW_LABELS},
     ),
     "csv": (
         _from_csv,
         "make LABELS from a CSV with a head: name, then synset or class number",
-        {"csv": {"metavar": "CSV", "help": "such as LOC_val_solution.csv"}, "labels": _LABELS, **_KNOWN},
+        {
+            "csv": {"role": "reads", "metavar": "CSV", "help": "such as LOC_val_solution.csv"},
+            "labels": _NEW_LABELS,
+            **_KNOWN,
+        },
     ),
     "check": (
         _check,
         "say whether every image has a label and every label an image",
-        {"labels": _LABELS, "images": _IMAGES, "--json": {"metavar": "FILE", "help": "write all of it here as well"}},
+        {
+            "labels": _LABELS,
+            "images": _IMAGES,
+            "--json": {"role": "writes", "metavar": "FILE", "help": "write all of it here as well"},
+        },
     ),
     "to-tree": (
         _to_tree,

@@ -9,20 +9,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ResNeSt.common.arguments import positive
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import run
 from ResNeSt.mindir.to_mindir import export
 
 
 def main() -> None:
     """Parses the command line, exports, prints what was written."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m ResNeSt.mindir", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not"
-    )
-    parser.add_argument("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
+    parser.reads("--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not")
+    parser.writes("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
     parser.add_argument("--batch", type=positive, metavar="N", help="fixed batch size [free]")
     options = parser.parse_args()
     target = options.target or options.onnx.with_suffix(".mindir")

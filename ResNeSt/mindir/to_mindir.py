@@ -11,6 +11,7 @@ import numpy as np
 
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import scratch_folder, whole
+from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.export.same_logits import BATCHES, check_same
 from ResNeSt.models import onnx_file
@@ -26,6 +27,7 @@ def export(source: Path, target: Path, batch: int | None = None) -> float:
     """
     if target.suffix != ".mindir":
         raise ArgumentError(f"--target {target}: MindSpore loads files that end in .mindir")
+    refuse_clashes([source], [target])
     images = onnx_file.read(source)
     mindspore, graph = _import_mindspore()
     cell = graph.read(source).set_train(False)

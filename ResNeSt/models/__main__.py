@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from typing import Any
 
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.common.tables import table
 from ResNeSt.models.cards import Card, card, names
@@ -14,8 +14,8 @@ from ResNeSt.models.cards import Card, card, names
 
 def main() -> None:
     """Prints the table, one card, or either as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m ResNeSt.models", description=__doc__)
-    parser.add_argument("model", nargs="?", help="tell this one whole: a name, or a card file")
+    parser = Parser(prog="python -m ResNeSt.models", description=__doc__)
+    parser.reads_card("model", nargs="?", help="tell this one whole: a name, or a card file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     cards = [card(options.model)] if options.model else [card(name) for name in names()]

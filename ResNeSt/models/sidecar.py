@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import read_json, write_json
+from ResNeSt.common.files import read_json, remove_plain, write_json
 
 
 def path_of(model: Path) -> Path:
@@ -36,7 +36,7 @@ def write(model: Path, record: Mapping[str, Any]) -> None:
 
 def remove(model: Path) -> None:
     """Takes the record away, before the model that it is of."""
-    path_of(model).unlink(missing_ok=True)
+    remove_plain(path_of(model))
 
 
 def holds(model: Path, made_of: Mapping[str, Any]) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.report.draw import draw
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m ResNeSt.report", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what bench.sh or run.sh wrote")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="of the pictures [as the run named it]")
+    parser = Parser(prog="python -m ResNeSt.report", description=__doc__)
+    parser.reads("folder", type=Path, metavar="FOLDER", help="what bench.sh or run.sh wrote")
+    parser.reads("--images", type=Path, metavar="DIR", help="of the pictures [as the run named it]")
     options = parser.parse_args()
     print(f"to look at: {draw(options.folder, options.images)}")
 

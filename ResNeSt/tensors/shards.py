@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, read_json, whole, write_json
+from ResNeSt.common.files import PathLike, read_json, remove_plain, whole, write_json
 
 SHARD_IMAGES = 1024
 
@@ -42,7 +42,7 @@ def write_shard(path: Path, shape: Sequence[int], dtype: str, tensors: Iterable[
     """Writes named tensors of `shape` and `dtype`, each as it comes; one that is None is left out and recorded so."""
     images: list[str] = []
     broken: list[str] = []
-    path.unlink(missing_ok=True)  # these names are not those of an older shard's tensors
+    remove_plain(path)  # these names are not those of an older shard's tensors
     with whole(path) as temporary, open(temporary, "wb") as file:
         _write_header(file, SHARD_IMAGES, shape, dtype)
         for name, tensor in tensors:

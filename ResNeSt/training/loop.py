@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, sha256, sole_writer, whole
+from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.models.cards import Card, write_card
 from ResNeSt.score.ranking import top_k_predictions
@@ -67,6 +68,7 @@ def train(run: Run, folder: PathLike, processes: Processes, tensorboard: bool, s
     run's checkpoint.
     """
     folder = Path(folder)
+    refuse_clashes([run.weights] if run.weights else [], [folder / name for name in (LAST, BEST, CARD, LOG)])
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         if processes.rank == 0:

@@ -1,0 +1,162 @@
+"""No command writes onto what it reads, whatever name that goes by; every path option says which of both it is."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ResNeSt.__main__ import COMMANDS
+from ResNeSt.common.arguments import Parser
+from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.paths import refuse_clashes
+from tests.conftest import PROJECT
+
+PATHS = {"FILE", "DIR", "PTH", "ONNX", "SRC", "DST", "JSON", "LABELS", "KIT", "CSV", "FOLDER", "IMAGE|DIR"}
+NO_PATHS = {"model"}  # bench's prefix of several files; infer's has no metavar
+
+
+class _ParsedError(Exception):
+    pass
+
+
+def parser_of(module: str) -> Parser:
+    """The parser that the command makes."""
+    found: list[Parser] = []
+
+    def caught(parser: Parser, args: object = None, namespace: object = None) -> None:
+        found.append(parser)
+        if parser.add_help:  # infer looks at its model first, by a parser of its own
+            raise _ParsedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", "--model=m.xml"])
+        patch.setattr(Parser, "parse_args", caught)
+        with pytest.raises(_ParsedError):
+            importlib.import_module(module).main()
+    return found[-1]
+
+
+MODULES = [f"ResNeSt.{module}" for module, _ in COMMANDS.values()] + ["benchmarks.__main__"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_option_that_is_a_path_says_whether_it_is_read_or_written(module: str) -> None:
+    parser = parser_of(module)
+    assert isinstance(parser, Parser)
+    parsers = [parser, *(sub for action in parser._actions for sub in getattr(action, "_name_parser_map", {}).values())]
+    for each in parsers:
+        paths = {action.dest for action in each._actions if action.metavar in PATHS or action.type is Path}
+        assert not paths - each.roles.keys()
+        others = {action.dest for action in each._actions if action.nargs != 0}
+        assert others & {"json", "output", "target", "predictions"} <= each.roles.keys()
+
+
+# A call in the folder of `victims`, by what it would overwrite.
+OVERWRITING: dict[str, tuple[str, str]] = {
+    "the weights by the model": ("commands.export", "--source a.pth --target a.pth"),
+    "the weights by a path of another form": ("commands.export", "--source a.pth --target sub/../a.pth"),
+    "the weights by a hard link": ("commands.export", "--source a.pth --target hard.pth"),
+    "the weights by the JSON": ("commands.export", "--source a.pth --target new.onnx --json a.pth"),
+    "the card by the model": ("commands.export", "--source a.pth --model card.json --target card.json"),
+    "the card beside by the model": ("commands.export", "--source a.pth --target a.json"),
+    "the card by the JSON": ("commands.export", "--source a.pth --model card.json --target n --json card.json"),
+    "the model by the JSON": ("commands.export", "--untrained --target new.onnx --json new.onnx"),
+    "a picture by stage 1's JSON": ("commands.preprocess", "in new --json in/a.png"),
+    "stage 1's index by its JSON": ("commands.preprocess", "in new --json new/tensors.json"),
+    "stage 1's card by its JSON": ("commands.preprocess", "in new --model card.json --json card.json"),
+    "the pictures by the tensors": ("commands.preprocess", "in in"),
+    "the pictures by tensors among them": ("commands.preprocess", "in in/prep"),
+    "the pictures by tensors through a link": ("commands.preprocess", "in linked"),
+    "the pictures by tensors around them": ("commands.preprocess", "in ."),
+    "labels by the score": ("commands.postprocess", "--result_path r_summary.json --gt_path l.txt --json l.txt"),
+    "a summary by a score": ("commands.postprocess", "--result_path r_summary.json --gt_path l --json r_summary.json"),
+    "a result by the score": ("commands.postprocess", "--result_path r_summary.json --gt_path l.txt --json r/a_0.txt"),
+    "labels by predictions": ("evaluate", "--model m.xml --images in --labels l.txt --predictions l.txt"),
+    "predictions by figures": ("evaluate", "--model m.xml --images in --labels l.txt --predictions new --json new"),
+    "the model's weights by the figures": ("evaluate", "--model m.xml --images in --labels l.txt --json m.bin"),
+    "a record by figures": ("evaluate", "--model m.xml --images in --labels l.txt --json m.xml.json"),
+    "a picture by the figures": ("evaluate", "--model m.xml --images in --labels l.txt --json in/a.png"),
+    "the model by the agreement": ("compare.__main__", "m.xml m.xml --input in --json m.xml"),
+    "a tensor by the agreement": ("compare.__main__", "m.xml m.xml --input in --json in/a.png"),
+    "a result by the agreement": ("compare.__main__", "r_summary.json r_summary.json --json r/a_0.txt"),
+    "the tensors by the results": ("infer.__main__", "--model m.xml --input in --output in"),
+    "the tensors by results among them": ("infer.__main__", "--model m.xml --input in --output in/r"),
+    "tensors by the name of results": ("infer.__main__", "--model m.xml --input in --output . --output_dirname in"),
+    "tensors by models": ("convert.__main__", "1 cpu --onnx x.onnx --calibration in --output-dir in"),
+    "the tensors by the benchmark": ("bench", "1 cpu --input in --labels l.txt --output-dir in"),
+    "the pictures by the pipeline": ("pipeline", "--images in --labels l.txt --work in/work"),
+    "the pictures by the training": ("commands.train", "--train in --val in --output in/run"),
+    "the network by the MINDIR": ("mindir.__main__", "--onnx x.mindir --target x.mindir"),
+    "the labels by what was found": ("labels.__main__", "check l.txt in --json l.txt"),
+    "a picture by what was found": ("labels.__main__", "check l.txt in --json in/a.png"),
+    "the CSV by the labels": ("labels.__main__", "csv l.txt l.txt"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def victims(tmp_path: Path) -> Iterator[Path]:
+    """Files of every kind; afterwards they have to be there, unchanged."""
+    names = ["a.pth", "a.json", "card.json", "l.txt", "m.xml", "m.bin", "m.xml.json", "x.onnx", "x.mindir"]
+    names += ["in/a.png", "in/b.png", "r_summary.json", "r/a_0.txt", "sub/x"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"precious {name}")
+    (tmp_path / "card.json").write_text('{"architecture": "resnest_demo"}')
+    shutil.copy(next((PROJECT / "demo/val").iterdir()), tmp_path / "in/a.png")
+    os.link(tmp_path / "a.pth", tmp_path / "hard.pth")
+    (tmp_path / "linked").symlink_to("in")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    yield tmp_path
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("victim", OVERWRITING)
+def test_what_is_read_is_not_overwritten(victim: str, victims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, call = OVERWRITING[victim]
+    monkeypatch.setattr(sys, "argv", ["command", *call.split()])
+    monkeypatch.chdir(victims)
+    with pytest.raises(ArgumentError, match=r"; name (another|a file|two)"):
+        importlib.import_module(f"ResNeSt.{module}").main()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "commands.export --untrained --target {}",
+        "evaluate --model m.xml --images i --labels l --predictions {}",
+        "evaluate --model m.xml --images i --labels l --json {}",
+        "labels.__main__ tree i {}",
+    ],
+)
+def test_only_a_plain_file_is_written(call: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("/dev/null") if kind == "device" else tmp_path / "out"
+    make: dict[str, Callable[[], object]] = {"link": lambda: path.symlink_to("x"), "pipe": lambda: os.mkfifo(path)}
+    make.get(kind, lambda: path.mkdir(exist_ok=True) if kind == "folder" else None)()
+    module, *words = call.replace("{}", str(path)).split()
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    with pytest.raises(PipelineError, match=f"{path}: is a {kind}; only a plain file is written here"):
+        importlib.import_module(f"ResNeSt.{module}").main()
+
+
+@pytest.mark.parametrize("option", ["--json=", "--predictions=", "--images=", "--labels="])
+def test_a_path_is_not_empty(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = parser_of("ResNeSt.evaluate")
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--model=m.xml", "--images=i", "--labels=l", option])
+    assert ended.value.code == 2
+    assert f"argument {option[:-1]}: is empty" in capsys.readouterr().err
+
+
+def test_what_does_not_clash_is_let_through(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "old.json").write_text("{}")
+    refuse_clashes([tmp_path / "images", "resnest50"], [tmp_path / "old.json", tmp_path / "images/new.json"])
+    refuse_clashes([tmp_path / "images", tmp_path / "l.txt"], [tmp_path / "l.json"], [tmp_path / "images2"])
+    refuse_clashes([tmp_path / "images"], fills=[tmp_path])
