@@ -28,6 +28,7 @@ from ResNeSt.report import collect, data
 from ResNeSt.report.draw import NAME as REPORT
 from ResNeSt.report.draw import draw_where_possible
 from ResNeSt.report.machine import about, environment
+from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.score.outputs import read_summary
 from ResNeSt.score.score import Result, score_summaries
 from ResNeSt.tensors.folder import check_tensors, tensor_files
@@ -74,10 +75,14 @@ class BenchRow:
 
 @dataclasses.dataclass(frozen=True)
 class Benched:
-    """A row per batch size, in the order asked for; bench.csv, bench.json and report.json lie in `folder`."""
+    """A row per batch size, in the order asked for; bench.csv, bench.json and report.json lie in `folder`.
+
+    `remarks` say where the labels seem to count from another class than the model.
+    """
 
     rows: tuple[BenchRow, ...]
     folder: Path
+    remarks: tuple[str, ...] = ()
 
     @property
     def fastest(self) -> BenchRow:
@@ -119,7 +124,7 @@ def bench(benchmark: Benchmark) -> Benched:
     for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
         remove_plain(path)
     measured = [_measure(model, batch, folder, benchmark) for batch, model in models.items()]
-    benched = Benched(tuple(each.row for each in measured), folder)
+    benched = Benched(tuple(each.row for each in measured), folder, _remarks(measured[0], benchmark.labels))
     _write(benched, benchmark)
     data.write(folder, _report(measured, next(iter(models.values())), benchmark))
     return benched
@@ -213,6 +218,10 @@ def _check_batch(model: Path, batch: int, summary: Path) -> None:
         )
 
 
+def _remarks(measured: _Measured, labels: PathLike | None) -> tuple[str, ...]:
+    return tuple(remarks_on(measured.judged.result, labels)) if measured.judged and labels is not None else ()
+
+
 def _report(measured: Sequence[_Measured], model: Path, benchmark: Benchmark) -> data.Report:
     record = sidecar.read(model)
     index = read_index(benchmark.tensors) if benchmark.tensors is not None else None
@@ -264,7 +273,7 @@ def main() -> int:
         keep_report=options.no_report,
     )
     benched = bench(benchmark)
-    print(_table(benched))
+    print("\n".join([_table(benched), *(f"note: {remark}" for remark in benched.remarks)]))
     written = f"{benched.folder}/bench.csv and bench.json"
     print(f"chip {chip}, {options.loop} runs a row, * is the fastest; written to {written}")
     if not options.no_report:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
@@ -37,8 +38,12 @@ from ResNeSt.engines.image_batches import (
     open_for_images,
 )
 from ResNeSt.images.listing import find_images
+from ResNeSt.labels.class_names import ClassList, class_list, names_of
 from ResNeSt.labels.file import read_labels
+from ResNeSt.labels.sources import check_folders
+from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
+from ResNeSt.score.label_numbers import remarks
 from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
 from ResNeSt.score.ranking import top_k_predictions
 from ResNeSt.score.score import Prediction, Problems, Score, check_labels, count
@@ -76,7 +81,8 @@ class Evaluated:
 
     `score` counts the labelled images that have an answer, `labelled` those in the labels file; `problems` holds a line
     for each that went wrong, by KINDS. `kept` images were answered by an earlier run, the others took `seconds`.
-    `model` is the file, `engine` names the runtime, `tensors` says what the images were turned into.
+    `model` is the file, `engine` names the runtime, `tensors` says what the images were turned into, `remarks` where
+    the labels seem to count from another class than the model.
     """
 
     model: str
@@ -89,6 +95,7 @@ class Evaluated:
     images: int
     kept: int
     seconds: float
+    remarks: Sequence[str] = ()
 
 
 def evaluate(
@@ -112,20 +119,22 @@ def evaluate(
     truth = read_labels(labels)
     chosen, problems = _join(images, labels, truth, allowed)
     # The run of nothing is a warm-up, too.
-    check_labels(truth, engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1], labels)
+    classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
+    check_labels(truth, classes, labels)
+    check_folders(labels, truth, chosen, images, _classes_of(model, engine, classes))
     batch = engine.input.shape[0]
     say(f"{model.file}: {engine.title}, batch {batch}, {tensor_format}; {len(chosen)} images")
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
-    score, kept = Score(), 0
+    score, kept, differences = Score(), 0, Counter[int]()
     with _journal(predictions, lambda: _head(model, tensor_format, chosen, batch), batch) as journal:
         for record in journal or ():
-            score += _tally([Outcome(**record)], truth, problems)
+            score += _tally([Outcome(**record)], truth, problems, differences)
             kept += 1
         started = time.perf_counter()
         outcomes = outcomes_of(engine, tensor_format, chosen[kept:], workers, watches)
         for some in _recorded(outcomes, journal, kept, len(chosen)):
-            score += _tally(some, truth, problems)
+            score += _tally(some, truth, problems, differences)
         seconds = time.perf_counter() - started
     if kept:
         say(f"{kept} images were done by an earlier run")
@@ -141,7 +150,16 @@ def evaluate(
         images=len(chosen),
         kept=kept,
         seconds=seconds,
+        remarks=remarks(labels, truth.values(), classes, differences),
     )
+
+
+def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
+    """What the classes of the model are called, by the card of its `arch` or by its file."""
+    if model.arch:
+        named = card(model.arch)
+        return class_list(model.arch, named.class_names, named.classes)
+    return ClassList(os.fspath(model.file), names_of(engine.info, classes))
 
 
 def _join(
@@ -201,13 +219,15 @@ def _recorded(
         journal.finish()
 
 
-def _tally(outcomes: Sequence[Outcome], truth: dict[str, int], problems: Problems) -> Score:
-    """The score of those that have one; the others go to `problems`."""
+def _tally(outcomes: Sequence[Outcome], truth: dict[str, int], problems: Problems, differences: Counter[int]) -> Score:
+    """The score of those that have one, and how far their first classes are from the labels; others are `problems`."""
     for outcome in outcomes:
         if outcome.problem:
             problems[outcome.problem].append(outcome.reason)
     ranked = [outcome for outcome in outcomes if not outcome.problem]
-    return count(Prediction(truth[stem(outcome.image)], tuple(outcome.classes)) for outcome in ranked)
+    predictions = [Prediction(truth[stem(outcome.image)], tuple(outcome.classes)) for outcome in ranked]
+    differences.update(prediction.classes[0] - prediction.label for prediction in predictions)
+    return count(predictions)
 
 
 def _journal(
@@ -252,7 +272,8 @@ def main() -> int:
     )
     allowed = options.allowed
     score, labelled, problems = evaluated.score, evaluated.labelled, evaluated.problems
-    print("\n".join(score_lines(score, labelled) + problem_lines(problems, KINDS, options.allowed)))
+    notes = [f"note: {remark}" for remark in evaluated.remarks]
+    print("\n".join([*score_lines(score, labelled), *notes, *problem_lines(problems, KINDS, options.allowed)]))
     if options.json:
         tensors = str(evaluated.tensors)
         sources = {"model": options.model, "images": options.images, "labels": options.labels, "tensors": tensors}
@@ -264,6 +285,7 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
     """With what it was run and how fast, for a JSON file; `kept` images were answered by an earlier run."""
     done = evaluated.images - evaluated.kept
     return {
+        "notes": list(evaluated.remarks),
         "engine": evaluated.engine,
         "batch": evaluated.batch,
         "sha256": {file.name: sha256(file) for file in model_files(evaluated.model)},

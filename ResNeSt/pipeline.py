@@ -25,13 +25,16 @@ from ResNeSt.convert import chips
 from ResNeSt.convert.targets import parse_batches
 from ResNeSt.images.listing import find_images
 from ResNeSt.infer.client import run_client
+from ResNeSt.labels.class_names import class_list
 from ResNeSt.labels.file import check_names, read_labels
+from ResNeSt.labels.sources import check_folders
 from ResNeSt.models import model_info, onnx_file
 from ResNeSt.models.cards import Card, card
 from ResNeSt.models.download import fetch
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import REPORTS, draw_where_possible
 from ResNeSt.report.machine import about, environment
+from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.score.outputs import read_summary
 from ResNeSt.score.score import Result, Score, score_summary
 
@@ -299,6 +302,8 @@ def main() -> None:
     print(f"\n{_table(stages)}\n")
     images = stages[0].agreement.images
     print(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.folder}/summary.json")
+    for remark in remarks_on(stages[0].result, plan.labels):
+        print(f"note: {remark}")
     draw_where_possible(plan.folder)
     for complaint in filter(None, (stage.complaint for stage in stages)):
         raise PipelineError(complaint)
@@ -336,7 +341,9 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     chip = chips.resolve(options.chip)
     precision, batches = chips.precision(options.precision, chip), parse_batches(options.batch)
     images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
-    check_names(labels, read_labels(labels), images, find_images(images))
+    truth, found = read_labels(labels), find_images(images)
+    check_names(labels, truth, images, found)
+    check_folders(labels, truth, found, images, class_list(model, model_card.class_names, model_card.classes))
     return RunPlan(
         card=model_card,
         model=model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
+from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
 from ResNeSt.score.score import KINDS, score_summaries
 
@@ -14,10 +15,13 @@ def main() -> int:
     options = _parser().parse_args()
     result = score_summaries(options.result_path, options.gt_path)
     problems = {kind: cases for kind, cases in result.problems.items() if cases}
-    print("\n".join(score_lines(result.score, result.labelled) + problem_lines(problems, KINDS, options.allowed)))
+    notes = remarks_on(result, options.gt_path)
+    lines = [*score_lines(result.score, result.labelled), *(f"note: {note}" for note in notes)]
+    print("\n".join(lines + problem_lines(problems, KINDS, options.allowed)))
     if options.json:
         sources = {"result_path": options.result_path, "gt_path": options.gt_path, "classes": result.classes}
-        write_json(options.json, {**sources, **figures(result.score, result.labelled, problems, options.allowed)})
+        scored = figures(result.score, result.labelled, problems, options.allowed)
+        write_json(options.json, {**sources, "notes": notes, **scored})
     return 1 if set(problems) - set(options.allowed) else 0
 
 

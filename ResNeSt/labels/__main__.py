@@ -57,7 +57,7 @@ def _from_devkit(options: argparse.Namespace) -> int:
 
 def _from_csv(options: argparse.Namespace) -> int:
     code = _write(from_csv(options.csv, _known(options)), options)
-    for remark in remark_on_numbers(options.labels, read_labels(options.labels)):
+    for remark in remark_on_numbers(options.labels, list(read_labels(options.labels).values())):
         print(f"note: {remark}")
     return code
 
@@ -92,7 +92,7 @@ def _check(options: argparse.Namespace) -> int:
     for kind, names in (("missing", fit.missing), ("extra", fit.extra)):
         if names:
             print(f"{kind}: {len(names)} {KINDS[kind]}, such as {', '.join(names[:SHOWN])}")
-    for remark in remark_on_numbers(options.labels, read_labels(options.labels)):
+    for remark in remark_on_numbers(options.labels, list(read_labels(options.labels).values())):
         print(f"note: {remark}")
     return 1 if fit.missing or fit.extra else 0
 

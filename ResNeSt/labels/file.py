@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ResNeSt.common.ais_bench_names import stem
@@ -111,21 +111,20 @@ def class_number(text: str) -> int | None:
     return int(text) if _CLASS.fullmatch(text) else None
 
 
-def counts_from_one(labels: Iterable[int], classes: int | None = None) -> bool:
+def counts_from_one(labels: Collection[int], classes: int | None = None) -> bool:
     """Whether labels look as if they counted from 1: none is 0, though 0 would be among so many, or the lowest is 1.
 
     `classes` are those of the model, where it is known.
     """
-    given = list(labels)
-    lowest, count = min(given), classes or max(given) + 1
-    return lowest == 1 or (lowest > 1 and len(given) >= MANY * count)
+    lowest, count = min(labels), classes or max(labels) + 1
+    return lowest == 1 or (lowest > 1 and len(labels) >= MANY * count)
 
 
-def remark_on_numbers(path: PathLike, truth: Mapping[str, int], classes: int | None = None) -> list[str]:
-    """A line where the labels of a file look as if they counted from 1."""
-    if not counts_from_one(truth.values(), classes):
+def remark_on_numbers(path: PathLike, labels: Collection[int], classes: int | None = None) -> list[str]:
+    """A line where the labels of the file at `path` look as if they counted from 1."""
+    if not counts_from_one(labels, classes):
         return []
     return [
-        f"no image is of class 0 in {path}, the lowest {min(truth.values())}; classes count from 0, so if these count "
+        f"no image is of class 0 in {path}, the lowest {min(labels)}; classes count from 0, so if these count "
         "from 1, all of them are wrong"
     ]

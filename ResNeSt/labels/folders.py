@@ -254,9 +254,7 @@ def _check_moves(targets: Mapping[str, Path], source: PathLike) -> dict[str, Pat
         if os.path.lexists(target):
             raise PipelineError(f"{target}: is there already, so {image} is not moved; delete one of them")
         if os.path.islink(image) and not os.path.isabs(os.readlink(image)):
-            raise PipelineError(
-                f"{image}: links to {os.readlink(image)}, which it would not elsewhere; put the file here"
-            )
+            raise PipelineError(f"{image}: a link to {os.readlink(image)} leads nowhere once moved; put the file here")
         if Path(source) not in (Path(image).parent, Path(image).parent.parent):
             raise PipelineError(f"{image}: lies deeper than in a class folder of {source}; move it there")
     for folder in {Path(path).parent for pair in moves.items() for path in pair} - {Path(source)}:

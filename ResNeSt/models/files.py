@@ -7,7 +7,7 @@ from pathlib import Path
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.formats import onnx_header
-from ResNeSt.models import model_info, sidecar
+from ResNeSt.models import classifier, model_info, sidecar
 from ResNeSt.models.cards import card_of_file
 
 
@@ -34,8 +34,8 @@ def info_of_file(path: PathLike) -> dict[str, str]:
         raise PipelineError(f"{path}: no such model file")
     if path.suffix == ".onnx":
         header = onnx_header.read(path)
-        classes = header.outputs[0].shape[-1:] if len(header.outputs) == 1 else ()
-        return {**({"classes": str(classes[0])} if classes else {}), **model_info.of_onnx(header.metadata)}
+        shape = classifier.of_onnx(path, header).output.shape or ("", "")
+        return {"classes": str(shape[1]), **model_info.of_onnx(header.metadata)}
     if path.suffix in {".xml", ".om"}:
         return sidecar.info_of(path)
     found = card_of_file(path)

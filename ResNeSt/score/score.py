@@ -197,9 +197,11 @@ def check_labels(truth: dict[str, int], classes: int, path: PathLike) -> None:
     """Raises PipelineError unless every label of the file at `path` is below `classes`."""
     image = max(truth, key=truth.__getitem__)
     if truth[image] >= classes:
+        from_one = truth[image] == classes and min(truth.values()) > 0
+        advice = "they seem to count from 1, so take 1 from each" if from_one else "take this model's labels"
         raise PipelineError(
             f"{path}: {image} has class {truth[image]}, the outputs have {classes} values, so classes 0 to "
-            f"{classes - 1}; take the labels that belong to this model"
+            f"{classes - 1}; {advice}"
         )
 
 

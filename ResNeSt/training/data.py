@@ -68,7 +68,7 @@ def _by_file(source: PathLike, labels: PathLike) -> Samples:
     unlabelled = [path for path in images if stem(path) not in truth]
     if unlabelled:
         raise PipelineError(f"{labels}: has no line for {len(unlabelled)} images of {source}, such as {unlabelled[0]}")
-    remarks = remark_on_numbers(labels, truth)
+    remarks = remark_on_numbers(labels, truth.values())
     if missing := truth.keys() - {stem(path) for path in images}:
         remarks.append(f"{labels}: {len(missing)} labelled images are not in {source}, such as {min(missing)}")
     return Samples(source, images, [truth[stem(path)] for path in images], None, tuple(remarks))
