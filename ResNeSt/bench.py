@@ -160,14 +160,20 @@ def _measure(model: Path, batch: int, folder: Path, benchmark: Benchmark) -> _Me
     summaries: list[Path] = []
     result = None
     if tensors is not None and benchmark.labels is not None:
-        flags = [f"--input={tensors}", f"--batchsize={batch}", "--outfmt", "TXT"]
+        # Six digits are enough for logits, not for probabilities.
+        outfmt = "NPY" if _gives_probabilities(model) else "TXT"
+        flags = [f"--input={tensors}", f"--batchsize={batch}", "--outfmt", outfmt]
         summaries, spent = run_client(model, folder, f"result_bs{batch}", *flags, devices=devices)
         steps.append(data.Step(f"data set, batch {batch}", spent.seconds, spent.peak_bytes))
         result = _accuracy(model, batch, summaries, benchmark.labels)
     flags = [f"--loop={benchmark.loop}", f"--batchsize={batch}"]
     speed, spent = run_client(model, folder, f"pure_bs{batch}", *flags, devices=devices)
     steps.append(data.Step(f"pure loop, batch {batch}", spent.seconds, spent.peak_bytes))
-    return _measured(batch, result, summaries, speed, steps)
+    return _measured(model, batch, result, summaries, speed, steps)
+
+
+def _gives_probabilities(model: Path) -> bool:
+    return bool(sidecar.read(model).get("answers") == "probabilities")
 
 
 def _check_tensors(model: Path, tensors: PathLike) -> None:
@@ -180,7 +186,12 @@ def _check_tensors(model: Path, tensors: PathLike) -> None:
 
 
 def _measured(
-    batch: int, result: Result | None, summaries: list[Path], speed: Sequence[Path], steps: list[data.Step]
+    model: Path,
+    batch: int,
+    result: Result | None,
+    summaries: list[Path],
+    speed: Sequence[Path],
+    steps: list[data.Step],
 ) -> _Measured:
     """Devices work side by side: their images/s add up, their latencies are those of one."""
     lists = [read_summary(summary)["npu_compute_time_list"] for summary in speed]
@@ -189,7 +200,10 @@ def _measured(
     p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
     top1, top5 = (100 * result.score.top1_acc, 100 * result.score.top5_acc) if result else (None, None)
     row = BenchRow(batch, top1, top5, rate, float(times.mean()), p50, p90, p99)
-    judged = collect.Judged("compiled", batch, result, summaries, rate) if result else None
+    judged = None
+    if result:
+        probabilities = _gives_probabilities(model)
+        judged = collect.Judged("compiled", batch, result, summaries, rate, probabilities=probabilities)
     return _Measured(row, judged, collect.speed(batch, rate, times), steps)
 
 

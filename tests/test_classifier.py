@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import simplify
 from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice
@@ -19,6 +20,9 @@ from ResNeSt.evaluate import evaluate
 from ResNeSt.infer.inference import Inference, infer
 from ResNeSt.models import classifier, onnx_file, sidecar
 from ResNeSt.predict import predict
+from ResNeSt.report import collect
+from ResNeSt.report.collect import Judged
+from ResNeSt.score.score import Result, Score
 from tests.conftest import picture
 
 onnx = pytest.importorskip("onnx")
@@ -273,6 +277,26 @@ def card_of_size(folder: Path) -> Path:
     plain = {"recipe": "squash-bilinear", "size": SIZE, "classes": CLASSES, "mean": (0, 0, 0), "std": (1, 1, 1)}
     write_card(Card("plain", card(CARD).architecture, **plain), folder / "plain.json")  # type: ignore[arg-type]
     return folder / "plain.json"
+
+
+def test_probabilities_and_logits_are_not_compared(tmp_path: Path) -> None:
+    logits, softmax = ending("nothing", tmp_path / "logits.onnx"), ending("Softmax", tmp_path / "softmax.onnx")
+    tensors = tmp_path / "tensors"
+    tensors.mkdir()
+    for number, image in enumerate(IMAGES):
+        image.tofile(tensors / f"img{number}.bin")
+    with pytest.raises(PipelineError, match=r"softmax\.onnx: gives probabilities .*logits\.onnx logits"):
+        compare(logits, softmax, tensors)
+    assert compare(softmax, softmax, tensors).difference == 0
+
+
+@pytest.mark.parametrize("name", ["Softmax", "nothing"])
+def test_the_report_makes_no_probabilities_of_probabilities(name: str, tmp_path: Path) -> None:
+    values = np.array([[2.0, 1.0, 0.0]], np.float32)
+    powers = np.exp(values) / np.exp(values).sum()
+    np.save(tmp_path / "a_0.npy", powers if name == "Softmax" else values)
+    stage = Judged("compiled", 1, Result(Score(), 0, 3, {}, {}), [], 1.0, probabilities=name == "Softmax")
+    assert np.isclose(collect._probability(stage, str(tmp_path / "a_0.npy"), 0), powers[0, 0])
 
 
 # --- convert

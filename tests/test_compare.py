@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.compare.pairs import compare as compare_sides
 from ResNeSt.compare.parting import Layers, find_first
 from ResNeSt.engines.tensor_batches import TensorFolder
 from tests.conftest import PROJECT, Completed, assert_refused, call, corrupt
@@ -249,3 +251,19 @@ def test_a_branch_beside_that_agrees_does_not_hide_the_first() -> None:
 
 def test_graphs_whose_last_node_agrees_do_not_part() -> None:
     assert find_first(list(chain(9)), chain(9), lambda value: False) is None
+
+
+def test_halves_of_a_model_in_fp16_are_compared_as_what_they_are(tmp_path: Path) -> None:
+    rows = np.random.default_rng(3).standard_normal((20, 10)).astype(np.float32)
+    for name, dtype in (("float32", np.float32), ("float16", np.float16)):
+        (tmp_path / name).mkdir()
+        for number, row in enumerate(rows):
+            (tmp_path / name / f"img{number}_0.bin").write_bytes(row.astype(dtype).tobytes())
+    with pytest.raises(PipelineError, match="look like 10 values of float16"):
+        compare_sides(tmp_path / "float32", tmp_path / "float16")
+    (tmp_path / "m.om").touch()
+    (tmp_path / "m.om.json").write_text('{"info": {"classes": "10"}}')
+    files = {str(number): {"outfiles": [f"float16/img{number}_0.bin"]} for number in range(20)}
+    told = {"filesinfo": files, "args": ["ais_bench", f"--model={tmp_path / 'm.om'}"]}
+    (tmp_path / "float16_summary.json").write_text(json.dumps(told))
+    assert compare_sides(tmp_path / "float32", tmp_path / "float16_summary.json").difference < 1e-3

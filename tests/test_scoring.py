@@ -550,6 +550,76 @@ def test_a_result_of_several_images_is_named_and_not_taken_for_one_of_more_class
     assert "the tensor file held several images" in told
 
 
+# Results that do not say what they hold
+
+
+def write_bins(folder: Path, rows: np.ndarray, truth: Sequence[int], classes: int | None = None) -> Path:
+    """A client's BIN results, labels, and beside the model, which is elsewhere, a record of its classes."""
+    (folder / "out").mkdir()
+    for number, row in enumerate(rows):
+        (folder / f"out/img{number}_0.bin").write_bytes(row.tobytes())
+    files = [{"infiles": [], "outfiles": [f"out/img{number}_0.bin"]} for number in range(len(rows))]
+    if classes is not None:
+        (folder / "m.om").touch()
+        (folder / "m.om.json").write_text(json.dumps({"info": {"classes": str(classes)}}))
+    told = {"filesinfo": dict(enumerate(files)), "args": ["ais_bench", "-m", str(folder / "m.om"), "--outfmt=BIN"]}
+    (folder / "out_summary.json").write_text(json.dumps(told))
+    (folder / "labels").write_text("".join(f"img{number}.png {label}\n" for number, label in enumerate(truth)))
+    return folder / "out_summary.json"
+
+
+ROWS = np.random.default_rng(7).standard_normal((40, 10)).astype(np.float32) * 4
+
+
+@pytest.mark.parametrize("told", ["by the labels", "by the record", "by the caller"])
+def test_halves_of_a_model_in_fp16_are_not_read_as_floats(told: str, tmp_path: Path) -> None:
+    truth = ROWS.astype(np.float16).argmax(axis=1)
+    if told != "by the labels":  # which are of a part of the classes only
+        truth = np.minimum(truth, 3)
+    summary = write_bins(tmp_path, ROWS.astype(np.float16), truth.tolist(), 10 if told == "by the record" else None)
+    result = score_summaries([summary], tmp_path / "labels", classes=10 if told == "by the caller" else None)
+    assert result.classes == 10
+    assert result.score == score_of(ROWS.astype(np.float16).astype(np.float32), truth.tolist())
+
+
+def test_halves_of_an_odd_number_of_classes_are_read(tmp_path: Path) -> None:
+    rows = ROWS[:, :5].astype(np.float16)
+    summary = write_bins(tmp_path, rows, rows.argmax(axis=1).tolist())
+    assert score_summary(summary, tmp_path / "labels").score == Score(40, 40, 40)
+
+
+def test_halves_of_which_nothing_says_how_many_classes_there_are_are_refused(tmp_path: Path) -> None:
+    summary = write_bins(tmp_path, ROWS.astype(np.float16), [3] * 40)
+    with pytest.raises(PipelineError, match=r"img0_0\.bin: its 20 bytes look like 10 values of float16.*--classes N"):
+        score_summary(summary, tmp_path / "labels")
+
+
+@pytest.mark.parametrize("kind", ["float32", "from float16", "from bfloat16"])
+def test_floats_are_read_as_floats_whatever_the_labels_say(kind: str, tmp_path: Path) -> None:
+    rows = ROWS.astype(np.float16).astype(np.float32) if kind == "from float16" else ROWS
+    if kind == "from bfloat16":
+        rows = (ROWS.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    truth = [*rows.argmax(axis=1).tolist()[:-1], 4]  # of which 10 is the greatest number of classes
+    summary = write_bins(tmp_path, rows, truth)
+    assert score_summary(summary, tmp_path / "labels").classes == 10
+    (tmp_path / "labels").write_text("".join(f"img{number}.png {number % 4}\n" for number in range(40)))
+    assert score_summary(summary, tmp_path / "labels").classes == 10
+
+
+def test_rows_of_several_images_are_no_row_of_more_classes(tmp_path: Path) -> None:
+    summary = write_bins(tmp_path, ROWS.reshape(10, 40), [3] * 10, classes=10)
+    with pytest.raises(PipelineError, match="most results have 40 values, the model has 10 classes"):
+        score_summary(summary, tmp_path / "labels")
+
+
+def test_probabilities_whose_digits_have_run_out_are_not_ranked(tmp_path: Path) -> None:
+    write_output(tmp_path / "a_0.txt", [0.999999, 0.000001, *[0] * 8])
+    with pytest.raises(OutputError, match=r"a_0\.txt: probabilities, most of them 0 to six digits.*--outfmt NPY"):
+        read_output(tmp_path / "a_0.txt")
+    write_output(tmp_path / "b_0.txt", [0.5, 0.2, 0.1, 0.1, 0.1, *[0] * 5])
+    assert read_output(tmp_path / "b_0.txt")[0] == 0.5
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (3,), (1, 3, 1, 1)])
 def test_a_result_of_one_image_may_have_axes_of_one(shape: tuple[int, ...], tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(3, dtype=np.float32).reshape(shape))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.score.label_numbers import remarks_on
@@ -13,7 +13,7 @@ from ResNeSt.score.score import KINDS, score_summaries
 def main() -> int:
     """Prints the score and every kind of problem; 1 where one of them was not allowed."""
     options = _parser().parse_args()
-    result = score_summaries(options.result_path, options.gt_path)
+    result = score_summaries(options.result_path, options.gt_path, classes=options.classes)
     problems = {kind: cases for kind, cases in result.problems.items() if cases}
     notes = remarks_on(result, options.gt_path)
     lines = [*score_lines(result.score, result.labelled), *(f"note: {note}" for note in notes)]
@@ -38,6 +38,7 @@ def _parser() -> Parser:
         help="the client's summary; once for every device that ran a part of the images",
     )
     parser.reads("--gt_path", required=True, metavar="FILE", help="labels, a line 'NAME CLASS' for every image")
+    parser.add_argument("--classes", type=positive, metavar="N", help="of the model [what its results tell]")
     parser.writes("--json", metavar="FILE", help="write the figures and all problems here as well")
     add_allow_flags(parser, KINDS)
     return parser

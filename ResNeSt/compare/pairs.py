@@ -6,7 +6,7 @@ Both give logits by image name, a few images at a time, so that memory does not 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -21,7 +21,8 @@ from ResNeSt.compare.agreement import Agreement, agreement
 from ResNeSt.engines.engine import Engine, run_images
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.engines.tensor_batches import TensorFolder
-from ResNeSt.score.outputs import OUTPUT_NAME, list_outputs, read_output
+from ResNeSt.score.outputs import OUTPUT_NAME, bin_dtype, list_outputs, model_classes, read_output
+from ResNeSt.score.ranking import are_probabilities
 from ResNeSt.tensors.folder import spread
 
 BATCH = 8  # of models that leave it free on both sides
@@ -60,8 +61,11 @@ def open_pair(reference: Path, judged: Path, source: Path | None, count: int | N
     folder = TensorFolder(source, next(iter(engines.values())).input) if source and engines else None
     names = _common_names([*saved.items(), *([(folder.folder, folder.files)] if folder else [])])
     size = max((engine.input.shape[0] for engine in engines.values()), default=BATCH)
+    counts = {int(engine.info["classes"]) for engine in engines.values() if "classes" in engine.info}
+    counts |= {classes for path in saved if not path.is_dir() and (classes := model_classes(path))}
     sides = [
-        _running(path, engines[path], folder) if folder and path in engines else _reading(saved[path]) for path in paths
+        _running(path, engines[path], folder) if folder and path in engines else _reading(saved[path], counts)
+        for path in paths
     ]
     chosen = spread(names, count or len(names))
     steps = -(-len(chosen) // size)
@@ -133,9 +137,11 @@ def _chunks(names: Sequence[str], size: int, folder: TensorFolder | None) -> Ite
     return (Chunk(group, tensors) for group, tensors in in_parallel(folder.load, groups, READERS))
 
 
-def _reading(outputs: Mapping[str, str]) -> Side:
+def _reading(outputs: Mapping[str, str], classes: Collection[int]) -> Side:
+    dtype = bin_dtype(list(outputs.values()), classes)
+
     def logits(chunk: Chunk) -> np.ndarray:
-        rows = [read_output(outputs[name]) for name in chunk.names]
+        rows = [read_output(outputs[name], dtype) for name in chunk.names]
         for name, row in zip(chunk.names, rows):
             if row.size != rows[0].size:
                 raise PipelineError(f"{outputs[name]}: {row.size} values, {outputs[chunk.names[0]]} has {rows[0].size}")
@@ -166,8 +172,8 @@ def compare(
 ) -> Agreement:
     """How far `judged` agrees with `reference`, image by image; see open_pair for what they may be.
 
-    Raises what open_pair raises, and PipelineError where the sides have different numbers of classes or logits that
-    are no numbers.
+    Raises what open_pair raises, and PipelineError where the sides have different numbers of classes, logits that are
+    no numbers, or one logits and the other probabilities.
     """
     total = Agreement()
     pair = open_pair(Path(reference), Path(judged), None if source is None else Path(source), count, arch)
@@ -177,6 +183,12 @@ def compare(
             raise PipelineError(
                 f"{judged}: {actual.shape[1]} values an image, {reference} has {expected.shape[1]}; compare models of "
                 "the same classes"
+            )
+        if are_probabilities(actual) != are_probabilities(expected):
+            one, other = (judged, reference) if are_probabilities(actual) else (reference, judged)
+            raise PipelineError(
+                f"{one}: gives probabilities (it ends in Softmax), {other} logits, of which no difference means "
+                "anything; export one of them again so that both end alike"
             )
         total += agreement(chunk.names, actual, expected)
     return total

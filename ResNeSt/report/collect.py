@@ -23,7 +23,10 @@ SHOWN_CLASSES = 10
 
 
 class Judged(NamedTuple):
-    """A stage that ran: its score, the summaries that list its outputs, images/s of the network alone."""
+    """A stage that ran: its score, the summaries that list its outputs, images/s of the network alone.
+
+    `probabilities` is whether its outputs are that, not logits.
+    """
 
     name: str
     batch: int
@@ -31,6 +34,7 @@ class Judged(NamedTuple):
     summaries: Sequence[PathLike]
     images_per_second: float
     difference: float | None = None
+    probabilities: bool = False
 
     @property
     def title(self) -> str:
@@ -177,8 +181,8 @@ def _answers(stages: Sequence[Judged], groups: dict[Group, list[int]]) -> list[F
                 image=image,
                 label=truth[image],
                 stages=places,
-                expected=Guessed(expected, _probability(outputs[0][image], expected)),
-                found=Guessed(actual, _probability(outputs[places[0]][image], actual)),
+                expected=Guessed(expected, _probability(stages[0], outputs[0][image], expected)),
+                found=Guessed(actual, _probability(stages[places[0]], outputs[places[0]][image], actual)),
             )
         )
     return flips
@@ -191,8 +195,9 @@ def _outputs(stage: Judged) -> dict[str, str]:
     return {match[1]: path for match, path in reversed(named) if match}
 
 
-def _probability(path: str, number: int) -> float:
-    return float(softmax(read_output(path))[number])
+def _probability(stage: Judged, path: str, number: int) -> float:
+    values = read_output(path)
+    return float((values if stage.probabilities else softmax(values))[number])
 
 
 def _classes(stage: Judged) -> Classes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, read_json
+from ResNeSt.models.files import info_of_file
 
 
 def read_summary(path: PathLike) -> dict[str, Any]:
@@ -77,8 +81,73 @@ def _find_folder(recorded: str, summary: Path) -> str:
     return os.fspath(beside) if os.path.isdir(beside) else recorded
 
 
-def read_output(path: PathLike) -> np.ndarray:
-    """float32 [C]: the values of one output file: .bin (bare float32), .npy, or .txt (numbers apart by blanks).
+def model_classes(summary: PathLike) -> int | None:
+    """How many classes the model has that a summary is of, where it is still there and says so; else None."""
+    fields = read_json(summary)
+    arguments = fields.get("args") if isinstance(fields, dict) else None
+    if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
+        return None
+    flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    flag.add_argument("--model", "-m", "--om-model", type=Path, default=Path("-"))
+    with contextlib.suppress(argparse.ArgumentError, OSError, PipelineError, KeyError, TypeError, ValueError):
+        return int(info_of_file(flag.parse_known_args(arguments)[0].model)["classes"])
+    return None
+
+
+def bin_dtype(paths: Iterable[PathLike], classes: Collection[int] = ()) -> str:
+    """`<f4` or `<f2`: what the values of `.bin` outputs of one run are, which a file does not say.
+
+    A model compiled in FP16 writes halves, and two of them are as long as a float32. `classes` are the numbers of
+    classes that the model or the labels speak for. Raises PipelineError where the values do not look like float32 and
+    none of these numbers fits.
+    """
+    contents = _sample([path for path in paths if os.fspath(path).endswith(".bin")])
+    size = len(contents[0]) if contents else 0
+    if not size or size % 2 or (size % 4 and size // 2 not in classes):
+        return "<f4"  # or cut short, which reading them tells
+    if size % 4 == 0 and _look_like_float32(np.frombuffer(b"".join(contents), "<u4"), size // 4 in classes):
+        return "<f4"
+    if size // 2 in classes:
+        return "<f2"
+    first = next(os.fspath(path) for path in paths if os.fspath(path).endswith(".bin"))
+    raise PipelineError(
+        f"{first}: its {size} bytes look like {size // 2} values of float16, but may be {size // 4} of float32; say "
+        "how many classes the model has (ResNeSt_postprocess.py --classes N), or let the client write --outfmt NPY"
+    )
+
+
+def _sample(paths: Sequence[PathLike]) -> list[bytes]:
+    """The contents of up to 64 files, at even distances, of the size that most of them have."""
+    contents = []
+    for path in paths[:: max(1, len(paths) // 64)]:
+        with contextlib.suppress(OSError):
+            contents.append(Path(path).read_bytes())
+    sizes = Counter(map(len, filter(None, contents)))
+    return [content for content in contents if sizes and len(content) == sizes.most_common(1)[0][0]]
+
+
+_FEW = 64
+_TOP = 5
+
+
+def _look_like_float32(words: np.ndarray, fits: bool) -> bool:
+    """Of float32 the lower half is the end of the mantissa: noise, or 0 where the value comes from a shorter type.
+
+    A lower half of noise is, as float16, above 1,024 or no number in 7 of 32 cases; logits never are. `fits` is whether
+    the number of classes is that of float32, which decides where there is too little to see.
+    """
+    words = words[words != 0]
+    if len(words) < _FEW and fits:
+        return True
+    halves = (words & 0xFFFF).astype("<u2")
+    short = float(np.mean((halves & 0x1FFF) == 0)) if len(words) else 1.0  # the ten bits that float16 keeps are above
+    with np.errstate(invalid="ignore"):
+        wild = float(np.mean(~(np.abs(halves.view("<f2")) <= 1024))) if len(words) else 0.0
+    return short >= 0.9 or wild >= 0.05
+
+
+def read_output(path: PathLike, dtype: str = "<f4") -> np.ndarray:
+    """float32 [C]: the values of one output file: .bin (bare, of `dtype`), .npy, or .txt (numbers apart by blanks).
 
     Raises OutputError that names the file where it cannot be read or is cut short, NotFiniteError (one, too) where it
     holds NaN or infinity.
@@ -87,7 +156,7 @@ def read_output(path: PathLike) -> np.ndarray:
     if read is None:
         raise OutputError(f"{path}: expected a file that ends in .bin, .npy or .txt")
     try:
-        values = read(path)
+        values = read(path, dtype)
     except Exception as error:  # NumPy's readers raise nearly anything on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: {reason}") from None
@@ -101,14 +170,14 @@ def read_output(path: PathLike) -> np.ndarray:
 _ONE_ROW = "a result has one; the tensor file held several images, which nothing can be joined to"
 
 
-def _read_bin(path: PathLike) -> np.ndarray:
-    content = Path(path).read_bytes()
-    if len(content) % 4:
-        raise ValueError(f"cut short, {len(content)} bytes are no whole number of float32 values")
-    return np.frombuffer(content, dtype="<f4")
+def _read_bin(path: PathLike, dtype: str) -> np.ndarray:
+    content, kind = Path(path).read_bytes(), np.dtype(dtype)
+    if len(content) % kind.itemsize:
+        raise ValueError(f"cut short, {len(content)} bytes are no whole number of {kind.name} values")
+    return np.frombuffer(content, dtype=dtype).astype(np.float32)
 
 
-def _read_npy(path: PathLike) -> np.ndarray:
+def _read_npy(path: PathLike, _: str) -> np.ndarray:
     with open(path, "rb") as file:
         values = np.lib.format.read_array(file, allow_pickle=False)
     if values.dtype.kind != "f":
@@ -119,7 +188,7 @@ def _read_npy(path: PathLike) -> np.ndarray:
         return values.astype(np.float32).ravel()
 
 
-def _read_txt(path: PathLike) -> np.ndarray:
+def _read_txt(path: PathLike, _: str) -> np.ndarray:
     with open(path, "rb") as file:
         text = file.read()
     if text and not text.endswith(b"\n"):
@@ -128,7 +197,11 @@ def _read_txt(path: PathLike) -> np.ndarray:
     if rows > 1 and len(text.split(b"\n", 1)[0].split()) > 1:
         raise ValueError(f"holds {rows} rows, {_ONE_ROW}")
     # As fast as np.fromstring, which takes damaged text for numbers in NumPy 1.x.
-    return np.array(text.split(), dtype=np.float32)
+    values = np.array(text.split(), dtype=np.float32)
+    if values.size > _TOP and values.min() >= 0 and abs(values.sum() - 1) < 1e-3 and np.sum(values > 0) < _TOP:
+        # Of a network that ends in Softmax: which classes come next has no digit left.
+        raise ValueError("probabilities, most of them 0 to six digits; run the client with --outfmt NPY")
+    return values
 
 
 _READERS = {".bin": _read_bin, ".npy": _read_npy, ".txt": _read_txt}

@@ -24,6 +24,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
+def are_probabilities(rows: np.ndarray) -> bool:
+    """Whether every one of (N, classes) is none below 0 and sums to 1, as rows of a network do that ends in Softmax."""
+    return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all())
+
+
 def _best(row: np.ndarray, k: int) -> np.ndarray:
     """Only what reaches the k-th greatest value is sorted, which takes a fifth of the time."""
     candidates = np.flatnonzero(row >= np.partition(row, -k)[-k])

@@ -7,6 +7,7 @@ damaged or listed twice never shrinks or shifts the data set silently.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 from collections import Counter
@@ -22,7 +23,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import cores
 from ResNeSt.labels.file import read_labels
-from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, list_outputs, read_output
+from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, bin_dtype, list_outputs, model_classes, read_output
 from ResNeSt.score.ranking import top_k_predictions
 
 # What can be wrong with the results of a data set, in words for a report.
@@ -100,11 +101,14 @@ def score_summary(summary: PathLike, labels: PathLike) -> Result:
     return score_summaries([summary], labels)
 
 
-def score_summaries(summaries: Sequence[PathLike], labels: PathLike, workers: int | None = None) -> Result:
+def score_summaries(
+    summaries: Sequence[PathLike], labels: PathLike, workers: int | None = None, classes: int | None = None
+) -> Result:
     """Scores the output files that the summary JSONs of one or several devices list, together, against a label file.
 
-    Uses up to `workers` processes [one per core]. Raises PipelineError where a summary or the label file is damaged,
-    where no result can be scored at all, or where a label is no class of the model.
+    Uses up to `workers` processes [one per core]. `classes` are the model's [what it says itself, else as many as most
+    results have values]. Raises PipelineError where a summary or the label file is damaged, where no result can be
+    scored at all or most hold several rows, or where a label is no class of the model.
     """
     if not summaries:
         raise ArgumentError("no summary given; name at least one")
@@ -117,11 +121,18 @@ def score_summaries(summaries: Sequence[PathLike], labels: PathLike, workers: in
             f"{labels}: none of the {len(listed)} results belongs to a labelled image; the first result is "
             f"{listed[0]}, the first labelled image {next(iter(truth))}"
         )
-    outputs = _read_all(results, problems, workers)
-    classes = _number_of_classes(outputs)
-    check_labels(truth, classes, labels)
-    predictions = _predictions(outputs, classes, truth, problems)
-    return Result(count(predictions.values()), len(truth), classes, predictions, problems)
+    known = classes or next(filter(None, map(model_classes, summaries)), None)
+    dtype = bin_dtype(list(results.values()), [known or max(truth.values()) + 1])
+    outputs = _read_all(results, problems, dtype, workers)
+    size = _number_of_classes(outputs)
+    if known is not None and size > known and size % known == 0:
+        raise PipelineError(
+            f"{next(iter(results.values()))}: most results have {size} values, the model has {known} classes; a tensor "
+            "file holds one image (resnest_preprocess.py makes such), and a result one row"
+        )
+    check_labels(truth, size, labels)
+    predictions = _predictions(outputs, size, truth, problems)
+    return Result(count(predictions.values()), len(truth), size, predictions, problems)
 
 
 def _join(listed: Iterable[str], truth: dict[str, int], problems: Problems) -> dict[str, str]:
@@ -152,9 +163,10 @@ class _Problem(NamedTuple):
     reason: str
 
 
-def _read_all(results: dict[str, str], problems: Problems, workers: int | None) -> dict[str, _Output]:
+def _read_all(results: dict[str, str], problems: Problems, dtype: str, workers: int | None) -> dict[str, _Output]:
     outputs: dict[str, _Output] = {}
-    outcomes = tqdm(_predict_all(list(results.values()), workers), "score", len(results), unit="result", disable=None)
+    predicted = _predict_all(list(results.values()), dtype, workers)
+    outcomes = tqdm(predicted, "score", len(results), unit="result", disable=None)
     for outcome, image in zip(outcomes, results):
         if isinstance(outcome, _Problem):
             problems[outcome.kind].append(outcome.reason)
@@ -166,23 +178,24 @@ def _read_all(results: dict[str, str], problems: Problems, workers: int | None) 
     return outputs
 
 
-def _predict_all(paths: list[str], workers: int | None) -> Iterator[_Output | _Problem]:
+def _predict_all(paths: list[str], dtype: str, workers: int | None) -> Iterator[_Output | _Problem]:
+    predict = functools.partial(_predict, dtype=dtype)
     processes = min(workers or cores(), len(paths) // _FILES_PER_PROCESS)
     if processes < 2:
-        yield from map(_predict, paths)
+        yield from map(predict, paths)
         return
     # Spawned, since a fork of a process with the threads of torch or OpenVINO may hang. Interrupts are the parent's.
     pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
         with pool:
-            yield from pool.map(_predict, paths, chunksize=256)
+            yield from pool.map(predict, paths, chunksize=256)
     except BrokenProcessPool:
         raise PipelineError("a process that read results died, perhaps for want of memory; run again") from None
 
 
-def _predict(path: str) -> _Output | _Problem:
+def _predict(path: str, dtype: str) -> _Output | _Problem:
     try:
-        logits = read_output(path)
+        logits = read_output(path, dtype)
     except OutputError as error:
         return _Problem(error.kind, str(error))
     return _Output(path, logits.size, tuple(top_k_predictions(logits[None])[0].tolist()))
