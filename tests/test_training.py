@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 else:
     torch = pytest.importorskip("torch")
 
+from ResNeSt.commands.export import main as export_main
 from ResNeSt.commands.train import _parse, _settings, main
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.progress import silent
+from ResNeSt.convert.conversion import Conversion, convert
+from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.models.cards import Architecture, Card, card, read_card, write_card
 from ResNeSt.models.resnest import create_model
+from ResNeSt.predict import predict
 from ResNeSt.training import augment
 from ResNeSt.training.build import DropBlock, SharedDropout, build, parameter_groups
 from ResNeSt.training.data import Samples, read_samples, training_batches
@@ -288,6 +292,20 @@ def test_lighting_shifts_each_colour_of_a_picture_alike(pictures: Path) -> None:
     assert 0 < shifts.abs().max() < 0.1
 
 
+def test_each_way_of_changing_pictures_is_carried_out(pictures: Path) -> None:
+    samples = copies(pictures / "train/red/red_1.png", 4)
+    whole = {"augment": "rand", "augment_whole": True}
+    ways: list[dict[str, Any]] = [
+        {"augment": "crop"},
+        {"augment": "crop", "jitter": 0.4},
+        {},
+        {"augment": "rand"},
+        whole,
+    ]
+    shown = [batches_of(samples, **way)[0] for way in ways]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(shown, 2))
+
+
 @pytest.mark.parametrize("mixup", [0.0, 0.2])
 def test_the_loss_is_that_of_smoothed_and_mixed_labels(mixup: float, pictures: Path, tmp_path: Path) -> None:
     settings = Settings(epochs=1, batch=12, dropout=0, smoothing=0.3, mixup=mixup, seed=7)
@@ -497,6 +515,14 @@ def test_a_run_goes_on_only_with_the_pictures_it_began_with(
         train(tiny_run(tmp_path / "b", ONE), tmp_path / "out", ALONE, tensorboard=False)
 
 
+def test_a_run_goes_on_only_with_the_classes_that_its_pictures_had(pictures: Path, tmp_path: Path) -> None:
+    run = tiny_run(pictures, ONE)
+    train(run, tmp_path, ALONE, tensorboard=False)
+    swapped = dataclasses.replace(run.train, labels=run.train.labels[::-1])
+    with pytest.raises(PipelineError, match=r"is of a run with other pictures to learn from"):
+        train(dataclasses.replace(run, train=swapped), tmp_path, ALONE, tensorboard=False)
+
+
 def test_pictures_that_changed_places_at_one_size_and_date_are_other_pictures(pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures, tmp_path / "a")
     one, other = (tmp_path / "a/train" / name for name in ("red/red_0.png", "blue/blue_0.png"))
@@ -530,7 +556,8 @@ def test_more_epochs_than_a_finished_run_had_are_another_run_that_can_start_from
 ) -> None:
     train(tiny_run(pictures, ONE), tmp_path / "out", ALONE, tensorboard=False)
     longer = tiny_run(pictures, dataclasses.replace(ONE, epochs=2))
-    with pytest.raises(PipelineError, match=r"is of a run of 1 epochs.*another --output, and --weights (\S+last.pth)"):
+    advice = r"is of a run with --epochs 1 --warmup 0, .*another --output, and --weights \S+last.pth"
+    with pytest.raises(PipelineError, match=advice):
         train(longer, tmp_path / "out", ALONE, tensorboard=False)
     said: list[str] = []
     onward = dataclasses.replace(longer, weights=tmp_path / "out/last.pth")
@@ -635,7 +662,7 @@ def test_processes_that_find_different_checkpoints_do_not_start(pictures: Path, 
 
 @pytest.mark.heavy
 def test_a_fine_tuned_checkpoint_goes_through_the_stages_with_its_own_classes(
-    pictures: Path, demo_checkpoint: Path, tmp_path: Path
+    pictures: Path, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = [f"--train={pictures / 'train'}", f"--val={pictures / 'val'}", "--model=resnest_demo", "--size=64"]
     flags += [f"--weights={demo_checkpoint}", "--epochs=8", "--warmup=1", "--batch=4", "--rate=0.3", "--augment=crop"]
@@ -647,12 +674,12 @@ def test_a_fine_tuned_checkpoint_goes_through_the_stages_with_its_own_classes(
     assert read_card(tmp_path / "best.json").class_names == ("blue", "green", "red")
     _holds_the_log(tmp_path / "tensorboard", rows)
 
-    onnx = tmp_path / "colours.onnx"
-    assert call("resnest_pth2onnx.py", f"--source={tmp_path / 'best.pth'}", f"--target={onnx}").returncode == 0
-    assert call("convert.sh", "2", "cpu", f"--onnx={onnx}", f"--output-dir={tmp_path}").returncode == 0
-    command = ["-m", "ResNeSt.predict", f"--model={tmp_path / 'colours_bs2.xml'}", "--format=json", pictures / "val"]
-    answers = json.loads(call(*command).stdout)
-    right = [Path(answer["image"]).parent.name == answer["predictions"][0]["name"] for answer in answers]
+    best, onnx = tmp_path / "best.pth", tmp_path / "colours.onnx"
+    monkeypatch.setattr(sys, "argv", ["resnest_pth2onnx.py", f"--source={best}", f"--target={onnx}"])
+    export_main()
+    (model,) = convert(Conversion(onnx, [2], "cpu", folder=tmp_path))
+    answers = list(predict(ModelChoice(model.path), sorted((pictures / "val").rglob("*.png"))))
+    right = [Path(answer.image).parent.name == answer.guesses[0].name for answer in answers]
     assert 100 * sum(right) / len(right) == pytest.approx(max(row["top1"] for row in rows))
 
 

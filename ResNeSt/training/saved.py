@@ -71,9 +71,9 @@ def refuse_another(path: Path, theirs: Mapping[str, Any], mine: Mapping[str, Any
     keys = differing(theirs, mine)
     if keys and not {*keys} - {"epochs", "warmup"}:
         raise PipelineError(
-            f"{path}: is of a run of {theirs.get('epochs')} epochs, {theirs.get('warmup')} of them warm-up, whose "
-            f"rate falls to 0 with its last; {mine['epochs']}, {mine['warmup']} of them warm-up, are another run: name "
-            f"another --output, and --weights {path} to start from what this one has learnt"
+            f"{path}: is of a run with --epochs {theirs.get('epochs')} --warmup {theirs.get('warmup')}, whose rate "
+            f"falls to 0 with the last epoch; for --epochs {mine['epochs']} --warmup {mine['warmup']} name another "
+            f"--output, and --weights {path} to start from what it has learnt"
         )
     if keys:
         others = (CONTENTS.get(key) or f"another {key} ({theirs.get(key)}, not {mine.get(key)})" for key in keys)
