@@ -26,7 +26,7 @@ from ResNeSt.common.journal import Journal
 from ResNeSt.common.made_of import state_of
 from ResNeSt.common.parallel import Stopwatch, cores, in_parallel
 from ResNeSt.common.paths import refuse_clashes
-from ResNeSt.common.progress import Say, aloud, silent
+from ResNeSt.common.progress import Say, aloud, hidden, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (
     ImageBatch,
@@ -127,7 +127,7 @@ def evaluate(
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
     score, kept, differences = Score(), 0, Counter[int]()
-    with _journal(predictions, lambda: _head(model, tensor_format, chosen, batch), batch) as journal:
+    with _journal(predictions, lambda: _head(model, tensor_format, chosen, batch), chosen, batch) as journal:
         for record in journal or ():
             score += _tally([Outcome(**record)], truth, problems, differences)
             kept += 1
@@ -209,7 +209,7 @@ def _recorded(
     outcomes: Iterable[list[Outcome]], journal: Journal | None, kept: int, images: int
 ) -> Iterator[list[Outcome]]:
     """The outcomes as they come, each written to the journal, which gets its name at the end."""
-    with tqdm(total=images, initial=kept, unit="img", desc="evaluate", disable=None) as bar:
+    with tqdm(total=images, initial=kept, unit="img", desc="evaluate", disable=hidden()) as bar:
         for some in outcomes:
             yield some
             if journal:
@@ -231,9 +231,22 @@ def _tally(outcomes: Sequence[Outcome], truth: dict[str, int], problems: Problem
 
 
 def _journal(
-    path: PathLike | None, head: Callable[[], dict[str, Any]], batch: int
+    path: PathLike | None, head: Callable[[], dict[str, Any]], images: Sequence[str], batch: int
 ) -> contextlib.AbstractContextManager[Journal | None]:
-    return Journal(path, head(), batch) if path else contextlib.nullcontext()
+    def is_record(place: int, record: Any) -> bool:
+        """Whether it is an Outcome of the image in this place."""
+        return (
+            place < len(images)
+            and isinstance(record, dict)
+            and record.keys() == set(Outcome._fields)
+            and record["image"] == os.path.basename(images[place])
+            and record["problem"] in ("", *KINDS)
+            and isinstance(record["classes"], list)
+            and all(type(label) is int and label >= 0 for label in record["classes"])
+            and bool(record["classes"]) != bool(record["problem"])
+        )
+
+    return Journal(path, head(), batch, is_record) if path else contextlib.nullcontext()
 
 
 def _head(model: ModelChoice, tensor_format: TensorFormat, images: Sequence[str], batch: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ResNeSt.common.arguments import Parser, positive
-from ResNeSt.common.errors import ArgumentError, FailedCommandError, PipelineError, run
+from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import read_json, remove_plain, sha256, write_json
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.common.tables import table
@@ -46,7 +46,17 @@ SCRIPTS = {
     "convert.sh": "convert",
     "bench.sh": "bench",
 }
-DEMO = Path(os.path.relpath(PROJECT / "demo"))  # as short as can be, since commands with it are printed
+
+
+def _short(path: Path) -> Path:
+    """As it is seen from here, since commands with it are printed; as it is where "here" has been deleted."""
+    try:
+        return Path(os.path.relpath(path))
+    except FileNotFoundError:
+        return path
+
+
+DEMO = _short(PROJECT / "demo")
 
 DEMO_MODEL = "resnest_demo"
 
@@ -239,6 +249,8 @@ def _command(say: Say, step: str, *arguments: str | Path) -> data.Step:
     say(f"\n$ {shlex.join([*shown, *rest])}")
     # The scripts take the Python of this process, too, and not one that only served to make the environment.
     spent = spend([*command, *rest], env={**os.environ, "PYTHON": sys.executable})
+    if spent.code == READER_GONE:
+        raise BrokenPipeError
     if spent.code:
         message = f"{name} ended with exit code {spent.code}; the command is above, run it alone to look closer"
         raise FailedCommandError(message, spent.code)

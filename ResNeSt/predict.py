@@ -6,7 +6,6 @@ Images are prepared by the recipe that the model's file names; the probabilities
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import sys
@@ -152,8 +151,6 @@ def main() -> int:
     """Runs the command line; 1 where an image has no answer."""
     options = _parser().parse_args()
     images = list(_images(options.images))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no text
     answers = predict(model_choice(options), images, options.top, options.names)
     failed = FORMATS[options.format](answers, sys.stdout)
     for answer in failed:

@@ -1,13 +1,17 @@
-"""Programs weighed from outside."""
+"""Programs weighed from outside, and what they do where their output, their streams or their folder are odd."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ResNeSt.common.timed_process import spend
-from tests.conftest import call
+from tests.conftest import PROJECT, call
 
 
 def test_exit_code_time_and_memory_are_those_of_the_process() -> None:
@@ -30,3 +34,52 @@ def test_memory_of_a_child_that_it_started_counts() -> None:
 def test_a_program_that_is_not_there_is_an_os_error() -> None:
     with pytest.raises(FileNotFoundError):
         spend(["no-such-program"])
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ResNeSt.models", "--json"]
+    result = subprocess.run(command, cwd=PROJECT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "ResNeSt.models"]
+        result = subprocess.run(command, cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (1, "error: No space left on device\n")
+
+
+def test_a_name_that_stdout_has_no_letters_for_is_printed_all_the_same(tmp_path: Path) -> None:
+    shutil.copy(next((PROJECT / "demo/val").iterdir()), tmp_path / "Bär.png")
+    (tmp_path / "val_label.txt").write_text("Bär 0\nReh 1\n")
+    result = call(
+        "-m", "ResNeSt.labels", "check", "val_label.txt", ".", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"}
+    )
+    assert (result.returncode, result.stderr) == (1, "")
+    os.rename(os.fsencode(tmp_path / "Bär.png"), os.fsencode(tmp_path) + b"/B\xe4r.png")
+    result = call("-m", "ResNeSt.labels", "check", "val_label.txt", ".", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "extra: 1 images have no label, such as ./B" in result.stdout
+
+
+def test_a_caller_without_streams_is_served(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.stdout = sys.stderr = None\n"
+        "from ResNeSt.common.progress import aloud, hidden\n"
+        "from ResNeSt.tensors.format import TensorFormat\n"
+        "from ResNeSt.images.preprocess import preprocess\n"
+        f"done = preprocess({str(PROJECT / 'demo/val')!r}, {str(tmp_path)!r},"
+        " TensorFormat('resize-bilinear', 8, 'uint8', (0, 0, 0), (1, 1, 1)))\n"
+        "aloud('line')\n"
+        "sys.exit(0 if done.written == 396 else 1)"
+    )
+    assert call("-c", code).returncode == 0
+
+
+def test_the_package_is_imported_where_the_current_folder_has_been_deleted(tmp_path: Path) -> None:
+    code = "import os, sys; os.rmdir(os.getcwd()); import ResNeSt.pipeline"
+    result = call("-c", code, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,14 +1,18 @@
 """One error type for users, and the one place that turns it into a line and an exit code.
 
 Exit codes: 0 done; 1 the work failed; 2 the command line was refused; 3 a program or package that the command needs
-is not on this machine; 130 interrupted.
+is not on this machine; 130 interrupted; 141 whoever read the output has gone (`| head -1`), as of a Unix program.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from typing import Callable, NoReturn
+
+READER_GONE = 141
 
 
 class PipelineError(Exception):
@@ -39,21 +43,43 @@ class MissingRuntimeError(PipelineError):
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits with its code; errors end in one line on stderr, never in a traceback."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process is)
+    _prepare_streams()
     try:
         code = main()
+        sys.stdout.flush()
     except PipelineError as error:
         code = _report(str(error), error.exit_code)
+    except BrokenPipeError:
+        code = _gone()
     except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
         code = _report(f"{where}{error.strerror or error}", 1)
+    except MemoryError as error:
+        code = _report(f"not enough memory ({error}); take a smaller batch or input size, or fewer threads", 1)
     except KeyboardInterrupt:
         code = _report("interrupted; run the same command again to go on", 130)
     sys.exit(code)
 
 
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process is)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no text, or not of its encoding
+
+
 def _report(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split("\n")), file=sys.stderr)
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     return code
+
+
+def _gone() -> int:
+    """Lets what is still to be written to stdout vanish without a word."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return READER_GONE

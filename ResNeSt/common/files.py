@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ from typing import Any, Union
 
 from ResNeSt.common.errors import PipelineError
 
+_DIGITS = 18  # what 64 bits hold
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -191,13 +193,27 @@ def write_json(path: PathLike, value: Any) -> None:
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file; raises PipelineError that names the file and the line where it is broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_int=_whole_number, parse_float=_number, parse_constant=_number)
     except FileNotFoundError:
         raise PipelineError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # among them bad UTF-8, bad JSON, numbers and nesting without end
         raise PipelineError(
             f"{path}: not valid JSON ({error}); the file is damaged or cut short, make it again"
         ) from None
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]}")
+    return value
 
 
 def sha256(path: PathLike) -> str:

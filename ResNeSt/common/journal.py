@@ -7,27 +7,41 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Callable
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, lock, naming
+from ResNeSt.common.files import PathLike, check_plain, lock, naming
 from ResNeSt.common.made_of import differing
 
 Record = dict[str, Any]
+
+
+def _is_dict(place: int, record: Any) -> bool:
+    return isinstance(record, dict)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 class Journal:
     """JSON Lines: a head that says what the records are of, then a record a line.
 
     While it grows it is called `<path>.unfinished`; `finish` gives it its name. What an earlier run of the same head
-    left is kept as far as whole groups of `group` records go. Raises PipelineError where another process is writing it,
-    or where records of a run with another head would be lost.
+    left is kept as far as whole groups of `group` records go, and as `is_record` takes them, by the place, from 0,
+    and what stands there. Raises PipelineError where another process is writing it, where records of a run with another
+    head would be lost, or where one of both files is there and no plain file.
     """
 
-    def __init__(self, path: PathLike, head: Record, group: int = 1) -> None:
+    def __init__(
+        self, path: PathLike, head: Record, group: int = 1, is_record: Callable[[int, Any], bool] = _is_dict
+    ) -> None:
         self._path = Path(path)
         self._unfinished = self._path.with_name(self._path.name + ".unfinished")
-        self._file = open(self._unfinished, "a+b")  # noqa: SIM115 (closed by __exit__)
+        self._is_record = is_record
+        for file in (self._path, self._unfinished):
+            check_plain(file)
+        self._file = open(self._unfinished, "a+b", opener=_open_no_link)  # noqa: SIM115 (closed by __exit__)
         try:
             lock(self._file.fileno(), path)
             self._refuse_other(head)
@@ -55,7 +69,7 @@ class Journal:
         end = place = 0
         self._file.seek(0)
         for number, line in enumerate(self._file):
-            if not line.endswith(b"\n") or (number == 0 and line != head):
+            if not line.endswith(b"\n") or not (self._is_whole(number - 1, line) if number else line == head):
                 break
             place += len(line)
             if number % group == 0:
@@ -64,6 +78,12 @@ class Journal:
         if end == 0:
             self._file.write(head)
             self._file.flush()
+
+    def _is_whole(self, place: int, line: bytes) -> bool:
+        try:
+            return self._is_record(place, json.loads(line))
+        except (ValueError, RecursionError):
+            return False
 
     def __iter__(self) -> Iterator[Record]:
         """The records that an earlier run left."""

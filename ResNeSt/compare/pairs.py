@@ -17,6 +17,7 @@ from ResNeSt.common.ais_bench_names import natural_key
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import in_parallel
+from ResNeSt.common.progress import hidden
 from ResNeSt.compare.agreement import Agreement, agreement
 from ResNeSt.engines.engine import Engine, run_images
 from ResNeSt.engines.opening import open_engine
@@ -69,7 +70,7 @@ def open_pair(reference: Path, judged: Path, source: Path | None, count: int | N
     ]
     chosen = spread(names, count or len(names))
     steps = -(-len(chosen) // size)
-    chunks = tqdm(_chunks(chosen, size, folder), "compare", steps, unit="batch", disable=None)
+    chunks = tqdm(_chunks(chosen, size, folder), "compare", steps, unit="batch", disable=hidden())
     return Pair(sides[0], sides[1], chunks)
 
 

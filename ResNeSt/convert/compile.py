@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, sha256
-from ResNeSt.common.progress import Say
+from ResNeSt.common.progress import Say, hidden
 from ResNeSt.convert import atc, chips, openvino_ir
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import compiled_name
@@ -91,7 +91,7 @@ def _compiled(compilation: Compilation, batch: int, kept: bool) -> Compiled:
 
 def _compile_stale(compilation: Compilation, batches: list[int], source: str) -> None:
     compile_one = _compiler(compilation, batches, source)
-    for batch in tqdm(batches, "compile", unit="model", disable=None):
+    for batch in tqdm(batches, "compile", unit="model", disable=hidden()):
         target = compilation.target(batch)
         # Of what was made before, nothing stays that could be taken for what is asked for now.
         sidecar.remove(target)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.progress import Say, silent
+from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.compare.agreement import Agreement, agreement, ratio
 from ResNeSt.compare.parting import Layers
 from ResNeSt.convert.calibration import sha256_of
@@ -58,7 +58,7 @@ class Gate:
 
     def _images(self, size: int) -> Iterator[np.ndarray]:
         """The held-out tensors, (N, 3, height, width) of at most `size` each."""
-        for start in tqdm(range(0, len(self.held_out), size), "judge", unit="batch", disable=None):
+        for start in tqdm(range(0, len(self.held_out), size), "judge", unit="batch", disable=hidden()):
             yield stack(self.held_out[start : start + size], self.network.shape(1)[1:], "float32")
 
     def check_tensors(self) -> None:

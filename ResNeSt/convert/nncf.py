@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import whole
+from ResNeSt.common.progress import hidden
 from ResNeSt.convert.calibration import FLOAT_BRANCHES, CalibrationTensors, describe
 from ResNeSt.engines.tensor_batches import stack
 from ResNeSt.formats import onnx_header
@@ -37,7 +38,7 @@ def quantize(network: Network, target: Path, tensors: CalibrationTensors) -> Non
     except ImportError as error:
         raise MissingRuntimeError(f"int8 takes NNCF ({error}); run: pip install -r requirements.txt") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    bar = tqdm(desc="calibrate", total=len(tensors.calibration), unit="img", disable=None)
+    bar = tqdm(desc="calibrate", total=len(tensors.calibration), unit="img", disable=hidden())
 
     def images(file: TensorFile) -> dict[str, np.ndarray]:
         bar.update()

@@ -23,6 +23,7 @@ from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole
 from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.common.parallel import cores, in_parallel
 from ResNeSt.common.paths import lies_in, refuse_clashes
+from ResNeSt.common.progress import hidden
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.images.listing import find_images
 from ResNeSt.tensors.folder import list_tensors, tensor_name
@@ -138,8 +139,8 @@ def _write_files(
 
 
 def _bar(results: Iterable[Item], images: int) -> Iterable[Item]:
-    # disable=None: a bar on a terminal, nothing in a log file.
-    bar: Iterable[Item] = tqdm(results, total=images, unit="img", desc="preprocess", disable=None)
+    # disable=hidden(): a bar on a terminal, nothing in a log file.
+    bar: Iterable[Item] = tqdm(results, total=images, unit="img", desc="preprocess", disable=hidden())
     return bar
 
 

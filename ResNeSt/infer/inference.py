@@ -21,7 +21,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole, write_json
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import refuse_clashes
-from ResNeSt.common.progress import Say, silent
+from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.engines.engine import Engine, TensorSpec
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor_files
@@ -129,7 +129,7 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> 
 
     times: list[float] = []
     filesinfo: dict[str, dict[str, list[str]]] = {}
-    for batch in tqdm(batches.each, total=batches.total, desc="Inference array Processing", disable=None):
+    for batch in tqdm(batches.each, total=batches.total, desc="Inference array Processing", disable=hidden()):
         logits = _timed(engine, batch.tensor, inference.loop, times)
         results = [logits] if pure else logits
         for name, result in zip(batch.inputs, results):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, read_json, sha256, write_json
-from ResNeSt.common.progress import Say, silent
+from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.images.listing import find_images
 from ResNeSt.labels.class_names import ClassList, imagenet_classes
 from ResNeSt.labels.file import read_labels, write_labels
@@ -234,7 +234,7 @@ def _is_its_own(folder: str, numbers: Collection[int], recorded: Mapping[int, st
 def _move(targets: Mapping[str, Path], source: PathLike) -> int:
     """Moves images of `source`; raises what `_check_moves` raises, before the first."""
     moves = _check_moves(targets, source)
-    for image, target in tqdm(moves.items(), unit="img", desc="move", disable=None):
+    for image, target in tqdm(moves.items(), unit="img", desc="move", disable=hidden()):
         target.parent.mkdir(exist_ok=True)
         os.rename(image, target)
         if Path(image).parent != Path(source):

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, check_plain, lock, sha256, temporary_of
+from ResNeSt.common.progress import hidden
 from ResNeSt.models.cards import Card
 
 BLOCK = 1 << 20
@@ -58,9 +59,10 @@ def _download(url: str, partial: Path) -> None:
 def _append(response: http.client.HTTPResponse, partial: Path, start: int) -> None:
     length = response.length
     total = None if length is None else start + length
+    name = Path(response.url).name
     with (
         open(partial, "r+b" if partial.exists() else "xb") as file,
-        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=Path(response.url).name, disable=None) as bar,
+        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name, disable=hidden()) as bar,
     ):
         lock(file.fileno(), partial)
         file.truncate(start)

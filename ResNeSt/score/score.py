@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import cores
+from ResNeSt.common.progress import hidden
 from ResNeSt.labels.file import read_labels
 from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, bin_dtype, list_outputs, model_classes, read_output
 from ResNeSt.score.ranking import top_k_predictions
@@ -166,7 +167,7 @@ class _Problem(NamedTuple):
 def _read_all(results: dict[str, str], problems: Problems, dtype: str, workers: int | None) -> dict[str, _Output]:
     outputs: dict[str, _Output] = {}
     predicted = _predict_all(list(results.values()), dtype, workers)
-    outcomes = tqdm(predicted, "score", len(results), unit="result", disable=None)
+    outcomes = tqdm(predicted, "score", len(results), unit="result", disable=hidden())
     for outcome, image in zip(outcomes, results):
         if isinstance(outcome, _Problem):
             problems[outcome.kind].append(outcome.reason)
