@@ -48,6 +48,8 @@ def main() -> None:
         f"{exported.form} form, {exported.weights or 'UNTRAINED random weights'}; "
         f"differs from PyTorch by {exported.difference:.1e} of the largest logit"
     )
+    if exported.note:
+        print(f"note: {exported.note}")
     if options.json:
         told = dataclasses.asdict(exported)
         weights = None if exported.weights is None else str(exported.weights)

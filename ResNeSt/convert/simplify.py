@@ -86,6 +86,24 @@ def _answer_alike(target: Path, source: Path, image: np.ndarray) -> bool:
     return actual.shape == expected.shape and bool(np.abs(actual - expected).max() <= within)
 
 
+def _graphs_answer_alike(network: Network, actual: Any, expected: Any) -> bool:
+    """onnxsim compares on noise, where some networks make much of a rounding: these answer pictures, too."""
+    import onnxruntime
+
+    size = network.batch or CHECKED_BATCH
+    noise = np.random.default_rng(0).standard_normal(network.shape(size)).astype(np.float32)
+    for images, tolerance in ((_pictures(network.shape(size)), SAME_NETWORK), (noise, OTHER_NETWORK)):
+        ours, theirs = (
+            onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+                None, {network.input_name: images}
+            )[0]
+            for model in (actual, expected)
+        )
+        if ours.shape != theirs.shape or not np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max():
+            return False
+    return True
+
+
 def command(source: Path, target: Path) -> list[str]:
     """What does the same by hand."""
     return ["python3", "-m", "onnxsim", str(source), str(target)]
@@ -188,7 +206,7 @@ def simplify(source: Path, target: Path) -> None:
             simplified, same = onnxsim.simplify(model, check_n=1, test_input_shapes=shapes, certify=False)
     except Exception as error:  # whatever onnxsim raises, and it raises many things, it could not do it
         raise PipelineError(f"{source}: onnxsim failed: {error}") from error
-    if not same:
+    if not same and not _graphs_answer_alike(network, simplified, model):
         raise PipelineError(f"{source}: the simplified graph gives other answers; not written, report it to onnxsim")
     # onnxsim adds pages of its own remarks.
     del simplified.metadata_props[:]

@@ -17,7 +17,7 @@ from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike, sha256, whole
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.export.rewrites.deploy import deploy
-from ResNeSt.export.same_logits import BATCHES, SEED, check_same
+from ResNeSt.export.same_logits import BATCHES, SEED, Same, check_same
 from ResNeSt.models.cards import Card
 from ResNeSt.models.checkpoint import load
 from ResNeSt.models.model_info import INPUT, OUTPUT, SECTION, describe
@@ -31,7 +31,8 @@ FORMS: dict[str, Callable[[ResNeSt], ResNeSt]] = {"deploy": deploy, "reference":
 class Exported:
     """An ONNX file: of which network, from which weights (None: random ones), at what size in pixels.
 
-    `difference` is the largest between ONNX Runtime's and PyTorch's logits, relative to the largest logit.
+    `difference` is the largest between ONNX Runtime's and PyTorch's logits, relative to the largest logit; `note` says
+    so where the network is ill-conditioned.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Exported:
     opset: int
     form: str
     difference: float
+    note: str = ""
 
 
 def export(
@@ -67,8 +69,8 @@ def export(
     with whole(target) as temporary:
         _write_onnx(FORMS[form](copy.deepcopy(model)), temporary, size, opset)
         _write_metadata(temporary, {**describe(card, size, weights), "form": form})
-        difference = _check(model, temporary, Path(target), size)
-    return Exported(Path(target), card.name, Path(source) if source else None, size, opset, form, difference)
+        same = _check(model, temporary, Path(target), size)
+    return Exported(Path(target), card.name, Path(source) if source else None, size, opset, form, *same)
 
 
 def _loaded(card: Card, source: PathLike | None) -> tuple[ResNeSt, str]:
@@ -103,7 +105,7 @@ def _write_metadata(path: Path, metadata: dict[str, str]) -> None:
     onnx.save(model, path)
 
 
-def _check(model: ResNeSt, path: Path, target: Path, size: int) -> float:
+def _check(model: ResNeSt, path: Path, target: Path, size: int) -> Same:
     onnx.checker.check_model(str(path))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -114,5 +116,9 @@ def _check(model: ResNeSt, path: Path, target: Path, size: int) -> float:
         with torch.inference_mode():
             return np.asarray(model(torch.from_numpy(images)).numpy())
 
-    names = "ONNX Runtime and PyTorch"
-    return check_same(target, by_onnxruntime, by_torch, (3, size, size), BATCHES, names, "the weights")
+    def by_torch_in_float64(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(copy.deepcopy(model).double()(torch.from_numpy(images).double()).numpy())
+
+    sides, names = (by_onnxruntime, by_torch, by_torch_in_float64), ("ONNX Runtime", "PyTorch")
+    return check_same(target, *sides, (3, size, size), BATCHES, names, "the weights")

@@ -24,11 +24,13 @@ def main() -> None:
     parser.add_argument("--batch", type=positive, metavar="N", help="fixed batch size [free]")
     options = parser.parse_args()
     target = options.target or options.onnx.with_suffix(".mindir")
-    difference = export(options.onnx, target, options.batch)
+    same = export(options.onnx, target, options.batch)
     print(
         f"{target}: exported from {options.onnx}, batch {options.batch or 'free'}, {target.stat().st_size:,} bytes; "
-        f"differs from ONNX Runtime by {difference:.1e} of the largest logit"
+        f"differs from ONNX Runtime by {same.difference:.1e} of the largest logit"
     )
+    if same.note:
+        print(f"note: {same.note}")
 
 
 if __name__ == "__main__":
