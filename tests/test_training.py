@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -43,9 +44,10 @@ from ResNeSt.training.data import Samples, read_samples, training_batches
 from ResNeSt.training.distributed import Processes, told_to_torchrun
 from ResNeSt.training.loop import Run, Trainer, train
 from ResNeSt.training.mixup import share_of_first
+from ResNeSt.training.saved import write_tensors
 from ResNeSt.training.schedule import peak_rate, rate_at
 from ResNeSt.training.settings import RECIPES, Settings
-from tests.conftest import PROJECT, assert_refused, call, picture
+from tests.conftest import PROJECT, call, picture
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 TINY = Card(
@@ -470,6 +472,19 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(
     assert said[0].endswith("nothing is left to do")
 
 
+def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    write_tensors({"a": torch.zeros(3)}, tmp_path / "last.pth")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*last.pth"):
+            write_tensors({"a": torch.zeros(100_000)}, tmp_path / "last.pth")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(tensors(tmp_path / "last.pth")["a"]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
 ONE = Settings(epochs=1, batch=4, seed=7)
 
 
@@ -630,11 +645,13 @@ def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(
         trained(monkeypatch, *flags, f"--val={pictures / 'val'}", "--batch=13")
 
 
-def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures: Path, tmp_path: Path) -> None:
+def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (labels := tmp_path / "l.txt").write_text("blue_0.png 2\n")
     flags = [f"--train={pictures / 'train'}", f"--train-labels={labels}", f"--val={pictures / 'val'}"]
-    result = call("resnest_train.py", *flags, f"--output={tmp_path / 'out'}", "--model=resnest_demo")
-    assert_refused(result, "--train-labels takes --val-labels, too", code=2)
+    with pytest.raises(ArgumentError, match="--train-labels takes --val-labels, too"):
+        trained(monkeypatch, *flags, f"--output={tmp_path / 'out'}", "--model=resnest_demo")
 
 
 def test_an_own_card_keeps_its_class_names_with_a_labels_file(

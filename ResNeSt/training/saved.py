@@ -55,15 +55,14 @@ def read_saved(path: Path) -> Saved | None:
 
 
 def write_tensors(value: Mapping[str, Any], path: PathLike) -> None:
-    """Writes a checkpoint, whole or not at all."""
-    with whole(path) as temporary, naming(path):
+    """Writes a checkpoint, whole or not at all; raises OSError where the disk is full."""
+    with whole(path) as temporary, naming(path), open(temporary, "wb") as file:
         try:
-            torch.save(value, temporary)
-        except RuntimeError as error:  # torch's writer says so little of a full disk
-            raise PipelineError(
-                f"{path}: cannot be written ({str(error).splitlines()[0]}); make room, run the same command again: it "
-                "goes on"
-            ) from None
+            torch.save(value, file)
+        except RuntimeError as error:  # torch's own complaint, about a position, while it hears of the file's
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def refuse_another(path: Path, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
