@@ -155,10 +155,9 @@ def evaluate(
 
 
 def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
-    """What the classes of the model are called, by the card of its `arch` or by its file."""
-    if model.arch:
-        named = card(model.arch)
-        return class_list(model.arch, named.class_names, named.classes)
+    """What the classes of the model are called, by the card of its `arch` where that has as many, or by its file."""
+    if model.arch and (named := card(model.arch)).classes == classes:
+        return class_list(model.arch, named.class_names, classes)
     return ClassList(os.fspath(model.file), names_of(engine.info, classes))
 
 

@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ResNeSt import evaluate as evaluation
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.engines.image_batches import ModelChoice
+from ResNeSt.engines.null import NullEngine
+from ResNeSt.evaluate import Evaluated, evaluate
 from ResNeSt.labels import folders
+from ResNeSt.labels.__main__ import main
 from ResNeSt.labels.class_names import ClassList, ClassName, class_list, imagenet_classes, names_of, read_names
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.numbering import number_folders
@@ -21,6 +29,7 @@ from ResNeSt.labels.sources import check_folders, from_csv, read_tree
 from ResNeSt.models.cards import card, write_card
 from ResNeSt.score.label_numbers import remarks
 from ResNeSt.score.score import check_labels
+from ResNeSt.tensors.format import TensorFormat
 from tests.conftest import assert_refused, call, picture
 
 CATS = ClassList("a card", [ClassName("cat"), ClassName("dog"), ClassName("fish")])
@@ -122,40 +131,30 @@ def test_classes_without_names_do_not_number_a_part_of_the_folders() -> None:
     assert numbers("c", "b", "a", known=class_list("mine", None, 3)) == {"a": 0, "b": 1, "c": 2}
 
 
-def test_an_empty_class_folder_is_a_class_and_is_named_in_labels_and_in_training(tmp_path: Path) -> None:
+def test_an_empty_class_folder_is_a_class_and_is_named(tmp_path: Path) -> None:
     root = tree(tmp_path / "val", ape=[], bee=["b.png"], cow=["c.png"], **{".cache": ["hidden.png"]})
     found = read_tree(root)
     assert (found.labels, found.numbers) == ([1, 2], {"ape": 0, "bee": 1, "cow": 2})
     assert found.remarks == [f"{root}: 1 class folders have no images, such as ape; each is a class all the same"]
-    data = pytest.importorskip("ResNeSt.training.data")
-    samples = data.read_samples(root, None)
-    assert (samples.labels, samples.class_names) == ([1, 2], ("ape", "bee", "cow"))
-    assert found.remarks[0] in samples.remarks
 
 
-def test_a_part_of_the_classes_is_numbered_as_in_training_by_names_card_and_model(tmp_path: Path) -> None:
-    root = tree(tmp_path / "val", cat=["c.png"], fish=["f.png"])
+def test_a_part_of_the_classes_is_numbered_as_in_training_by_names_card_and_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree(tmp_path / "val", cat=["c.png"], fish=["f.png"])
+    monkeypatch.chdir(tmp_path)
     own = dataclasses.replace(card("resnest_demo"), classes=3, class_names=("cat", "dog", "fish"))
     write_card(own, tmp_path / "mine.json")
     (tmp_path / "mine.pth").write_bytes(b"")
     (tmp_path / "names.txt").write_text("cat\ndog\nfish\n")
     for number, flag in enumerate(("--names=names.txt", "--names=mine.json", "--card=mine.json", "--model=mine.pth")):
-        result = call("-m", "ResNeSt.labels", "tree", root, tmp_path / f"{number}.txt", flag, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert read_labels(tmp_path / f"{number}.txt") == {"c": 0, "f": 2}
-    result = call("-m", "ResNeSt.labels", "tree", root, tmp_path / "alone.txt")
-    assert "note: a model of other folders counts otherwise" in result.stdout
-
-
-def test_training_and_its_validation_pictures_are_numbered_alike(tmp_path: Path) -> None:
-    data = pytest.importorskip("ResNeSt.training.data")
-    train = tree(tmp_path / "train", **{"2": ["a.png"], "10": ["b.png"]})
-    samples = data.read_samples(train, None)
-    assert (samples.labels, samples.classes) == ([2, 10], 11)
-    known = class_list("the training pictures", samples.class_names, samples.classes)
-    assert data.read_samples(tree(tmp_path / "val", **{"010": ["c.png"]}), None, known).labels == [10]
-    with pytest.raises(PipelineError, match="its folder a is none of the 11 classes of the training pictures"):
-        data.read_samples(tree(tmp_path / "other", a=["d.png"]), None, known)
+        monkeypatch.setattr(sys, "argv", ["labels", "tree", "val", f"{number}.txt", flag])
+        assert main() == 0
+        assert read_labels(f"{number}.txt") == {"c": 0, "f": 2}
+    assert "note" not in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["labels", "tree", "val", "alone.txt"])
+    main()
+    assert "note: a model of other folders counts otherwise" in capsys.readouterr().out
 
 
 def test_labels_that_contradict_the_folder_of_their_images_are_refused(tmp_path: Path) -> None:
@@ -164,6 +163,55 @@ def test_labels_that_contradict_the_folder_of_their_images_are_refused(tmp_path:
     check_folders("l.txt", {"c": 0, "f": 2, "o": 1}, images, root, CATS)
     with pytest.raises(PipelineError, match=r"l.txt: 1 images have another class .* while fish is class 2 of a card"):
         check_folders("l.txt", {"c": 0, "f": 1, "o": 1}, images, root, CATS)
+
+
+class Always(NullEngine):
+    """Answers class 1 of three, called cat, dog and fish, for every picture."""
+
+    def __init__(self) -> None:
+        self.title = "always"
+        self.info = {"class_names": '["cat", "dog", "fish"]'}
+        self.input = TensorSpec("x", (4, 3, 8, 8), "float32")
+        self.probabilities = False
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        return np.tile(np.array([0, 1, 0], np.float32), (len(batch), 1))
+
+
+def evaluated(root: Path, monkeypatch: pytest.MonkeyPatch, **labels: int) -> Evaluated:
+    """The pictures of a folder as `Always` answers, against these labels."""
+    (root.parent / "l.txt").write_text("".join(f"{name}.png {label}\n" for name, label in labels.items()))
+    monkeypatch.setattr(evaluation, "open_for_images", lambda model: Always())
+    made = TensorFormat("ecentercrop-bicubic", 8, "float32", (0.0,) * 3, (1.0,) * 3)
+    monkeypatch.setattr(evaluation, "image_format", lambda engine, model: made)
+    return evaluate(ModelChoice("m.onnx"), root, root.parent / "l.txt")
+
+
+def test_evaluation_refuses_labels_that_contradict_the_model_s_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path / "val", cat=["a.png"], fish=["b.png"])
+    assert evaluated(root, monkeypatch, a=0, b=2).score.total == 2
+    with pytest.raises(PipelineError, match=r"b\.png, class 1, while fish is class 2 of m\.onnx"):
+        evaluated(root, monkeypatch, a=0, b=1)
+
+
+def test_evaluation_and_scoring_tell_that_labels_count_from_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a", "b", "c", "d"]
+    root = tree(tmp_path, val=[f"{name}.png" for name in names]) / "val"
+    told = "0 of 4 images are right at first guess; were every label one less 4 would be right"
+    assert told in evaluated(root, monkeypatch, **dict.fromkeys(names, 2)).remarks[0]
+    assert evaluated(root, monkeypatch, **dict.fromkeys(names, 1)).remarks == []
+    (tmp_path / "out").mkdir()
+    for name in names:
+        (tmp_path / f"out/{name}_0.txt").write_text("0 1 0 \n")
+    entries = {name: {"infiles": [f"{name}.bin"], "outfiles": [f"out/{name}_0.txt"]} for name in names}
+    (tmp_path / "out_summary.json").write_text(json.dumps({"filesinfo": entries, "throughput": 1.0}))
+    (tmp_path / "l.txt").write_text("".join(f"{name}.png 2\n" for name in names))
+    flags = [f"--result_path={tmp_path / 'out_summary.json'}", f"--gt_path={tmp_path / 'l.txt'}"]
+    result = call("ResNeSt_postprocess.py", *flags, f"--json={tmp_path / 's.json'}")
+    assert f"note: {tmp_path / 'l.txt'}: {told}" in result.stdout
+    assert told in json.loads((tmp_path / "s.json").read_text())["notes"][0]
 
 
 # Names of classes
@@ -229,9 +277,10 @@ def test_names_of_folders_are_not_taken_from_a_record_of_other_labels(tmp_path: 
     (tmp_path / "l.txt").write_text("a.png 1\nb.png 0\n")
     with pytest.raises(PipelineError, match="the names of class folders are of another state of"):
         folders.to_tree(tmp_path / "l.txt", root)
-    (tmp_path / "l.txt.classes.json").write_text(json.dumps(["cat"]))
-    with pytest.raises(PipelineError, match="not the names of class folders; delete it"):
-        folders.to_tree(tmp_path / "l.txt", root)
+    for record in (["cat"], {"folders": {"cat": "0"}}, {"folders": {"../cat": 0}}, {"folders": {"": 0}}):
+        (tmp_path / "l.txt.classes.json").write_text(json.dumps(record))
+        with pytest.raises(PipelineError, match="not the names of class folders; delete it"):
+            folders.to_tree(tmp_path / "l.txt", root)
 
 
 def test_imagenet_s_synsets_are_not_given_to_classes_that_nothing_says_are_imagenet_s(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.progress import silent
 from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice
+from ResNeSt.labels.class_names import class_list
 from ResNeSt.models.cards import Architecture, Card, card, read_card, write_card
 from ResNeSt.models.resnest import create_model
 from ResNeSt.predict import predict
@@ -648,6 +649,23 @@ def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(
 def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+def test_empty_folders_are_classes_and_numbers_mean_themselves_in_training_as_in_labels(tmp_path: Path) -> None:
+    for name in ("train/ape", "train/bee", "numbers/2", "numbers/10", "val/010", "other/a"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "train/ape":
+            picture(8, 8).save(tmp_path / name / f"{Path(name).name}.png")
+    samples = read_samples(tmp_path / "train", None)
+    assert (samples.labels, samples.class_names) == ([1], ("ape", "bee"))
+    assert "1 class folders have no images, such as ape; each is a class all the same" in samples.remarks[-1]
+    samples = read_samples(tmp_path / "numbers", None)
+    assert (samples.labels, samples.classes) == ([2, 10], 11)
+    known = class_list("the training pictures", samples.class_names, samples.classes)
+    assert read_samples(tmp_path / "val", None, known).labels == [10]
+    with pytest.raises(PipelineError, match="its folder a is none of the 11 classes of the training pictures"):
+        read_samples(tmp_path / "other", None, known)
+
+
+def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures: Path, tmp_path: Path) -> None:
     (labels := tmp_path / "l.txt").write_text("blue_0.png 2\n")
     flags = [f"--train={pictures / 'train'}", f"--train-labels={labels}", f"--val={pictures / 'val'}"]
     with pytest.raises(ArgumentError, match="--train-labels takes --val-labels, too"):

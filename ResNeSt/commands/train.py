@@ -122,7 +122,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _samples(options: argparse.Namespace, base: Card) -> tuple[Samples, Samples]:
     """The pictures to learn from, in the classes of an own card's names, and those to be judged by, in the same."""
-    named = base.class_names and class_list(f"the card {options.model}", base.class_names, base.classes)
+    named = base.class_names and class_list(f"class_names in {options.model}", base.class_names, base.classes)
     train_on = read_samples(options.train, options.train_labels, named or None)
     known = class_list("the training pictures", train_on.class_names, train_on.classes)
     return train_on, read_samples(options.val, options.val_labels, known)

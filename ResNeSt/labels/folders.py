@@ -133,8 +133,13 @@ def _refuse_nameless(
                 f"{labels}: {image} is of class {number}, there are names for {len(folders)}; give one for each with "
                 "--names"
             )
-        if "/" in folder or "\0" in folder or folder.startswith("."):
+        if not _names_a_folder(folder, number):
             raise PipelineError(f"{labels}: class {number} is called {folder!r}, which no folder of a class can be")
+
+
+def _names_a_folder(folder: str, number: object) -> bool:
+    """Whether a class can be called so: hidden folders are no classes."""
+    return type(number) is int and bool(folder) and not re.search("[/\0]|^[.]", folder)
 
 
 def _counted_alike(used: Mapping[str, int], source: PathLike) -> bool:
@@ -196,7 +201,7 @@ def _recorded(labels: PathLike) -> dict[int, str] | None:
         return None
     record = read_json(path)
     folders = record.get("folders") if isinstance(record, dict) else None
-    if not isinstance(folders, dict) or not all(type(number) is int for number in folders.values()):
+    if not isinstance(folders, dict) or not all(_names_a_folder(*item) for item in folders.items()):
         raise PipelineError(f"{path}: not the names of class folders; delete it and give them with --names")
     if record.get("labels") != sha256(labels):
         raise PipelineError(
