@@ -646,9 +646,6 @@ def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(
         trained(monkeypatch, *flags, f"--val={pictures / 'val'}", "--batch=13")
 
 
-def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
 def test_empty_folders_are_classes_and_numbers_mean_themselves_in_training_as_in_labels(tmp_path: Path) -> None:
     for name in ("train/ape", "train/bee", "numbers/2", "numbers/10", "val/010", "other/a"):
         (tmp_path / name).mkdir(parents=True)
@@ -665,7 +662,9 @@ def test_empty_folders_are_classes_and_numbers_mean_themselves_in_training_as_in
         read_samples(tmp_path / "other", None, known)
 
 
-def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(pictures: Path, tmp_path: Path) -> None:
+def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (labels := tmp_path / "l.txt").write_text("blue_0.png 2\n")
     flags = [f"--train={pictures / 'train'}", f"--train-labels={labels}", f"--val={pictures / 'val'}"]
     with pytest.raises(ArgumentError, match="--train-labels takes --val-labels, too"):
