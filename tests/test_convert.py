@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,10 +17,10 @@ import numpy as np
 import pytest
 
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
-from ResNeSt.common.files import sha256
+from ResNeSt.common.files import alone, sha256
 from ResNeSt.convert import __main__ as convert
 from ResNeSt.convert import atc, openvino_ir, simplify, targets
-from ResNeSt.models import onnx_file
+from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.cards import card
 from tests.conftest import PROJECT, STANDINS, assert_refused, call
 
@@ -361,9 +362,14 @@ def test_nothing_is_compiled_again_until_source_options_or_files_change(
     assert again()
     assert not again()
     assert again("--force")
-    assert again("--dtype", "uint8")
+    assert again("--dtype", "uint8", "--force")
     assert not again("--dtype", "uint8")
-    assert again()
+    with pytest.raises(
+        PipelineError, match=rf"^{target}: was compiled for dtype uint8, not dtype float32; --force repl"
+    ):
+        again()
+    assert not again("--dtype", "uint8")
+    assert again("--force")
     model = onnx.load("demo.onnx")
     onnx.helper.set_model_props(model, {"resnest.model": "another"})
     onnx.save(model, "demo.onnx")
@@ -377,6 +383,118 @@ def test_nothing_is_compiled_again_until_source_options_or_files_change(
     os.unlink(target)
     assert again()
     assert not again()
+
+
+FLOAT32_FP16 = {"onnx": "demo.onnx", "batch": 2, "chip": "310P3", "dtype": "float32", "precision": "fp16"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("2", "310P3", "--dtype", "uint8"), "was compiled for dtype float32, not dtype uint8"),
+        (("2", "310P3", "--precision", "mixed"), "was compiled for precision fp16, not precision mixed"),
+        (("2", "910B3", "--precision", "fp32"), "chip 310P3, precision fp16, not chip 910B3, precision fp32"),
+        (("2", "310P3", "--output-dir", ".", "--onnx", "other/demo.onnx"), "onnx demo.onnx, not onnx other/demo.onnx"),
+    ],
+)
+def test_a_model_of_another_question_is_not_replaced(folder: Path, asked: tuple[str, ...], message: str) -> None:
+    (folder / "other").mkdir()
+    shutil.copy("demo.onnx", "other")
+    Path("demo_bs2.om").write_bytes(b"a model")
+    sidecar.write(Path("demo_bs2.om"), {**FLOAT32_FP16, "network": "of another digest"})
+    before = names(folder)
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(PipelineError, match=f"{message}; --force replaces it, --output-dir names another folder$"):
+            convert.main(["--onnx", "demo.onnx", *asked, *dry])
+    assert (names(folder), Path("demo_bs2.om").read_bytes()) == (before, b"a model")
+
+
+@pytest.mark.parametrize("name", ["demo_bs2.xml", "demo_bs2.bin"])
+def test_a_file_that_convert_did_not_make_is_not_replaced_by_a_model(folder: Path, name: str) -> None:
+    Path(name).write_bytes(b"the user's")
+    with pytest.raises(PipelineError, match=rf"^{name}: no demo_bs2\.xml\.json says that convert"):
+        run("1,2", "cpu")
+    assert Path(name).read_bytes() == b"the user's"
+
+
+def test_the_same_network_under_another_name_is_up_to_date(
+    folder: Path, ascend: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("2", "310P3")
+    (folder / "other").mkdir()
+    shutil.copy("demo.onnx", "other")
+    capsys.readouterr()
+    assert convert.main(["2", "310P3", "--onnx", "other/demo.onnx"]) == 0
+    assert capsys.readouterr().out == "demo_bs2.om: up to date\n"
+
+
+# --- one at a time, and the bytes that were hashed
+
+
+@pytest.mark.parametrize(
+    ("chip", "place", "file"),
+    [
+        ("cpu", "ResNeSt.convert.compile.sha256_of_onnx", "demo_sim.onnx"),
+        ("310P3", "ResNeSt.convert.compile.sha256_of_onnx", "demo_sim.onnx"),
+        ("310P3", "ResNeSt.convert.simplify.sha256_of_onnx", "demo.onnx"),
+    ],
+)
+def test_a_network_that_changes_between_hash_and_compilation_makes_no_model(
+    folder: Path, ascend: None, monkeypatch: pytest.MonkeyPatch, chip: str, place: str, file: str
+) -> None:
+    model = onnx.load("demo.onnx")
+    onnx.helper.set_model_props(model, {**read_metadata("demo.onnx"), "resnest.model": "another"})
+    onnx.save(model, "another")
+
+    def swapped(path: Path) -> str:
+        digest = sha256(path)
+        shutil.copystat(path, "another")  # as `cp -p` leaves it
+        os.replace("another", file)
+        return digest
+
+    monkeypatch.setattr(place, swapped)
+    with pytest.raises(PipelineError, match=f"{file}: changed while it was being read; run the same command again"):
+        run("1", chip)
+    assert names(folder) <= {"demo.onnx", "demo_sim.onnx"}
+
+
+def test_of_two_networks_of_one_name_converted_at_once_one_is_compiled_and_one_refused(folder: Path) -> None:
+    pytest.importorskip("openvino")
+    for name in ("a", "b"):
+        model = onnx.load("demo.onnx")
+        model.producer_name = name
+        (folder / name).mkdir()
+        onnx.save(model, folder / name / "demo.onnx")
+    command = [sys.executable, "-m", "ResNeSt.convert", "1", "cpu", "--output-dir=out"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    at_once = {
+        name: subprocess.Popen(
+            [*command, f"--onnx={name}/demo.onnx"], stderr=subprocess.PIPE, text=True, env=environment
+        )
+        for name in ("a", "b")
+    }
+    errors = {name: process.communicate()[1] for name, process in at_once.items()}
+    codes = {name: process.returncode for name, process in at_once.items()}
+    assert sorted(codes.values()) == [0, 1]
+    (done,) = (name for name, code in codes.items() if code == 0)
+    (refused,) = (error for name, error in errors.items() if name != done)
+    assert re.fullmatch(r"error: out/.*(another process is writing here|--force replaces it).*\n", refused)
+    record = json.loads(Path("out/demo_bs1.xml.json").read_text())
+    assert record["network"] == sha256(f"{done}/demo.onnx")
+    assert record["source"] == sha256("out/demo_sim.onnx")
+    assert read_metadata("out/demo_sim.onnx")["simplified_from"] == record["network"]
+    assert names(folder / "out") == {"demo_sim.onnx", "demo_bs1.xml", "demo_bs1.bin", "demo_bs1.xml.json"}
+
+
+def test_a_lock_that_a_killed_process_left_locks_nobody_out(tmp_path: Path) -> None:
+    code = "import os, sys; from ResNeSt.common.files import alone\nwith alone(sys.argv[1]): os._exit(9)"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "m"], env=environment).returncode == 9
+    assert len(names(tmp_path)) == 1
+    refused = pytest.raises(PipelineError, match="m: another process is writing here")
+    with alone(tmp_path / "m"), alone(tmp_path / "other"), refused, alone(tmp_path / "m"):
+        pass
+    assert names(tmp_path) == set()
 
 
 def test_up_to_date_models_need_no_compiler(folder: Path, ascend: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def whole(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     with naming(path):
         check_plain(path)
-        temporary, handle = _exclusive(path)
+        temporary, handle = _exclusive(temporary_of(path), path)
         try:
             with _removed_on_failure(temporary):
                 yield temporary
@@ -65,7 +65,11 @@ def temporary_of(path: PathLike) -> Path:
     It ends in `.part`, because ais_bench takes every `.bin` in a folder for an input, hidden or not.
     """
     path = Path(path)
-    return path.with_name(f"{_ours(hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12])}.part")
+    return path.with_name(f"{_ours(_short_digest(path))}.part")
+
+
+def _short_digest(path: PathLike) -> str:
+    return hashlib.sha256(os.fsencode(Path(path).name)).hexdigest()[:12]
 
 
 def _ours(middle: str) -> str:
@@ -79,9 +83,8 @@ def _is_ours(name: str) -> bool:
     return name.startswith(".resnest-") and name.removesuffix(".part") == _ours(start[len(".resnest-") :])
 
 
-def _exclusive(path: Path) -> tuple[Path, int]:
-    """The temporary of `path`, new, open and locked."""
-    temporary = temporary_of(path)
+def _exclusive(temporary: Path, path: PathLike) -> tuple[Path, int]:
+    """The file `temporary`, new, open and locked, for whoever makes `path`."""
     while True:
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
@@ -93,7 +96,9 @@ def _exclusive(path: Path) -> tuple[Path, int]:
         except BaseException:
             os.close(handle)
             raise
-        return temporary, handle
+        if os.fstat(handle).st_nlink:  # else it was taken for a leftover before it was locked
+            return temporary, handle
+        os.close(handle)
 
 
 def _remove_leftover(temporary: Path, path: PathLike) -> None:
@@ -182,6 +187,20 @@ def lock(handle: int, path: PathLike) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise PipelineError(f"{path}: another process is writing here; wait for it or name another") from None
+
+
+@contextlib.contextmanager
+def alone(path: PathLike) -> Iterator[None]:
+    """Lets one process at a time make `path` and what goes with it; raises PipelineError where another one does.
+
+    By a locked file beside it, gone at the end; one that a killed process left locks nobody out.
+    """
+    marker, handle = _exclusive(Path(path).with_name(_ours(f"lock-{_short_digest(path)}")), path)
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_json(path: PathLike, value: Any) -> None:

@@ -16,9 +16,9 @@ another question, an unfinished journal), the run is refused and says what diffe
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from ResNeSt.common.errors import PipelineError
@@ -42,14 +42,26 @@ def state_of(path: PathLike) -> FileState:
     return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-@contextlib.contextmanager
-def unchanged(*paths: PathLike) -> Iterator[None]:
-    """For what reads a file more than once: raises PipelineError at the end where one is not what it was before."""
-    before = [state_of(path) for path in paths]
-    yield
-    for path, state in zip(paths, before):
-        if not os.path.exists(path) or state_of(path) != state:
-            raise PipelineError(f"{path}: changed while it was being read; run the same command again")
+class Unchanged:
+    """Files that are read more than once, to be hashed and to be used; at the end of a `with` they are checked, too."""
+
+    def __init__(self, *paths: PathLike) -> None:
+        self._states = {path: state_of(path) for path in paths}
+
+    def check(self) -> None:
+        """Raises PipelineError where a file is not the one that it was at first."""
+        for path, state in self._states.items():
+            if not os.path.exists(path) or state_of(path) != state:
+                raise PipelineError(f"{path}: changed while it was being read; run the same command again")
+
+    def __enter__(self) -> Unchanged:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.check()
 
 
 def differing(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,7 @@ def _parser() -> Parser:
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")
-    parser.add_argument("--force", action="store_true", help="compile even what is up to date")
+    parser.add_argument("--force", action="store_true", help="compile even what is up to date, or another model")
     return parser
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder
 from ResNeSt.convert import atc
-from ResNeSt.convert.calibration import is_float_branch
+from ResNeSt.convert.calibration import CalibrationTensors, check_described, is_float_branch
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_weights import write_one_file
 from ResNeSt.models import sidecar
@@ -52,7 +52,7 @@ def command(network: Network) -> list[str]:
 
 
 def quantize(
-    network: Network, target: Path, calibration: Sequence[TensorFile], made_of: dict[str, str], verbose: bool
+    network: Network, target: Path, tensors: CalibrationTensors, made_of: dict[str, str], verbose: bool
 ) -> None:
     """Runs AMCT and moves what it wrote to `target`; the record beside it says what it is made of.
 
@@ -70,7 +70,7 @@ def quantize(
         )
     remove_plain(target)
     with scratch_folder(target.parent, "amct") as scratch:
-        _write_inputs(Path(scratch), network, calibration)
+        _write_inputs(Path(scratch), network, tensors.calibration)
         result = subprocess.run(
             [program, *command(network)[1:]],
             cwd=scratch,
@@ -91,6 +91,7 @@ def quantize(
                 f"{'a' if deploy_model.is_file() else 'no'} model; its last lines stand above, --log info shows all"
             )
         onnx_header.read(deploy_model)
+        check_described(made_of, network.path, tensors)
         sidecar.write(target, made_of)
         write_one_file(deploy_model, target)
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import scratch_folder, whole
@@ -129,12 +130,18 @@ def write_aipp(network: Network, path: Path) -> None:
 
 
 def compile_model(
-    toolkit: Toolkit, network: Network, arguments: list[str], target: Path, verbose: bool
+    toolkit: Toolkit,
+    network: Network,
+    arguments: list[str],
+    target: Path,
+    verbose: bool,
+    check: Callable[[Path], None],
 ) -> om_header.Om:
     """Runs the ATC command `arguments` for `network`, which writes to `target.stem`, and moves the model to `target`.
 
-    Returns the model's header. Raises PipelineError where ATC fails, after printing what it says of the reason, or
-    where what it wrote is no model; nothing is left at `target` then. `verbose` shows all that ATC prints.
+    Returns the model's header. `check` gets the model before it has its name. Raises PipelineError where ATC fails,
+    after printing what it says of the reason, or where what it wrote is no model, and what `check` raises; nothing is
+    left at `target` then. `verbose` shows all that ATC prints.
     """
     # ATC drops kernel_meta/ and fusion_result.json where it stands. The folder lies beside the target, so that the
     # model is renamed and not copied.
@@ -159,6 +166,7 @@ def compile_model(
         if len(om_files) != 1:
             raise PipelineError(f"{target.name}: ATC reported success but left {len(om_files)} .om files, expected one")
         header = om_header.read(om_files[0])
+        check(om_files[0])
         os.replace(om_files[0], target)
     return header
 

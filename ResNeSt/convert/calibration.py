@@ -163,6 +163,14 @@ def describe(source: Path, tensors: CalibrationTensors) -> dict[str, str]:
     }
 
 
+def check_described(made_of: dict[str, str], source: Path, tensors: CalibrationTensors) -> None:
+    """Raises PipelineError where `describe` no longer says `made_of`, since files changed while they were used."""
+    if describe(source, tensors) != made_of:
+        raise PipelineError(
+            f"{source}: it or the calibration tensors changed while they were being read; run the same command again"
+        )
+
+
 def sha256_of(tensors: Sequence[TensorFile]) -> str:
     """Hex SHA-256 of the tensors, one after the other."""
     digest = hashlib.sha256()

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, sha256
+from ResNeSt.common.made_of import Unchanged
 from ResNeSt.common.progress import Say, hidden
 from ResNeSt.convert import atc, chips, openvino_ir
 from ResNeSt.convert.gate import Gate
@@ -43,7 +45,10 @@ class Compiled:
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-    """What is compiled, and how; `stem` starts the names of the compiled files in `folder`."""
+    """What is compiled, and how; `stem` starts the names of the compiled files in `folder`.
+
+    `read` are the ONNX files on the way, since before they were read; `told` goes to the records, too.
+    """
 
     network: Network
     stem: str
@@ -54,6 +59,8 @@ class Compilation:
     log: str | None
     say: Say
     gate: Gate | None = None
+    read: tuple[Unchanged, ...] = ()
+    told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def target(self, batch: int) -> Path:
         """The compiled model for `batch`."""
@@ -94,17 +101,14 @@ def _compile_stale(compilation: Compilation, batches: list[int], source: str) ->
     for batch in tqdm(batches, "compile", unit="model", disable=hidden()):
         target = compilation.target(batch)
         # Of what was made before, nothing stays that could be taken for what is asked for now.
-        sidecar.remove(target)
         for path in model_files(target):
             remove_plain(path)
-        told = compile_one(batch)
-        answers = "probabilities" if compilation.network.probabilities else "logits"
-        record = {**_made_of(compilation, batch, source), **told, "answers": answers, "info": compilation.network.info}
-        sidecar.write(target, {**record, "files": _digests(target)})
+        sidecar.remove(target)
+        compile_one(batch)
 
 
-def _compiler(compilation: Compilation, batches: list[int], source: str) -> Callable[[int], dict[str, Any]]:
-    """A function that compiles for a batch size and returns what is to be recorded: `tool`, and what the gate found."""
+def _compiler(compilation: Compilation, batches: list[int], source: str) -> Callable[[int], None]:
+    """A function that compiles for a batch size."""
     if compilation.chip == chips.CPU:
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
@@ -119,36 +123,53 @@ def _compiler(compilation: Compilation, batches: list[int], source: str) -> Call
         )
     if compilation.aipp is not None:
         atc.write_aipp(compilation.network, compilation.aipp)
-    return functools.partial(_compile_for_ascend, compilation, toolkit)
+    return functools.partial(_compile_for_ascend, compilation, source, toolkit)
 
 
-def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> dict[str, Any]:
+def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> None:
     network, target, dtype, precision = (
         compilation.network,
         compilation.target(batch),
         compilation.dtype,
         compilation.precision,
     )
-    judged: dict[str, float] = {}
 
-    def check(model: Path) -> None:
-        if compilation.gate is not None:
-            judged.update(compilation.gate.check(model, network.path, target.name))
+    def finish(model: Path) -> None:
+        gate = compilation.gate
+        judged = gate.check(model, network.path, target.name) if gate else {}
+        _record(compilation, batch, source, model, {"tool": f"OpenVINO {openvino_ir.version()}", **judged})
 
-    version = openvino_ir.compile_model(network, target, batch, dtype, precision, source, check)
+    openvino_ir.compile_model(network, target, batch, dtype, precision, source, finish)
     size = sum(path.stat().st_size for path in model_files(target))
     compilation.say(f"{target.name}: batch {batch}, {dtype} {LAYOUTS[dtype]}, {precision}, {size:,} bytes")
-    return {"tool": f"OpenVINO {version}", **judged}
 
 
-def _compile_for_ascend(compilation: Compilation, toolkit: atc.Toolkit, batch: int) -> dict[str, Any]:
+def _compile_for_ascend(compilation: Compilation, source: str, toolkit: atc.Toolkit, batch: int) -> None:
     target = compilation.target(batch)
     compilation.say(f"{target.name}: compiling for Ascend{compilation.chip}, which takes minutes")
-    verbose = compilation.log is not None
-    header = atc.compile_model(toolkit, compilation.network, compilation.atc_command(batch), target, verbose)
+
+    def finish(model: Path) -> None:
+        # Where atc lies tells its release: CANN installs each into a folder of its version.
+        _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc)})
+
+    verbose, command = compilation.log is not None, compilation.atc_command(batch)
+    header = atc.compile_model(toolkit, compilation.network, command, target, verbose, finish)
     compilation.say(f"{target.name}: {header}")
-    # Where atc lies tells its release: CANN installs each into a folder of its version.
-    return {"tool": os.path.realpath(toolkit.atc)}
+
+
+def _record(compilation: Compilation, batch: int, source: str, model: Path, told: dict[str, Any]) -> None:
+    """Writes the record of a model that is about to get its name, so that none is without.
+
+    Raises PipelineError where the ONNX file is no longer the one of which `source` is the digest.
+    """
+    for onnx in compilation.read:
+        onnx.check()
+    target = compilation.target(batch)
+    names = [path.name for path in model_files(target)]
+    files = dict(zip(names, map(sha256, model_files(model))))
+    answers = "probabilities" if compilation.network.probabilities else "logits"
+    made_of = {**compilation.told, **_made_of(compilation, batch, source)}
+    sidecar.write(target, {**made_of, **told, "answers": answers, "files": files})
 
 
 def _made_of(compilation: Compilation, batch: int, source: str) -> dict[str, Any]:
@@ -161,6 +182,7 @@ def _made_of(compilation: Compilation, batch: int, source: str) -> dict[str, Any
         "chip": compilation.chip,
         "dtype": compilation.dtype,
         "precision": compilation.precision,
+        "info": compilation.network.info,
     }
 
 

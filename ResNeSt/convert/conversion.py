@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.common.files import alone
+from ResNeSt.common.made_of import Unchanged, differing
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.convert import amct, atc, calibration, chips, nncf, preflight, simplify
 from ResNeSt.convert.calibration import CalibrationTensors
@@ -16,9 +20,11 @@ from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import check_batches, compiled_name
 from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.cards import card
+from ResNeSt.models.files import model_files
 from ResNeSt.tensors.format import LAYOUTS
 
 MIN_AGREEMENT = 0.95
+_WAYS_OUT = "--force replaces it, --output-dir names another folder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Conversion:
     normalisation in the model. `precision` is the chip's default if None. `calibration` is a folder of float32 tensors,
     to quantize with (precision int8) and to judge by (on cpu); `min_agreement` the share of them that must keep the
     top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names the card of a network whose file does not tell it.
-    `log` is ATC's log level. `force` makes even what is up to date.
+    `log` is ATC's log level. `force` makes even what is up to date, and replaces what is of another
+    question.
     """
 
     onnx: Path
@@ -54,25 +61,45 @@ class Conversion:
 def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
     """The compiled models, in the order of the batch sizes; what is up to date is kept.
 
+    One process at a time converts a network in a folder. A model that is there for another chip, dtype or precision, or
+    from another ONNX file, is not replaced without `force`.
+
     `say` hears a line for every step. Raises ArgumentError for what cannot be asked together, PipelineError where a
-    file is damaged, a compiler fails or a model is too far from fp32, MissingRuntimeError where a compiler is not on
+    file is damaged or changes meanwhile, a compiler fails, a model is too far from fp32 or would replace another one,
+    MissingRuntimeError where a compiler is not on
     this machine. What is not right never gets its name.
     """
     conversion = resolved(conversion)
+    _refuse_missing(conversion)
+    conversion.folder.mkdir(parents=True, exist_ok=True)
+    with alone(conversion.simplified):
+        _refuse_to_replace(conversion)
+        _simplify(conversion, say)
+        return _compile(conversion, say)
+
+
+def _simplify(conversion: Conversion, say: Say) -> None:
     remade = conversion.force and conversion.onnx.exists() and simplify.is_ours(conversion.simplified)
-    if not remade and _is_simplified(conversion):
+    if not remade and simplify.is_current(conversion.onnx, conversion.simplified):
         simplify.check(conversion.onnx, conversion.simplified)
     else:
-        conversion.folder.mkdir(parents=True, exist_ok=True)
         simplify.simplify(conversion.onnx, conversion.simplified)
         say(f"{conversion.simplified.name}: simplified from {conversion.onnx}")
+
+
+def _compile(conversion: Conversion, say: Say) -> list[Compiled]:
+    read = Unchanged(*model_files(conversion.simplified))
     compilation = _compilation(conversion, _network(conversion, conversion.simplified), say)
+    origin = {"network": simplify.origin(conversion.simplified)}
+    compilation = dataclasses.replace(compilation, read=(read,), told={**_question(conversion), **origin})
     _refuse_to_overwrite(compilation, conversion)
+    _refuse_to_replace_others(compilation, conversion)
     tensors = _tensors(compilation, conversion)
     compilation = _gated(compilation, conversion, tensors)
     if tensors is not None and compilation.precision == "int8":
         quantize = _quantize_on_cpu if compilation.chip == chips.CPU else _quantize_for_ascend
-        compilation = _of_file(compilation, quantize(compilation, conversion, tensors))
+        quantized = quantize(compilation, conversion, tensors)
+        compilation = dataclasses.replace(_of_file(compilation, quantized), read=(read, Unchanged(quantized)))
     return compile_all(compilation, list(conversion.batches), conversion.force)
 
 
@@ -80,6 +107,7 @@ def plan(conversion: Conversion) -> list[str]:
     """The commands that `convert` would run, and comments on what it does itself; changes nothing."""
     conversion = resolved(conversion)
     lines = simplification(conversion)
+    _refuse_to_replace(conversion)
     if not lines:
         simplify.check(conversion.onnx, conversion.simplified)
     network = _network(conversion, _readable(conversion))
@@ -138,13 +166,50 @@ def check(conversion: Conversion) -> list[preflight.Finding]:
 
 
 def _is_simplified(conversion: Conversion) -> bool:
-    if simplify.is_current(conversion.onnx, conversion.simplified):
-        return True
-    if not conversion.onnx.exists():
+    _refuse_missing(conversion)
+    return simplify.is_current(conversion.onnx, conversion.simplified)
+
+
+def _refuse_missing(conversion: Conversion) -> None:
+    if not (conversion.onnx.exists() or conversion.simplified.exists()):
         raise PipelineError(
             f"{conversion.onnx}: no such file; make it with resnest_pth2onnx.py, or name another with --onnx"
         )
-    return False
+
+
+def _refuse_to_replace(conversion: Conversion) -> None:
+    """Raises PipelineError where a model stands in the place of one asked for that is of another question.
+
+    A network that was exported anew is none: its models are compiled anew.
+    """
+    if conversion.force:
+        return
+    for batch in conversion.batches:
+        target = conversion.folder / compiled_name(conversion.onnx.stem, batch, conversion.chip)
+        if not target.exists():
+            continue
+        asked = {**_question(conversion), "batch": batch}
+        found = sidecar.recorded(target, asked)
+        if _is_of_this_network(target, conversion):  # then whatever its file is called
+            found.pop("onnx", None)
+        if other := differing(found, {key: asked[key] for key in found}):
+            was, now = (", ".join(f"{key} {says[key]}" for key in other) for says in (found, asked))
+            raise PipelineError(f"{target}: was compiled for {was}, not {now}; {_WAYS_OUT}")
+
+
+def _is_of_this_network(model: Path, conversion: Conversion) -> bool:
+    of = conversion.onnx if conversion.onnx.exists() else conversion.simplified
+    return sidecar.recorded(model, ["network"]) == {"network": simplify.origin(of)}
+
+
+def _question(conversion: Conversion) -> dict[str, Any]:
+    """What a model is compiled for, as its record says it; the ONNX file as seen from the model's folder."""
+    return {
+        "onnx": os.path.relpath(conversion.onnx, conversion.folder),
+        "chip": conversion.chip,
+        "dtype": conversion.dtype,
+        "precision": _precision(conversion),
+    }
 
 
 def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> None:
@@ -158,6 +223,15 @@ def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> No
             raise PipelineError(
                 f"{path}: is a part of {compilation.network.path}, and would be written over; name another --output-dir"
             )
+
+
+def _refuse_to_replace_others(compilation: Compilation, conversion: Conversion) -> None:
+    """Raises PipelineError where a file stands in the place of a model, and no record says that convert.sh made it."""
+    for target in map(compilation.target, [] if conversion.force else conversion.batches):
+        record = sidecar.path_of(target)
+        for path in model_files(target):
+            if path.exists() and not record.exists():
+                raise PipelineError(f"{path}: no {record.name} says that convert.sh made it; {_WAYS_OUT}")
 
 
 def _readable(conversion: Conversion) -> Path:
@@ -261,7 +335,7 @@ def _quantize_for_ascend(compilation: Compilation, conversion: Conversion, tenso
             )
         count = len(tensors.calibration)
         compilation.say(f"{target.name}: AMCT calibrates on {count} tensors, which takes minutes")
-        amct.quantize(network, target, tensors.calibration, made_of, verbose=compilation.log is not None)
+        amct.quantize(network, target, tensors, made_of, verbose=compilation.log is not None)
     return target
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import whole
 from ResNeSt.common.progress import hidden
-from ResNeSt.convert.calibration import FLOAT_BRANCHES, CalibrationTensors, describe
+from ResNeSt.convert.calibration import FLOAT_BRANCHES, CalibrationTensors, check_described, describe
 from ResNeSt.engines.tensor_batches import stack
 from ResNeSt.formats import onnx_header
 from ResNeSt.models import onnx_file
@@ -30,13 +30,14 @@ PER_CHANNEL_OPSET = 13  # QuantizeLinear takes an axis from here on
 def quantize(network: Network, target: Path, tensors: CalibrationTensors) -> None:
     """Writes `network` with int8 weights and activations (QuantizeLinear and DequantizeLinear pairs) to `target`.
 
-    Raises MissingRuntimeError without NNCF, PipelineError where it fails.
+    Raises MissingRuntimeError without NNCF, PipelineError where it fails, or where network or tensors change meanwhile.
     """
     try:
         import nncf
         import onnx
     except ImportError as error:
         raise MissingRuntimeError(f"int8 takes NNCF ({error}); run: pip install -r requirements.txt") from None
+    made_of = describe(network.path, tensors)
     logging.getLogger("nncf").setLevel(logging.ERROR)
     bar = tqdm(desc="calibrate", total=len(tensors.calibration), unit="img", disable=hidden())
 
@@ -57,7 +58,8 @@ def quantize(network: Network, target: Path, tensors: CalibrationTensors) -> Non
             )
     except Exception as error:  # the errors of NNCF, ONNX and what they call share no base class
         raise PipelineError(f"{network.path}: cannot be quantized: {error}") from error
-    metadata = {**onnx_header.read(network.path).metadata, **describe(network.path, tensors)}
+    check_described(made_of, network.path, tensors)
+    metadata = {**onnx_header.read(network.path).metadata, **made_of}
     onnx.helper.set_model_props(quantized, metadata)
     with whole(target) as temporary:
         onnx.save(quantized, str(temporary))

@@ -25,10 +25,15 @@ def import_openvino() -> ModuleType:
     return package
 
 
+def version() -> str:
+    """OpenVINO's."""
+    return str(import_openvino().get_version())
+
+
 def compile_model(
     network: Network, target: Path, batch: int, dtype: str, precision: str, source: str, check: Callable[[Path], None]
-) -> str:
-    """Compiles `network` for `batch` images to `target` (.xml, with .bin beside it); returns OpenVINO's version.
+) -> None:
+    """Compiles `network` for `batch` images to `target` (.xml, with .bin beside it).
 
     The input is float32 NCHW, or for dtype "uint8" uint8 NHWC with the normalisation inside. rt_info's section says
     what the model is, its `precision` for the engine to compute in, and `source`, the SHA-256 of the ONNX file.
@@ -49,7 +54,6 @@ def compile_model(
             raise PipelineError(f"{target}: OpenVINO cannot compile {network.path}: {error}") from error
         check(temporary)
         _move(temporary, target)
-    return str(openvino.get_version())
 
 
 def has_bf16() -> bool:

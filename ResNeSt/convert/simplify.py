@@ -16,6 +16,7 @@ import numpy as np
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import whole
+from ResNeSt.common.made_of import Unchanged
 from ResNeSt.engines.engine import run_images
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.formats import onnx_header
@@ -59,6 +60,11 @@ def is_ours(target: Path) -> bool:
         return target.exists() and _says_its_source(target)
     except PipelineError:
         return True
+
+
+def origin(path: Path) -> str:
+    """SHA-256 of the network that the ONNX file at `path` was simplified from, as it says, else of the file itself."""
+    return onnx_header.read(path).metadata.get(MADE_OF) or sha256_of_onnx(path)
 
 
 def check(source: Path, target: Path) -> None:
@@ -195,8 +201,9 @@ def simplify(source: Path, target: Path) -> None:
             f"`{shlex.join(command(Path(source.name), Path(target.name)))}` and copy {target.name}, with the "
             f"{target.name}.data that it may write beside it, to {target.parent}"
         ) from None
+    with Unchanged(*model_files(source)):
+        model, digest = onnx_file.load(source), sha256_of_onnx(source)
     try:
-        model = onnx_file.load(source)
         if network.batch is not None and has_free_batch(network):
             free_batch(model)
             network = dataclasses.replace(network, batch=None)
@@ -211,6 +218,6 @@ def simplify(source: Path, target: Path) -> None:
     # onnxsim adds pages of its own remarks.
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(model.metadata_props)
-    simplified.metadata_props.add(key=MADE_OF, value=sha256_of_onnx(source))
+    simplified.metadata_props.add(key=MADE_OF, value=digest)
     with whole(target) as temporary:
         onnx.save(simplified, str(temporary))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ def info_of(model: Path) -> dict[str, str]:
     """What the record says that the model is (ResNeSt.models.model_info); empty where it does not."""
     info = read(model).get("info")
     return info if isinstance(info, dict) else {}
+
+
+def recorded(model: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """What the record says of `keys`, as far as it does; a damaged one says nothing."""
+    with contextlib.suppress(OSError, PipelineError):
+        record = read(model)
+        return {key: record[key] for key in keys if key in record}
+    return {}
 
 
 def write(model: Path, record: Mapping[str, Any]) -> None:
