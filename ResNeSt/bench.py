@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
-from ResNeSt.common.files import PathLike, remove_plain, whole, write_json
+from ResNeSt.common.files import PathLike, alone, remove_plain, sha256, whole, write_json
+from ResNeSt.common.made_of import Unchanged
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.tables import table
 from ResNeSt.convert import chips
@@ -24,6 +26,7 @@ from ResNeSt.convert.targets import check_batches, compiled_name, parse_batches
 from ResNeSt.infer.client import check_input, check_output, make_output_folder, run_client
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.models import sidecar
+from ResNeSt.models.files import model_files
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import NAME as REPORT
 from ResNeSt.report.draw import draw_where_possible
@@ -34,6 +37,7 @@ from ResNeSt.score.score import Result, score_summaries
 from ResNeSt.tensors.folder import check_tensors, tensor_files
 from ResNeSt.tensors.format import TensorFormat, read_index
 
+UNKNOWN = "unknown"
 USUAL_DATA = ("prep_dataset", "val_label.txt")
 
 
@@ -61,7 +65,11 @@ class Benchmark:
 
 @dataclasses.dataclass(frozen=True)
 class BenchRow:
-    """One batch size: accuracy in percent (None where it was not measured), images/s, latency of a batch in ms."""
+    """One batch size: accuracy in percent (None where it was not measured), images/s, latency of a batch in ms.
+
+    And what ran: the model, the SHA-256 of each of its files, the SHA-256 of the ONNX file that it was made from, and
+    what it was compiled for; "unknown" where no record beside it is of these very files.
+    """
 
     batch: int
     top1: float | None
@@ -71,6 +79,12 @@ class BenchRow:
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    model: str
+    sha256: dict[str, str]
+    network: str
+    precision: str
+    dtype: str
+    compiled_for: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +131,19 @@ def bench(benchmark: Benchmark) -> Benched:
     if benchmark.tensors is not None and benchmark.labels is not None:
         files = [tensor.path for tensor in tensor_files(benchmark.tensors)]
         check_names(benchmark.labels, read_labels(benchmark.labels), benchmark.tensors, files)
+    _refuse_mixed(models.values(), benchmark)
     figures = [Path(benchmark.folder, name) for name in ("bench.csv", "bench.json", data.NAME)]
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
     refuse_clashes([*read, *models.values()], figures)
     folder = make_output_folder(benchmark.folder)
-    for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
-        remove_plain(path)
-    measured = [_measure(model, batch, folder, benchmark) for batch, model in models.items()]
-    benched = Benched(tuple(each.row for each in measured), folder, _remarks(measured[0], benchmark.labels))
-    _write(benched, benchmark)
-    data.write(folder, _report(measured, next(iter(models.values())), benchmark))
+    with alone(folder / "bench.json"):
+        for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
+            remove_plain(path)
+        measured = [_measure(model, batch, folder, benchmark) for batch, model in models.items()]
+        rows = tuple(each.row for each in measured)
+        benched = Benched(rows, folder, (*_remarks(measured[0], benchmark.labels), *_unlike(rows)))
+        _write(benched, benchmark)
+        data.write(folder, _report(measured, next(iter(models.values())), benchmark))
     return benched
 
 
@@ -145,17 +162,54 @@ def _model(prefix: str, batch: int, chip: str) -> Path:
             f"{path}: is compiled for batch {compiled_for}, says {path.name}.json; "
             f"make it with: bash convert.sh {batch} {chip}"
         )
+    its_chip = _record(path).get("chip", chip)
+    if its_chip != chip:
+        raise PipelineError(
+            f"{path}: is compiled for {its_chip}, says {path.name}.json, not for {chip}; run bench.sh for {its_chip}, "
+            f"or compile it for {chip} into another folder"
+        )
     return path
 
 
+def _digests(model: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in model_files(model)}
+
+
+def _record(model: Path) -> dict[str, Any]:
+    """What lies beside the model, if it is of these very files."""
+    with contextlib.suppress(FileNotFoundError):  # a part of the model is missing
+        record = sidecar.read(model)
+        return record if record.get("files") == _digests(model) else {}
+    return {}
+
+
+def _refuse_mixed(models: Iterable[Path], benchmark: Benchmark) -> None:
+    """Raises PipelineError where one table would be of two networks."""
+    records = {model: _record(model) for model in models}
+    known = [(model, record) for model, record in records.items() if "network" in record]
+    for model, record in known[1:]:
+        first, its = known[0]
+        if record["network"] != its["network"] and record.get("source") != its.get("source"):
+            raise PipelineError(
+                f"{model}: is compiled from another network than {first}; compile them anew: bash convert.sh "
+                f"{','.join(map(str, benchmark.batches))} {benchmark.chip}"
+            )
+
+
 def _measure(model: Path, batch: int, folder: Path, benchmark: Benchmark) -> _Measured:
-    tensors, devices = benchmark.tensors, benchmark.devices
+    tensors = benchmark.tensors
     if model.suffix == ".om":
         check_output(folder)
         for path in (model, *([tensors] if tensors is not None else [])):
             check_input(path)
         if tensors is not None:
             _check_tensors(model, tensors)
+    with Unchanged(*model_files(model)):
+        return _run(model, batch, folder, benchmark)
+
+
+def _run(model: Path, batch: int, folder: Path, benchmark: Benchmark) -> _Measured:
+    tensors, devices = benchmark.tensors, benchmark.devices
     steps: list[data.Step] = []
     summaries: list[Path] = []
     result = None
@@ -199,7 +253,12 @@ def _measured(
     times = np.concatenate(lists)
     p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
     top1, top5 = (100 * result.score.top1_acc, 100 * result.score.top5_acc) if result else (None, None)
-    row = BenchRow(batch, top1, top5, rate, float(times.mean()), p50, p90, p99)
+    says = _record(model)
+    network, precision, dtype, chip = (str(says.get(key, UNKNOWN)) for key in ("network", "precision", "dtype", "chip"))
+    row = BenchRow(
+        *(batch, top1, top5, rate, float(times.mean()), p50, p90, p99),
+        *(str(model), _digests(model), network, precision, dtype, chip),
+    )
     judged = None
     if result:
         probabilities = _gives_probabilities(model)
@@ -237,10 +296,9 @@ def _remarks(measured: _Measured, labels: PathLike | None) -> tuple[str, ...]:
 
 
 def _report(measured: Sequence[_Measured], model: Path, benchmark: Benchmark) -> data.Report:
-    record = sidecar.read(model)
     index = read_index(benchmark.tensors) if benchmark.tensors is not None else None
     recipe = index.format.recipe if index else None
-    precision = {"precision": str(record["precision"])} if "precision" in record else {}
+    precision = {"precision": ", ".join(dict.fromkeys(each.row.precision for each in measured))}
     return collect.report(
         collect.of_info(sidecar.info_of(model), Path(benchmark.prefix).name, recipe),
         {"models": f"{benchmark.prefix}_bs*{model.suffix}", **precision, **about(benchmark.chip)},
@@ -257,8 +315,13 @@ def _write(benched: Benched, benchmark: Benchmark) -> None:
     figures = [{**dataclasses.asdict(row), "best": row is benched.fastest} for row in benched.rows]
     asked = {"model": benchmark.prefix, "loop": benchmark.loop}
     write_json(folder / "bench.json", {**where, **asked, "rows": figures})
-    versions = " ".join(f"{name}={version}" for name, version in where.pop("versions").items())
-    _write_csv(folder / "bench.csv", [{**row, **where, "versions": versions} for row in figures])
+    versions = _in_words(where.pop("versions"))
+    flat = [{**row, "sha256": _in_words(row["sha256"])} for row in figures]
+    _write_csv(folder / "bench.csv", [{**row, **where, "versions": versions} for row in flat])
+
+
+def _in_words(pairs: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in pairs.items())
 
 
 def _write_csv(path: PathLike, rows: Sequence[dict[str, Any]]) -> None:
@@ -326,6 +389,14 @@ def _data(options: argparse.Namespace) -> tuple[str | None, str | None]:
         return USUAL_DATA
     print(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --input and --labels given")
     return None, None
+
+
+def _unlike(rows: Sequence[BenchRow]) -> list[str]:
+    """What the models were compiled for, a line each, where that is not the same for all, or not known."""
+    kinds = {(row.precision, row.dtype) for row in rows}
+    if len(kinds) == 1 and (UNKNOWN, UNKNOWN) not in kinds:
+        return []
+    return [f"{row.model}: precision {row.precision}, dtype {row.dtype}" for row in rows]
 
 
 def _table(benched: Benched) -> str:

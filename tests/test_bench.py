@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ResNeSt.bench import Benchmark, BenchRow
 from ResNeSt.bench import _accuracy as accuracy
+from ResNeSt.bench import _record as record_of
+from ResNeSt.bench import _unlike as unlike
+from ResNeSt.bench import bench as bench_models
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.models import sidecar
 from tests.conftest import PROJECT, Completed, assert_refused, call
 
 LABELS = PROJECT / "demo" / "val_label.txt"
@@ -109,6 +116,66 @@ def test_the_csv_and_the_json_say_when_where_and_with_what(on_cpu: dict[str, Any
     assert on_cpu["chip"] == rows[0]["chip"] == "cpu"
     assert on_cpu["versions"]["openvino"] in rows[0]["versions"]
     assert on_cpu["loop"] == 5
+
+
+def test_each_row_says_which_model_ran_and_what_it_was_compiled_for(on_cpu: dict[str, Any], work: Path) -> None:
+    with open(work / "cpu/bench.csv", newline="") as file:
+        flat = list(csv.DictReader(file))
+    for row, told in zip(on_cpu["rows"], flat):
+        model = work / f"resnest_demo_bs{row['batch']}.xml"
+        digests = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (model, model.with_suffix(".bin"))
+        }
+        record = json.loads(Path(f"{model}.json").read_text())
+        assert (row["model"], row["sha256"], row["network"]) == (model.name, digests, record["network"])
+        assert (row["precision"], row["dtype"], row["compiled_for"]) == ("fp32", "float32", "cpu")
+        assert told["sha256"] == " ".join(f"{name}={digest}" for name, digest in digests.items())
+        assert (told["precision"], told["dtype"], told["compiled_for"]) == ("fp32", "float32", "cpu")
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Callable[..., Path]:
+    """Puts a file where a model for a batch size would be, with a record beside it."""
+
+    def put(batch: int, **record: str) -> Path:
+        model = tmp_path / f"m_bs{batch}.om"
+        model.write_bytes(b"model %d" % batch)
+        files = {model.name: hashlib.sha256(model.read_bytes()).hexdigest()}
+        sidecar.write(model, {"batch": batch, "chip": "310P3", "files": files, **record})
+        return model
+
+    return put
+
+
+def test_a_model_of_another_chip_is_refused(compiled: Callable[..., Path], tmp_path: Path) -> None:
+    model = compiled(1)
+    with pytest.raises(PipelineError, match=r"m_bs1\.om: is compiled for 310P3, says m_bs1\.om\.json, not for 910B3;"):
+        bench_models(Benchmark([1], "910B3", prefix=str(tmp_path / "m"), folder=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    model.write_bytes(b"another one, of which nothing is known")
+    assert record_of(model) == {}
+
+
+def test_models_of_two_networks_make_no_table(compiled: Callable[..., Path], tmp_path: Path) -> None:
+    compiled(1, network="a", source="1")
+    compiled(2, network="a", source="2")  # in int8
+    compiled(4, network="b", source="1")  # without the ONNX file that it was simplified from
+    compiled(8, network="b", source="3")
+    asked = Benchmark([1, 2, 4, 8], "310P3", prefix=str(tmp_path / "m"), folder=tmp_path / "out")
+    with pytest.raises(
+        PipelineError, match=r"m_bs8\.om: is compiled from another network than .*m_bs1\.om; .* 1,2,4,8 310P3$"
+    ):
+        bench_models(asked)
+
+
+def test_models_compiled_in_different_ways_are_told_apart_below_the_table() -> None:
+    def rows(*precisions: str) -> list[BenchRow]:
+        figures = (1, None, None, 1.0, 1.0, 1.0, 1.0, 1.0)
+        return [BenchRow(*figures, f"m{n}", {}, "", precision, precision, "") for n, precision in enumerate(precisions)]
+
+    assert unlike(rows("fp32", "fp32")) == []
+    assert unlike(rows("fp32", "int8")) == ["m0: precision fp32, dtype fp32", "m1: precision int8, dtype int8"]
+    assert unlike(rows("unknown")) == ["m0: precision unknown, dtype unknown"]
 
 
 def test_the_report_has_the_same_scores_and_speeds(on_cpu: dict[str, Any], work: Path) -> None:
