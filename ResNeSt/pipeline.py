@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, check_share, positive
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import read_json, remove_plain, sha256, write_json
 from ResNeSt.common.progress import Say, aloud, silent
@@ -21,7 +21,7 @@ from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
-from ResNeSt.convert import chips
+from ResNeSt.convert import calibration, chips
 from ResNeSt.convert.targets import parse_batches
 from ResNeSt.images.listing import find_images
 from ResNeSt.infer.client import run_client
@@ -36,7 +36,9 @@ from ResNeSt.report.draw import REPORTS, draw_where_possible
 from ResNeSt.report.machine import about, environment
 from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.score.outputs import read_summary
-from ResNeSt.score.score import Result, Score, score_summary
+from ResNeSt.score.score import Result, Score, check_labels, score_summary
+from ResNeSt.tensors.folder import list_tensors
+from ResNeSt.tensors.format import index_path
 
 PROJECT = Path(__file__).resolve().parent.parent
 # The scripts that are run, and what they are called where the package alone is installed: `resnest COMMAND`.
@@ -59,6 +61,7 @@ def _short(path: Path) -> Path:
 DEMO = _short(PROJECT / "demo")
 
 DEMO_MODEL = "resnest_demo"
+CALIBRATED = "calibration"  # key of summary.json and of the report
 
 # float32 differs by rounding, about 1e-6; the other precisions may flip images that were close.
 FP32 = Tolerance(agreement=0.999, difference=1e-3)
@@ -67,7 +70,11 @@ REDUCED = Tolerance(agreement=0.95)
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """What is run on what; `folder` takes every file that is made; `model` is what the scripts call the card."""
+    """What is run on what; `folder` takes every file that is made; `model` is what the scripts call the card.
+
+    `calibration` holds the pictures to calibrate with, or their tensors; None takes those that are scored.
+    `min_agreement` is the share of images that must keep the top-1, of compiled models with PyTorch; None the usual.
+    """
 
     card: Card
     model: str
@@ -79,11 +86,26 @@ class RunPlan:
     batches: list[int]
     loop: int
     folder: Path
+    calibration: Path | None = None
+    min_agreement: float | None = None
 
     @property
     def tensors(self) -> Path:
         """Stage 1's result."""
         return self.folder / "prep_dataset"
+
+    @property
+    def calibration_tensors(self) -> Path:
+        """Those to calibrate with, and to judge by."""
+        if self.calibration is None:
+            return self.tensors
+        return self.calibration if _holds_tensors(self.calibration) else self.folder / "calibration"
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """Of compiled models."""
+        usual = FP32 if self.precision == "fp32" else REDUCED
+        return usual if self.min_agreement is None else usual._replace(agreement=self.min_agreement)
 
     @property
     def onnx(self) -> Path:
@@ -153,13 +175,37 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
     stages = _run_uncompiled(plan, steps, say)
     if not any(stage.complaint for stage in stages):
         stages += _run_compiled(plan, steps, say)
-    _write(plan, stages)
-    data.write(plan.folder, _report(plan, stages, steps))
+    calibrated = _calibrated(plan)
+    _write(plan, stages, calibrated)
+    data.write(plan.folder, _report(plan, stages, steps, calibrated))
     return stages
 
 
 def _preprocess(plan: RunPlan, say: Say) -> list[data.Step]:
-    return [_command(say, "preprocess", "resnest_preprocess.py", plan.images, plan.tensors, "--model", plan.model)]
+    """The tensors that are scored, and those that calibrate where they are made of other pictures."""
+    made = {"preprocess": (plan.images, plan.tensors)}
+    if plan.calibration not in (None, plan.calibration_tensors):
+        made["preprocess, calibration"] = (plan.calibration, plan.calibration_tensors)
+    return [
+        _command(say, step, "resnest_preprocess.py", pictures, tensors, "--model", plan.model)
+        for step, (pictures, tensors) in made.items()
+    ]
+
+
+def _holds_tensors(folder: Path) -> bool:
+    return index_path(folder).exists() or bool(list_tensors(folder))
+
+
+def _calibrated(plan: RunPlan) -> dict[str, str]:
+    """What int8 was calibrated on, and whether that is scored; nothing for another precision."""
+    if plan.precision != "int8":
+        return {}
+    tensors = calibration.choose(plan.calibration_tensors, onnx_file.read(plan.simplified))
+    count, both = len(tensors.calibration), calibration.scored_too(tensors, plan.tensors)
+    if not both:
+        return {CALIBRATED: f"int8 was calibrated on {count} tensors of {plan.calibration}, none of which is scored"}
+    overlap = f"int8 was calibrated on {both} of the images that are scored; they overlap, so the score flatters it"
+    return {CALIBRATED: f"{overlap} (--calibration DIR takes others)"}
 
 
 def _export(plan: RunPlan, say: Say) -> list[data.Step]:
@@ -182,8 +228,11 @@ def _convert(plan: RunPlan, say: Say) -> list[data.Step]:
     flags = [f"--onnx={plan.onnx}", f"--output-dir={plan.folder}"]
     if plan.precision != chips.precision(None, plan.chip):
         flags.append(f"--precision={plan.precision}")
-    if plan.precision == "int8":
-        flags.append(f"--calibration={plan.tensors}")
+    if plan.precision == "int8" or plan.calibration is not None:
+        flags.append(f"--calibration={plan.calibration_tensors}")
+        # On Ascend nothing judges there, but 0 lets pass what it would refuse to calibrate with.
+        if plan.min_agreement is not None and (plan.chip == chips.CPU or plan.min_agreement == 0):
+            flags.append(f"--min-agreement={plan.min_agreement:g}")
     return [_command(say, "convert", "convert.sh", ",".join(map(str, plan.batches)), plan.chip, *flags)]
 
 
@@ -222,7 +271,7 @@ def _run_compiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Stage
         _command(say, "bench", "bench.sh", batches, plan.chip, f"--model={plan.folder / plan.card.name}", *flags)
     )
     speeds = {row["batch"]: row["images_per_second"] for row in read_json(plan.results / "bench.json")["rows"]}
-    tolerance = FP32 if plan.precision == "fp32" else REDUCED
+    tolerance = plan.tolerance
     stages = []
     for batch in plan.batches:
         summary = plan.results / f"result_bs{batch}_summary.json"
@@ -274,11 +323,11 @@ def _table(stages: list[Stage]) -> str:
     return table(head, rows)
 
 
-def _report(plan: RunPlan, stages: list[Stage], steps: list[data.Step]) -> data.Report:
+def _report(plan: RunPlan, stages: list[Stage], steps: list[data.Step], calibrated: dict[str, str]) -> data.Report:
     files = {"weights": str(plan.weights), "pictures": str(plan.images), "labels": str(plan.labels)}
     return collect.report(
         collect.of_card(plan.card),
-        {**files, "precision": plan.precision, **about(plan.chip)},
+        {**files, "precision": plan.precision, **calibrated, **about(plan.chip)},
         [stage.judged for stage in stages],
         data.read(plan.results).speeds if stages[-1].name == "compiled" else [],
         steps,
@@ -287,7 +336,7 @@ def _report(plan: RunPlan, stages: list[Stage], steps: list[data.Step]) -> data.
     )
 
 
-def _write(plan: RunPlan, stages: list[Stage]) -> None:
+def _write(plan: RunPlan, stages: list[Stage], calibrated: dict[str, str]) -> None:
     rows = [
         {
             "stage": stage.name,
@@ -302,6 +351,7 @@ def _write(plan: RunPlan, stages: list[Stage]) -> None:
         "model": plan.card.name,
         "weights": str(plan.weights),
         "images": str(plan.images),
+        **calibrated,
         **environment(plan.chip),
     }
     write_json(plan.folder / "summary.json", {**made_of, "stages": rows})
@@ -312,6 +362,9 @@ def main() -> None:
     plan = _plan(_parser().parse_args())
     stages = run_pipeline(plan, aloud)
     print(f"\n{_table(stages)}\n")
+    calibrated = read_json(plan.folder / "summary.json").get(CALIBRATED)
+    if calibrated:
+        print(f"{calibrated}\n")
     images = stages[0].agreement.images
     print(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.folder}/summary.json")
     for remark in remarks_on(stages[0].result, plan.labels):
@@ -333,6 +386,19 @@ def _parser() -> Parser:
         help="cpu, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
     )
     parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
+    parser.reads(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="other pictures, or float32 tensors of them, to calibrate int8 with and to judge by "
+        "[the demo's train; without --precision int8 none; else the images that are scored, and the table says so]",
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=float,
+        metavar="SHARE",
+        help=f"of the images, with PyTorch's top-1 [fp32: {FP32.agreement}, else {REDUCED.agreement}]",
+    )
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
     parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
     parser.fills("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
@@ -356,6 +422,8 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     truth, found = read_labels(labels), find_images(images)
     check_names(labels, truth, images, found)
     check_folders(labels, truth, found, images, class_list(model, model_card.class_names, model_card.classes))
+    check_labels(truth, model_card.classes, labels)
+    check_share("--min-agreement", options.min_agreement)
     return RunPlan(
         card=model_card,
         model=model,
@@ -367,11 +435,25 @@ def _plan(options: argparse.Namespace) -> RunPlan:
         batches=batches,
         loop=options.loop,
         folder=folder,
+        calibration=_calibration(options.calibration, chip, precision, demo),
+        min_agreement=options.min_agreement,
     )
+
+
+def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> Path | None:
+    if given is None:
+        return DEMO / "train" if demo and precision == "int8" else None
+    if chip != chips.CPU and precision != "int8":
+        raise ArgumentError(f"--calibration is for int8 on {chip}; leave it out for {precision}")
+    if not given.is_dir() or not _holds_tensors(given):
+        find_images(given)  # raises where there are none
+    return given
 
 
 def _weights(model_card: Card, given: str, folder: Path) -> Path:
     if given != "auto":
+        if not Path(given).is_file():
+            raise PipelineError(f"{given}: no such checkpoint; name one with --weights, or auto")
         return Path(given)
     if model_card == card(DEMO_MODEL):
         return DEMO / f"{model_card.name}-{model_card.sha256}.pth"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+import ResNeSt.pipeline as pipeline_module
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import sha256
+from ResNeSt.common.progress import silent
 from ResNeSt.models import sidecar
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
-from ResNeSt.pipeline import RunPlan, _is_exported
+from ResNeSt.pipeline import RunPlan, _calibrated, _convert, _is_exported, _parser, _plan
 from tests.conftest import PROJECT, Completed, assert_refused, call, corrupt
 
 DEMO = PROJECT / "demo"
@@ -224,6 +228,89 @@ def test_int8_compiles_and_judges_int8_and_the_report_shows_each_flipped_image(a
     assert 1e-3 < compiled["difference"] < 0.5
     assert found["flip_count"] == compiled["total"] - compiled["same_top1"]
     assert (folder / "report.html").read_text().count("data:image/jpeg") == min(found["flip_count"], 24)
+    told = f"int8 was calibrated on 128 tensors of {os.path.relpath(DEMO, again)}/train, none of which is scored"
+    assert told in result.stdout.splitlines()
+    assert read(again)["calibration"] == found["about"]["calibration"] == told
+    assert f"{told}." in (folder / "report.html").read_text()
+
+
+def planned(*flags: str) -> RunPlan:
+    return _plan(_parser().parse_args(list(flags)))
+
+
+MINE = ("--images", str(DEMO / "val"), "--labels", str(DEMO / "val_label.txt"), "--model", "resnest_demo")
+
+
+def test_int8_calibrates_on_the_demo_s_training_pictures_and_else_on_what_is_named_or_scored(
+    demo_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    assert planned("--precision=int8").calibration == pipeline_module.DEMO / "train"
+    assert planned().calibration is None
+    mine = planned("--precision=int8", *MINE, "--work", str(tmp_path))
+    assert mine.calibration_tensors == mine.tensors
+    pictures = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={DEMO / 'train'}")
+    assert pictures.calibration_tensors == tmp_path / "calibration"
+    tensors = demo_run[0] / "work/resnest_demo/prep_dataset"
+    named = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={tensors}")
+    assert named.calibration_tensors == tensors
+
+
+def test_the_same_pictures_under_other_names_overlap_with_those_that_are_scored(
+    demo_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    work = demo_run[0] / "work/resnest_demo"
+    for number, path in enumerate(sorted((work / "prep_dataset").glob("*.bin"))[:24]):
+        shutil.copy(path, tmp_path / f"other_{number}.bin")
+    asked = ("--precision=int8", *MINE, "--work", str(work))
+    assert _calibrated(planned(*asked))["calibration"].startswith("int8 was calibrated on 128 of the images that are")
+    told = _calibrated(planned(*asked, f"--calibration={tmp_path}"))["calibration"]
+    assert told == (
+        "int8 was calibrated on 16 of the images that are scored; they overlap, so the score flatters it "
+        "(--calibration DIR takes others)"
+    )
+    assert _calibrated(planned(*MINE, "--work", str(work))) == {}
+
+
+def test_min_agreement_reaches_the_gate_and_the_final_judgement_and_0_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[tuple[object, ...]] = []
+    monkeypatch.setattr(pipeline_module, "_command", lambda say, step, *arguments: commands.append(arguments))
+    for flags, agreement in (([], 0.95), (["--min-agreement=0"], 0), (["--min-agreement=0.5"], 0.5)):
+        plan = planned("--precision=int8", *MINE, "--work", str(tmp_path), *flags)
+        assert plan.tolerance == (agreement, None)
+        _convert(plan, silent)
+        assert list(commands[-1][7:]) == flags
+    assert commands[-1][5:7] == ("--precision=int8", f"--calibration={tmp_path / 'prep_dataset'}")
+    assert planned("--min-agreement=0").tolerance == (0, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--precision=int8", "--calibration=nowhere"], "nowhere: no such folder"),
+        (["--precision=int8", "--calibration=empty"], "empty: "),
+        (["--chip=310P3", f"--calibration={DEMO / 'val'}"], "--calibration is for int8 on 310P3"),
+        (["--min-agreement=95"], "--min-agreement 95, expected a share"),
+        (["--min-agreement=nan"], "--min-agreement nan, expected a share"),
+        (["--min-agreement=-1"], "--min-agreement -1, expected a share"),
+        (["--weights=nowhere.pth"], "nowhere.pth: no such checkpoint"),
+        (["--weights=empty"], "empty: no such checkpoint"),
+        (["--images=empty", "--labels=labels.txt"], "empty: "),
+        (["--images=one", "--labels=labels.txt", "--model=resnest_demo"], "labels.txt: a has class 10, "),
+    ],
+)
+def test_what_cannot_be_is_found_before_anything_runs(
+    flags: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline_module, "DEMO", DEMO)  # which is as seen from where the tests began
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    shutil.copy(DEMO / "val/digits_val_00000001.JPEG", tmp_path / "one/a.JPEG")
+    (tmp_path / "labels.txt").write_text("a.JPEG 10\n")
+    with pytest.raises(PipelineError, match=words):
+        planned(*flags)
 
 
 @pytest.mark.parametrize(

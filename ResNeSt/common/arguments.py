@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.paths import refuse_clashes
 
 
@@ -67,3 +68,9 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
+
+
+def check_share(name: str, value: float | None) -> None:
+    """Raises ArgumentError where the option `name` is given, and is no share; NaN is none."""
+    if value is not None and not 0 <= value <= 1:
+        raise ArgumentError(f"{name} {value:g}, expected a share from 0 to 1, like 0.95")

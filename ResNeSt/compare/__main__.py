@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, check_share, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.tables import table
@@ -32,6 +32,9 @@ SHOWN_FLIPS = 10
 def main() -> None:
     """Command line."""
     options = _parser().parse_args()
+    check_share("--min-agreement", options.min_agreement)
+    if options.max_difference is not None and not options.max_difference >= 0:
+        raise ArgumentError(f"--max-difference {options.max_difference:g}, expected a number from 0")
     if options.layers:
         _compare_layers(options)
     else:

@@ -153,6 +153,14 @@ def _block_means(levels: np.ndarray) -> np.ndarray:
     return np.asarray(sums / np.outer(*sizes)).ravel()
 
 
+def scored_too(tensors: CalibrationTensors, scored: PathLike) -> int:
+    """How many of the tensors to calibrate with are among those of the folder `scored`, by their content."""
+    calibration = {hashlib.sha256(read_bytes(tensor)).digest() for tensor in tensors.calibration}
+    if Path(tensors.calibration[0].path).parent.resolve() == Path(scored).resolve():
+        return len(calibration)
+    return len(calibration & {hashlib.sha256(read_bytes(tensor)).digest() for tensor in find_tensors(scored)})
+
+
 def describe(source: Path, tensors: CalibrationTensors) -> dict[str, str]:
     """What a quantized file is made of, as it says itself."""
     folder = Path(tensors.calibration[0].path).parent

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ResNeSt.common.arguments import check_share
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import alone
 from ResNeSt.common.made_of import Unchanged, differing
@@ -129,8 +130,7 @@ def resolved(conversion: Conversion) -> Conversion:
     Raises ArgumentError for an unknown chip or dtype, a batch size below 1, a precision that the chip does not have, or
     an agreement that is no share.
     """
-    if conversion.min_agreement is not None and not 0 <= conversion.min_agreement <= 1:
-        raise ArgumentError(f"min-agreement {conversion.min_agreement:g}, expected a share from 0 to 1, like 0.95")
+    check_share("--min-agreement", conversion.min_agreement)
     if conversion.dtype not in LAYOUTS:
         raise ArgumentError(f"dtype {conversion.dtype!r}, expected one of {', '.join(LAYOUTS)}")
     chip, batches = chips.resolve(conversion.chip), check_batches(conversion.batches)

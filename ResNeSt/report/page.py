@@ -107,7 +107,8 @@ def _accuracy(report: Report) -> str:
     return _section(
         "Accuracy",
         "Every stage on the same images. The intervals (Wilson's) are for images drawn like these; since all stages "
-        f"saw the same ones, the next section tells stages apart more sharply.{_published_accuracy(report)}",
+        "saw the same ones, the next section tells stages apart more sharply."
+        f"{_published_accuracy(report)}{_calibrated(report)}",
         _grid(*drawn),
         _table("Scores", head, rows),
     )
@@ -119,6 +120,10 @@ def _published_accuracy(report: Report) -> str:
         return ""
     top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
     return f" Published for this network and recipe: top-1 {accuracy.top1:.2f} %{top5} ({accuracy.source})."
+
+
+def _calibrated(report: Report) -> str:
+    return f" {report.about['calibration']}." if "calibration" in report.about else ""
 
 
 def _share(stage: StageScore, key: str) -> plots.Share:
