@@ -18,7 +18,6 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import PipelineError, run
 from ResNeSt.common.files import PathLike, sha256, write_json
@@ -37,9 +36,9 @@ from ResNeSt.engines.image_batches import (
     model_choice,
     open_for_images,
 )
-from ResNeSt.images.listing import find_images
+from ResNeSt.images.listing import list_images, relative
 from ResNeSt.labels.class_names import ClassList, class_list, names_of
-from ResNeSt.labels.file import read_labels
+from ResNeSt.labels.file import keys_of, read_labels
 from ResNeSt.labels.sources import check_folders
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
@@ -117,7 +116,7 @@ def evaluate(
     engine = open_for_images(model)
     tensor_format = image_format(engine, model)
     truth = read_labels(labels)
-    chosen, problems = _join(images, labels, truth, allowed)
+    chosen, by_path, problems = _join(images, labels, truth, allowed, say)
     # The run of nothing is a warm-up, too.
     classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
     check_labels(truth, classes, labels)
@@ -129,12 +128,13 @@ def evaluate(
     score, kept, differences = Score(), 0, Counter[int]()
     with _journal(predictions, lambda: _head(model, tensor_format, chosen, batch), chosen, batch) as journal:
         for record in journal or ():
-            score += _tally([Outcome(**record)], truth, problems, differences)
+            score += _tally([Outcome(**record)], by_path, problems, differences)
             kept += 1
         started = time.perf_counter()
         outcomes = outcomes_of(engine, tensor_format, chosen[kept:], workers, watches)
-        for some in _recorded(outcomes, journal, kept, len(chosen)):
-            score += _tally(some, truth, problems, differences)
+        within = ([outcome._replace(image=relative(outcome.image, images)) for outcome in some] for some in outcomes)
+        for some in _recorded(within, journal, kept, len(chosen)):
+            score += _tally(some, by_path, problems, differences)
         seconds = time.perf_counter() - started
     if kept:
         say(f"{kept} images were done by an earlier run")
@@ -162,22 +162,26 @@ def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
 
 
 def _join(
-    folder: PathLike, labels: PathLike, truth: dict[str, int], allowed: Collection[str]
-) -> tuple[list[str], Problems]:
-    """The images that have a label, and what is missing or extra; raises PipelineError where that is not allowed."""
-    images = find_images(folder)
+    folder: PathLike, labels: PathLike, truth: dict[str, int], allowed: Collection[str], say: Say
+) -> tuple[list[str], dict[str, int], Problems]:
+    """The images that have a label, their classes by their paths in `folder`, and what is missing or extra.
+
+    Raises PipelineError where that is not allowed.
+    """
+    images = list_images(folder, say)
     problems: Problems = {kind: [] for kind in KINDS}
-    labelled = [image for image in images if stem(image) in truth]
-    problems["extra"] = [image for image in images if stem(image) not in truth]
+    keys = dict(zip(images, keys_of(images, folder, truth)))
+    labelled = [image for image in images if keys[image] in truth]
+    problems["extra"] = [image for image in images if keys[image] not in truth]
     if len(labelled) < len(truth):
-        problems["missing"] = sorted(truth.keys() - {stem(image) for image in labelled})
+        problems["missing"] = sorted(truth.keys() - set(keys.values()))
     for kind in ("missing", "extra"):
         if not labelled or (problems[kind] and kind not in allowed):
             raise PipelineError(
                 f"{folder}: {len(problems[kind])} {KINDS[kind]} (labels: {labels}), such as "
                 f"{problems[kind][0]}; complete them, or leave these out with --allow-{kind}"
             )
-    return labelled, problems
+    return labelled, {relative(image, folder): truth[keys[image]] for image in labelled}, problems
 
 
 def outcomes_of(
@@ -194,13 +198,12 @@ def _rank(inferred: tuple[ImageBatch, np.ndarray]) -> list[Outcome]:
     batch, logits = inferred
     outcomes = []
     for image, reason, row in zip(batch.images, batch.reasons, logits):
-        name = os.path.basename(image)
         if reason is not None:
-            outcomes.append(Outcome(name, (), "broken", reason))
+            outcomes.append(Outcome(image, (), "broken", reason))
         elif not np.isfinite(row).all():
-            outcomes.append(Outcome(name, (), "not-finite", f"{image}: {np.sum(~np.isfinite(row))} values"))
+            outcomes.append(Outcome(image, (), "not-finite", f"{image}: {np.sum(~np.isfinite(row))} values"))
         else:
-            outcomes.append(Outcome(name, top_k_predictions(row[None])[0].tolist()))
+            outcomes.append(Outcome(image, top_k_predictions(row[None])[0].tolist()))
     return outcomes
 
 
@@ -218,13 +221,15 @@ def _recorded(
         journal.finish()
 
 
-def _tally(outcomes: Sequence[Outcome], truth: dict[str, int], problems: Problems, differences: Counter[int]) -> Score:
+def _tally(
+    outcomes: Sequence[Outcome], by_path: dict[str, int], problems: Problems, differences: Counter[int]
+) -> Score:
     """The score of those that have one, and how far their first classes are from the labels; others are `problems`."""
     for outcome in outcomes:
         if outcome.problem:
             problems[outcome.problem].append(outcome.reason)
     ranked = [outcome for outcome in outcomes if not outcome.problem]
-    predictions = [Prediction(truth[stem(outcome.image)], tuple(outcome.classes)) for outcome in ranked]
+    predictions = [Prediction(by_path[outcome.image], tuple(outcome.classes)) for outcome in ranked]
     differences.update(prediction.classes[0] - prediction.label for prediction in predictions)
     return count(predictions)
 
@@ -252,8 +257,8 @@ def _head(model: ModelChoice, tensor_format: TensorFormat, images: Sequence[str]
     """All that the predictions depend on."""
     states = hashlib.sha256()
     for image in images:
-        path, *rest = state_of(image)
-        states.update(os.fsencode(f"{path}\0{rest}\0"))
+        state = state_of(image) if os.path.exists(image) else image  # a link to nothing is broken, like other files
+        states.update(os.fsencode(f"{state}\0"))
     return {
         "model": {file.name: sha256(file) for file in model_files(model.file)},
         "engine": model.engine,

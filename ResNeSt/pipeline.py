@@ -23,7 +23,7 @@ from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import calibration, chips
 from ResNeSt.convert.targets import parse_batches
-from ResNeSt.images.listing import find_images
+from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import run_client
 from ResNeSt.labels.class_names import class_list
 from ResNeSt.labels.file import check_names, read_labels
@@ -88,6 +88,7 @@ class RunPlan:
     folder: Path
     calibration: Path | None = None
     min_agreement: float | None = None
+    exif: bool = False
 
     @property
     def tensors(self) -> Path:
@@ -183,13 +184,21 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
 
 def _preprocess(plan: RunPlan, say: Say) -> list[data.Step]:
     """The tensors that are scored, and those that calibrate where they are made of other pictures."""
-    made = {"preprocess": (plan.images, plan.tensors)}
+    made: dict[str, tuple[Path, Path]] = {"preprocess": (plan.images, plan.tensors)}
     if plan.calibration not in (None, plan.calibration_tensors):
         made["preprocess, calibration"] = (plan.calibration, plan.calibration_tensors)
+    exif = ["--exif"] if plan.exif else []
     return [
-        _command(say, step, "resnest_preprocess.py", pictures, tensors, "--model", plan.model)
+        _command(say, step, "resnest_preprocess.py", pictures, tensors, "--model", plan.model, *_naming(pictures), *exif)
         for step, (pictures, tensors) in made.items()
     ]
+
+
+def _naming(pictures: Path) -> list[str]:
+    """The flag that tells pictures of one name apart, where there are any."""
+    paths = list_images(pictures)
+    alone = image_names(paths, pictures) == [os.path.basename(path) for path in paths]
+    return [] if alone else ["--distinct-names"]
 
 
 def _holds_tensors(folder: Path) -> bool:
@@ -401,6 +410,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
     parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
+    parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
     parser.fills("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
     return parser
 
@@ -419,7 +429,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     chip = chips.resolve(options.chip)
     precision, batches = chips.precision(options.precision, chip), parse_batches(options.batch)
     images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
-    truth, found = read_labels(labels), find_images(images)
+    truth, found = read_labels(labels), list_images(images)
     check_names(labels, truth, images, found)
     check_folders(labels, truth, found, images, class_list(model, model_card.class_names, model_card.classes))
     check_labels(truth, model_card.classes, labels)
@@ -437,6 +447,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
         folder=folder,
         calibration=_calibration(options.calibration, chip, precision, demo),
         min_agreement=options.min_agreement,
+        exif=options.exif,
     )
 
 

@@ -29,6 +29,7 @@ from ResNeSt.engines.image_batches import (
     model_choice,
     open_for_images,
 )
+from ResNeSt.images.decode import carries_orientation
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.class_names import ClassName, names_of
 from ResNeSt.score.ranking import softmax, top_k_predictions
@@ -153,9 +154,19 @@ def main() -> int:
     images = list(_images(options.images))
     answers = predict(model_choice(options), images, options.top, options.names)
     failed = FORMATS[options.format](answers, sys.stdout)
+    turned = [] if options.exif else [image for image in images if carries_orientation(image)]
+    if turned:
+        _remark(
+            f"{len(turned)} of {len(images)} images carry an EXIF orientation, such as {turned[0]}; "
+            "--exif turns them as it says"
+        )
     for answer in failed:
         print(f"error: {answer.reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _remark(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)
 
 
 def _parser() -> Parser:
@@ -171,7 +182,7 @@ def _parser() -> Parser:
 def _images(given: Sequence[str]) -> Iterator[str]:
     for path in given:
         if os.path.isdir(path):
-            yield from list_images(path)
+            yield from list_images(path, _remark)
         elif os.path.exists(path):
             yield path
         else:

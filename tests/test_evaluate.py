@@ -18,14 +18,21 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from ResNeSt import evaluate
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import sha256
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import TensorSpec
-from ResNeSt.labels.file import read_labels
-from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.images.preprocess import preprocess
+from ResNeSt.infer.inference import Inference, infer
+from ResNeSt.labels.file import read_labels, write_labels
+from ResNeSt.labels.folders import names_and_labels
+from ResNeSt.labels.sources import read_tree
+from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD, card
+from ResNeSt.models.model_info import format_of
 from ResNeSt.score.score import score_summary
 from ResNeSt.tensors.format import TensorFormat
 from tests.conftest import PROJECT, Completed, assert_refused, call
@@ -344,3 +351,75 @@ def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch: pytest.Monk
     assert [outcome.image for outcome in outcomes] == images
     assert len(engine.seen) == 20
     assert all(seen <= 4 * (run + 1) + 2 * 4 + 1 for run, seen in enumerate(engine.seen))
+
+
+def test_pictures_of_one_name_in_two_class_folders_are_scored_by_their_paths_with_files_in_between_or_without(
+    demo_onnx: Path, tmp_path: Path
+) -> None:
+    """In folders of ten classes, each picture is called 0.JPEG; one is a 0.JPEG and a 0.copy.JPEG, too."""
+    truth = read_labels(LABELS)
+    first = {label: name for name, label in reversed(truth.items())}
+    for label, name in first.items():
+        (tmp_path / f"val/{label}").mkdir(parents=True)
+        shutil.copy(VAL / f"{name}.JPEG", tmp_path / f"val/{label}/0.JPEG")
+    shutil.copy(tmp_path / "val/3/0.JPEG", tmp_path / "val/3/0.copy.JPEG")
+    expected = {f"{label}/0.JPEG": EXPECTED["predicted"][f"{name}.JPEG"] for label, name in first.items()}
+    expected["3/0.copy.JPEG"] = expected["3/0.JPEG"]
+    tree = read_tree(tmp_path / "val")
+    write_labels(names_and_labels(tree, tmp_path / "val"), tmp_path / "l.txt")
+
+    model = image_batches.ModelChoice(demo_onnx)
+    evaluated = evaluate.evaluate(model, tmp_path / "val", tmp_path / "l.txt", tmp_path / "p.jsonl")
+    found = {record["image"]: record["classes"][0] for record in records(tmp_path / "p.jsonl")}
+    assert found == expected
+    right = sum(int(image.split("/")[0]) == label for image, label in expected.items())
+    assert (evaluated.score.top1, evaluated.score.total) == (right, 11)
+
+    tensors = format_of(card("resnest_demo"), "float32")
+    with pytest.raises(PipelineError, match=r"11 images share their name .* --distinct-names"):
+        preprocess(tmp_path / "val", tmp_path / "prep", tensors)
+    for packed in (False, True):
+        prep = tmp_path / f"prep{packed}"
+        assert preprocess(tmp_path / "val", prep, tensors, packed=packed, distinct=True).written == 11
+        assert preprocess(tmp_path / "val", prep, tensors, packed=packed, distinct=True).kept == 11
+        inferred = infer(Inference(demo_onnx, prep, tmp_path / "out", dirname=f"r{packed}"))
+        assert inferred.summary is not None
+        result = score_summary(inferred.summary, tmp_path / "l.txt")
+        assert {name: answer.classes[0] for name, answer in result.predictions.items()} == {
+            image.replace("/", "__").replace(".", "_"): label for image, label in expected.items()
+        }
+        assert (result.score, list(filter(None, result.problems.values()))) == (evaluated.score, [])
+
+
+def test_a_picture_that_is_turned_is_heeded_with_exif_alone_and_its_predictions_are_others(
+    demo_onnx: Path, tmp_path: Path
+) -> None:
+    data = few(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(data.pictures[0]) as image:
+        image.save(data.pictures[0], quality=95, exif=exif)
+        turned = image.transpose(Image.Transpose.ROTATE_270)
+    as_it_is, upright = tmp_path / "as_it_is.jsonl", tmp_path / "upright.jsonl"
+    model = image_batches.ModelChoice(demo_onnx)
+    evaluate.evaluate(model, data.images, data.labels, as_it_is)
+    evaluate.evaluate(dataclasses.replace(model, exif=True), data.images, data.labels, upright)
+    heads = [json.loads(path.read_text().splitlines()[0])["tensors"] for path in (as_it_is, upright)]
+    assert [head.pop("exif") for head in heads] == [False, True]
+    assert heads[0] == heads[1]
+    made = {path: [r["classes"] for r in records(path)] for path in (as_it_is, upright)}
+    assert made[as_it_is][0] != made[upright][0]
+    assert made[as_it_is][1:] == made[upright][1:]
+    turned.save(data.pictures[0].with_suffix(".png"))
+    data.pictures[0].unlink()
+    evaluate.evaluate(model, data.images, data.labels, tmp_path / "turned.jsonl")
+    assert records(tmp_path / "turned.jsonl")[0]["classes"][0] == made[upright][0][0]
+
+
+def test_a_link_to_nothing_is_one_broken_picture_although_predictions_are_kept(demo_onnx: Path, tmp_path: Path) -> None:
+    data = few(tmp_path)
+    data.pictures[1].unlink()
+    data.pictures[1].symlink_to(tmp_path / "nothing")
+    model = image_batches.ModelChoice(demo_onnx)
+    evaluated = evaluate.evaluate(model, data.images, data.labels, tmp_path / "p.jsonl")
+    assert (list(evaluated.problems), evaluated.score.total) == (["broken"], 5)

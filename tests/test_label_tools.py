@@ -13,7 +13,7 @@ import pytest
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.labels import folders
-from ResNeSt.labels.class_names import ClassList, imagenet_classes
+from ResNeSt.labels.class_names import ClassList, ClassName, imagenet_classes
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.sources import from_csv, from_devkit, read_tree
 from tests.conftest import assert_refused, call, picture
@@ -128,8 +128,8 @@ def test_a_csv_without_a_head_is_refused_and_loses_no_image(tmp_path: Path) -> N
 
 
 def test_images_that_cannot_be_told_apart_or_written_in_a_labels_file_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"l\.txt: a\.jpg and a\.png are one name up to the first dot"):
-        write_labels({"a.jpg": 1, "a.png": 2}, tmp_path / "l.txt")
+    with pytest.raises(PipelineError, match=r"image 'a' was already labelled in line 1"):
+        write_labels({"a": 1, "a.png": 2}, tmp_path / "l.txt")
     with pytest.raises(PipelineError, match=r"l\.txt: the file name 'caf\\udce9.jpg 1\\n' is not UTF-8"):
         write_labels({os.fsdecode(b"caf\xe9.jpg"): 1}, tmp_path / "l.txt")
     assert not list(tmp_path.iterdir())
@@ -234,3 +234,27 @@ def test_a_labels_file_that_exists_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("precious 1\n")
     assert_refused(call("-m", "ResNeSt.labels", "tree", root, tmp_path / "l.txt"), "l.txt: exists")
     assert (tmp_path / "l.txt").read_text() == "precious 1\n"
+
+
+def test_images_of_one_name_in_two_class_folders_keep_their_classes_through_labels_and_back(tmp_path: Path) -> None:
+    root = tree(tmp_path / "val", cat=["a.jpg", "b.jpg"], dog=["a.jpg", "a.png"])
+    labels = folders.names_and_labels(read_tree(root), root)
+    assert labels == {"cat/a.jpg": 0, "b.jpg": 0, "dog/a.jpg": 1, "dog/a.png": 1}
+    write_labels(labels, tmp_path / "l.txt")
+    assert read_labels(tmp_path / "l.txt") == {"cat__a_jpg": 0, "b": 0, "dog__a_jpg": 1, "dog__a_png": 1}
+    fit = folders.check(tmp_path / "l.txt", root)
+    assert (fit.images, fit.missing, fit.extra) == (4, [], [])
+    (root / "cat/b.jpg").unlink()
+    (root / "cat/a.jpg").unlink()  # dog/a.jpg alone is still told from it
+    fit = folders.check(tmp_path / "l.txt", root)
+    assert (fit.missing, fit.extra) == (["cat__a_jpg", "b"], [])
+
+
+def test_two_images_are_never_moved_to_one_place(tmp_path: Path) -> None:
+    root = tree(tmp_path / "val", cat=["a.jpg"], dog=["a.jpg"])
+    (tmp_path / "l.txt").write_text("cat/a.jpg 0\ndog/a.jpg 0\n")
+    with pytest.raises(PipelineError, match=r"animal/a\.jpg: is there already"):
+        folders.to_tree(tmp_path / "l.txt", root, ClassList("names", [ClassName("animal")]))
+    with pytest.raises(PipelineError, match="2 images share their name"):
+        folders.to_flat(root, tmp_path / "new.txt")
+    assert files(root) == ["cat/a.jpg", "dog/a.jpg"]

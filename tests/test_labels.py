@@ -56,9 +56,24 @@ def test_a_line_without_a_class_number_is_named(label_file: Callable[[bytes], Pa
 
 
 def test_an_image_that_is_labelled_twice_is_named_with_both_lines(label_file: Callable[[bytes], Path]) -> None:
-    path = label_file(b"a.jpg 1\nb.jpg 2\na.png 1\n")
-    with pytest.raises(PipelineError, match=r"line 3: image 'a' was already labelled in line 1"):
-        read_labels(path)
+    for again in (b"a.jpg 1", b"./a.jpg 2", b"a 1"):
+        path = label_file(b"a.jpg 1\nb.jpg 2\n" + again)
+        with pytest.raises(PipelineError, match=r"line 3: image '.*' was already labelled in line 1"):
+            read_labels(path)
+
+
+def test_files_of_one_name_in_other_folders_or_with_other_suffixes_count_by_their_whole_names(
+    label_file: Callable[[bytes], Path],
+) -> None:
+    path = label_file(b"n01/a.jpg 1\nn02/a.jpg 2\nb.jpg 3\nb.png 4\nn02/c.jpg 5\n")
+    assert read_labels(path) == {"n01__a_jpg": 1, "n02__a_jpg": 2, "b_jpg": 3, "b_png": 4, "c": 5}
+
+
+def test_other_white_space_than_blanks_and_tabs_is_part_of_a_name(label_file: Callable[[bytes], Path]) -> None:
+    """U+202F is in the names of macOS's screenshots, before PM."""
+    names = ["at 9\u202fPM", "a\u00a0b", "c\u3000", "\u2028d", "e\x0bf"]
+    path = label_file("".join(f"{name}.png {number}\n" for number, name in enumerate(names)).encode())
+    assert read_labels(path) == {name: number for number, name in enumerate(names)}
 
 
 def test_a_file_without_labels_is_refused(label_file: Callable[[bytes], Path]) -> None:

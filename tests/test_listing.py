@@ -89,7 +89,7 @@ def test_images_of_one_name_get_names_of_their_paths_and_the_others_keep_theirs(
         "n02/a.jpg": "n02__a_jpg",
         "n01/b.x.jpg": "n01__b_x_jpg",
         "n01/b.png": "n01__b_png",
-        "n02/d.jpg": "d",
+        "n02/d.jpg": "d.jpg",
     }
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.labels.class_names import imagenet_classes, names_of, read_names
@@ -139,3 +140,23 @@ def test_a_file_with_other_than_a_name_for_every_class_is_refused(tmp_path: Path
     file.write_text("\n")
     with pytest.raises(PipelineError, match=r"names.txt: holds no names"):
         read_names(file)
+
+
+def test_pictures_that_carry_an_orientation_are_told_in_one_line_unless_they_are_turned(
+    demo_onnx: Path, few: Path
+) -> None:
+    exif = Image.Exif()
+    for path, orientation in zip(sorted(few.iterdir()), (1, 3, 6)):
+        exif[0x0112] = orientation
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+    os.mkfifo(few / "pipe.jpg")
+    (few / "notes.txt").touch()
+    command = ["-m", "ResNeSt.predict", f"--model={demo_onnx}", few, "--top=1", "--format=json"]
+    for flags, told in (([], 1), (["--exif"], 0)):
+        result = call(*command, *flags)
+        assert [answer["image"] for answer in json.loads(result.stdout) if "error" in answer] == [str(few / "pipe.jpg")]
+        assert result.stderr.count("2 of 6 images carry an EXIF orientation") == told
+        assert "note: " in result.stderr
+        assert "(notes.txt)" in result.stderr
+        assert "pipe.jpg: not a plain file" in result.stderr

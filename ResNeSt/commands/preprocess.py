@@ -7,6 +7,7 @@ import dataclasses
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
+from ResNeSt.common.progress import aloud
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import card, names
@@ -33,13 +34,23 @@ def main() -> int:
         action="store_true",
         help=f"write {SHARD_IMAGES:,} images a file, for engines on cpu; ais_bench takes a file per image",
     )
+    parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
+    parser.add_argument(
+        "--distinct-names",
+        action="store_true",
+        help="call images of one name by their paths: n01/a.jpg becomes n01__a_jpg.bin",
+    )
     parser.add_argument("--workers", type=positive, help="threads [one per core]")
     parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
     parser.writes("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
     options = parser.parse_args()
 
-    tensor_format = format_of(card(options.model), options.dtype, options.recipe, options.size)
-    done = preprocess(options.source, options.target, tensor_format, options.workers, options.pack)
+    tensor_format = dataclasses.replace(
+        format_of(card(options.model), options.dtype, options.recipe, options.size), exif=options.exif
+    )
+    done = preprocess(
+        options.source, options.target, tensor_format, options.workers, options.pack, options.distinct_names, aloud
+    )
     for reason in done.broken.values():
         print(f"broken: {reason}")
     print(

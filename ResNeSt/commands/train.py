@@ -14,7 +14,7 @@ from typing import Any
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.parallel import cores
-from ResNeSt.common.progress import aloud
+from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.labels.class_names import class_list, imagenet_classes
 from ResNeSt.models.cards import Card, card, names
 from ResNeSt.models.download import fetch
@@ -60,7 +60,7 @@ def _train(options: argparse.Namespace) -> None:
         raise ArgumentError("--train-labels takes --val-labels, too: folders have class numbers of their own")
     settings, base = _settings(options), card(options.model)
     with joined(options.device) as processes:
-        train_on, judged_by = _samples(options, base)
+        train_on, judged_by = _samples(options, base, aloud if processes.rank == 0 else silent)
         if processes.rank == 0:
             for remark in (*train_on.remarks, *judged_by.remarks, *_unlearnt(train_on, judged_by)):
                 aloud(remark)
@@ -120,12 +120,12 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)})
 
 
-def _samples(options: argparse.Namespace, base: Card) -> tuple[Samples, Samples]:
+def _samples(options: argparse.Namespace, base: Card, say: Say) -> tuple[Samples, Samples]:
     """The pictures to learn from, in the classes of an own card's names, and those to be judged by, in the same."""
     named = base.class_names and class_list(f"class_names in {options.model}", base.class_names, base.classes)
-    train_on = read_samples(options.train, options.train_labels, named or None)
+    train_on = read_samples(options.train, options.train_labels, named or None, say)
     known = class_list("the training pictures", train_on.class_names, train_on.classes)
-    return train_on, read_samples(options.val, options.val_labels, known)
+    return train_on, read_samples(options.val, options.val_labels, known, say)
 
 
 def _unlearnt(train_on: Samples, judged_by: Samples) -> list[str]:

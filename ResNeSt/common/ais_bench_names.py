@@ -49,17 +49,17 @@ def whole_name(path: str) -> str:
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:
-    """A name for each relative path that no other has: its `stem`, or the `whole_name` where others have that stem.
+    """A name for each relative path whose stem no other has: its own, or the `whole_name` where others have its stem.
 
     Raises PipelineError where that leaves two with one name.
     """
     counts = Counter(map(stem, paths))
-    names = [stem(path) if counts[stem(path)] == 1 else whole_name(path) for path in paths]
+    names = [os.path.basename(path) if counts[stem(path)] == 1 else whole_name(path) for path in paths]
     taken: dict[str, str] = {}
     for name, path in zip(names, paths):
-        other = taken.setdefault(name, path)
+        other = taken.setdefault(stem(name), path)
         if other is not path:
-            raise PipelineError(f"{other} and {path} would both be called {name}; rename one")
+            raise PipelineError(f"{other} and {path} would both be called {stem(name)}; rename one")
     return names
 
 

@@ -29,7 +29,8 @@ class ModelChoice:
 
     `file` is a .om, .xml, .onnx or checkpoint; `engine` the runtime (None: the suffix's own); `batch` the batch size of
     a model that leaves it free; `arch` the network, where the file does not tell it; `device` an NPU's number;
-    `workers` the threads that decode (None: one per core).
+    `workers` the threads that decode (None: one per core); `exif` whether images are turned as their EXIF
+    orientation says.
     """
 
     file: PathLike
@@ -38,6 +39,7 @@ class ModelChoice:
     arch: str | None = None
     device: int = 0
     workers: int | None = None
+    exif: bool = False
 
 
 class ImageBatch(NamedTuple):
@@ -58,11 +60,12 @@ def add_model_flags(parser: Parser) -> None:
     parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
     parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode [one per core]")
+    parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
 
 
 def model_choice(options: argparse.Namespace) -> ModelChoice:
     """What `add_model_flags` parsed."""
-    flags = (options.batch, options.engine, options.arch, options.device, options.workers)
+    flags = (options.batch, options.engine, options.arch, options.device, options.workers, options.exif)
     return ModelChoice(options.model, *flags)
 
 
@@ -84,7 +87,8 @@ def image_format(engine: Engine, model: ModelChoice) -> TensorFormat:
     """
     named = card(model.arch) if model.arch else None
     info = model_info.describe(named, named.size, weights="") if named else engine.info
-    return model_info.tensor_format(info, engine.input.shape, engine.input.dtype, model.file)
+    tensor_format = model_info.tensor_format(info, engine.input.shape, engine.input.dtype, model.file)
+    return dataclasses.replace(tensor_format, exif=model.exif)
 
 
 def logits_of(

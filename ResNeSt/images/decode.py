@@ -39,16 +39,16 @@ def decode(path: PathLike, exif: bool = False) -> Image.Image:
     Pillow does. Of 16-bit grey levels the high byte is kept, as Pillow does with 16-bit RGB; levels whose range the
     file does not tell are refused.
     """
-    with _broken_if_it_fails(path), _open(path) as image:
+    with _broken_if_it_fails(path), open_image(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image) if exif else image
-        return _as_rgb(upright, image)
+        return as_rgb(upright, image)
 
 
 def carries_orientation(path: PathLike) -> bool:
     """Whether `decode` leaves a picture turned or mirrored unless told to heed its EXIF part."""
     try:
-        with _open(path) as image:  # of a TIFF Pillow heeds it in any case
+        with open_image(path) as image:  # of a TIFF Pillow heeds it in any case
             return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9)
     except Exception:  # damaged; who decodes it says so
         return False
@@ -75,7 +75,8 @@ def tensor_maker(tensor_format: TensorFormat) -> Callable[[PathLike, np.ndarray]
 
 
 @contextlib.contextmanager
-def _open(path: PathLike) -> Iterator[Image.Image]:
+def open_image(path: PathLike) -> Iterator[Image.Image]:
+    """A plain file of one of the formats that count, not yet decoded."""
     with _regular_file(path) as file, Image.open(file, formats=picture_formats()) as image:
         yield image
 
@@ -99,7 +100,7 @@ def _broken_if_it_fails(path: PathLike) -> Iterator[None]:
         raise BrokenImageError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from None
 
 
-def _as_rgb(image: Image.Image, file: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image, file: Image.Image) -> Image.Image:
     """`image`, of the opened `file`, in mode RGB; raises ValueError where the range of its levels is unknown."""
     if image.mode == "RGB":
         return image

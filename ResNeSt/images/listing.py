@@ -93,7 +93,7 @@ def relative(image: PathLike, source: PathLike) -> str:
 
 
 def image_names(images: Sequence[str], source: PathLike) -> list[str]:
-    """A name for each image of `source` that no other has (ResNeSt.common.ais_bench_names.distinct_names)."""
+    """A name for each image of `source` whose stem no other has (ResNeSt.common.ais_bench_names.distinct_names)."""
     return distinct_names([relative(image, source) for image in images])
 
 

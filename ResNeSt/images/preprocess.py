@@ -23,9 +23,9 @@ from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole
 from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.common.parallel import cores, in_parallel
 from ResNeSt.common.paths import lies_in, refuse_clashes
-from ResNeSt.common.progress import hidden
+from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
-from ResNeSt.images.listing import find_images
+from ResNeSt.images.listing import find_images, image_names, list_images
 from ResNeSt.tensors.folder import list_tensors, tensor_name
 from ResNeSt.tensors.format import TensorFormat, TensorSet, read_index, write_index
 from ResNeSt.tensors.shards import SHARD_IMAGES, Shard, list_shards, read_shard, shard_path, write_shard
@@ -48,19 +48,26 @@ class ShardRow(NamedTuple):
     """An image on its way into a shard, and the array that takes its tensor."""
 
     shard: Path
-    image: str
+    image: Image
     tensor: np.ndarray
 
 
 def preprocess(
-    source: PathLike, target: PathLike, tensor_format: TensorFormat, workers: int | None = None, packed: bool = False
+    source: PathLike,
+    target: PathLike,
+    tensor_format: TensorFormat,
+    workers: int | None = None,
+    packed: bool = False,
+    distinct: bool = False,
+    say: Say = silent,
 ) -> Preprocessed:
     """Writes `<target>/<name>.bin` for every image of `source`, or shards (ResNeSt.tensors.shards), and `tensors.json`.
 
-    What an earlier run left is kept where it was made of the very images (ResNeSt.tensors.sources). Raises
-    PipelineError where `target` holds anything else.
+    `distinct` calls images of one name by their paths (ResNeSt.common.ais_bench_names.distinct_names). What an earlier
+    run left is kept where it was made of the very images (ResNeSt.tensors.sources). `say` hears which files are no
+    images. Raises PipelineError where `target` holds anything else, and where images have one name without `distinct`.
     """
-    images = find_images(source)
+    images = _named(source, distinct, say)
     target = Path(target)
     refuse_clashes([source], fills=[target])
     if lies_in(source, target):
@@ -74,7 +81,7 @@ def preprocess(
         shards = _missing_shards(images, source, target, tensor_format, log) if packed else {}
         missing = list(itertools.chain(*shards.values())) if packed else _missing_images(images, target, log)
         write_index(target, begun)
-        log.begin(set(images).difference(missing))
+        log.begin(image.name for image in set(images).difference(missing))
         broken = (
             _write_shards(shards, tensor_format, workers, log)
             if packed
@@ -86,9 +93,22 @@ def preprocess(
     return Preprocessed(len(missing) - len(broken), kept, broken, time.perf_counter() - started)
 
 
-def tensor_path(target: Path, image: PathLike) -> Path:
-    """Where the tensor of `image` goes."""
-    return target / tensor_name(image)
+class Image(NamedTuple):
+    """An image file, and what it is called in the target: its file name, or one that says its path."""
+
+    path: str
+    name: str
+
+    def tensor(self, target: Path) -> Path:
+        """Where its tensor goes."""
+        return target / tensor_name(self.name)
+
+
+def _named(source: PathLike, distinct: bool, say: Say) -> list[Image]:
+    if distinct:
+        paths = list_images(source, say)
+        return [Image(path, name) for path, name in zip(paths, image_names(paths, source))]
+    return [Image(path, os.path.basename(path)) for path in find_images(source, say)]
 
 
 def _refuse_foreign_tensors(target: Path, making: TensorSet) -> None:
@@ -98,30 +118,30 @@ def _refuse_foreign_tensors(target: Path, making: TensorSet) -> None:
         raise PipelineError(f"{target}: holds {held}, this run makes {making}; choose another folder or delete it")
 
 
-def _missing_images(images: list[str], target: Path, log: SourceLog) -> list[str]:
+def _missing_images(images: list[Image], target: Path, log: SourceLog) -> list[Image]:
     """The images whose tensor is yet to be made; raises PipelineError where `target` holds tensors of others."""
-    expected = {tensor_name(image) for image in images}
+    expected = {tensor_name(image.name) for image in images}
     foreign = [name for name in list_tensors(target) if name not in expected]
     if foreign:
         raise PipelineError(
             f"{target}: holds {len(foreign)} tensors without an image, such as {foreign[0]}; "
             "choose another folder or delete them"
         )
-    return [image for image in images if not log.holds(image, tensor_path(target, image))]
+    return [image for image in images if not log.holds(image.name, image.path, image.tensor(target))]
 
 
 def _write_files(
-    images: list[str], target: Path, tensor_format: TensorFormat, workers: int, log: SourceLog
+    images: list[Image], target: Path, tensor_format: TensorFormat, workers: int, log: SourceLog
 ) -> dict[str, str]:
     make = tensor_maker(tensor_format)
     own = threading.local()  # a tensor per thread, since fresh memory costs more than filling it
 
-    def work(image: str) -> FileState | str:
-        path = tensor_path(target, image)
+    def work(image: Image) -> FileState | str:
+        path = image.tensor(target)
         if not hasattr(own, "tensor"):
             own.tensor = np.empty(tensor_format.shape, tensor_format.dtype)
         try:
-            source = _read_into(own.tensor, image, make)
+            source = _read_into(own.tensor, image.path, make)
         except BrokenImageError as error:
             remove_plain(path)
             return str(error)
@@ -132,9 +152,9 @@ def _write_files(
     broken: dict[str, str] = {}
     for image, result in _bar(in_parallel(work, images, workers), len(images)):
         if isinstance(result, str):
-            broken[os.path.basename(image)] = result
+            broken[image.name] = result
         else:
-            log.add([result], tensor_path(target, image))
+            log.add([(image.name, result)], image.tensor(target))
     return broken
 
 
@@ -145,8 +165,8 @@ def _bar(results: Iterable[Item], images: int) -> Iterable[Item]:
 
 
 def _missing_shards(
-    images: list[str], source: PathLike, target: Path, tensor_format: TensorFormat, log: SourceLog
-) -> dict[Path, list[str]]:
+    images: list[Image], source: PathLike, target: Path, tensor_format: TensorFormat, log: SourceLog
+) -> dict[Path, list[Image]]:
     """The shards that are yet to be made, with their images; raises PipelineError where one holds other images.
 
     A shard that lacks broken images is made anew, since they may have been repaired.
@@ -156,12 +176,12 @@ def _missing_shards(
     for path in list_shards(target):
         shard = _whole_shard(path, tensor_format)
         group = shards.get(path, [])
-        names = {os.path.basename(image) for image in group}
+        names = {image.name for image in group}
         if not names or (shard and {*shard.images, *shard.broken} != names):
             raise PipelineError(
                 f"{path}: holds other images than {source} has in its place now; choose another folder or delete it"
             )
-        if shard and not shard.broken and all(log.holds(image, path) for image in group):
+        if shard and not shard.broken and all(log.holds(image.name, image.path, path) for image in group):
             del shards[path]
     return shards
 
@@ -174,7 +194,7 @@ def _whole_shard(path: Path, tensor_format: TensorFormat) -> Shard | None:
 
 
 def _write_shards(
-    shards: dict[Path, list[str]], tensor_format: TensorFormat, workers: int, log: SourceLog
+    shards: dict[Path, list[Image]], tensor_format: TensorFormat, workers: int, log: SourceLog
 ) -> dict[str, str]:
     make = tensor_maker(tensor_format)
     ahead = 2 * workers
@@ -182,22 +202,22 @@ def _write_shards(
     tensors = itertools.cycle(np.empty((ahead + 1, *tensor_format.shape), tensor_format.dtype))
     rows = (ShardRow(path, image, next(tensors)) for path, images in shards.items() for image in images)
     broken: dict[str, str] = {}
-    sources: list[FileState] = []
+    sources: list[tuple[str, FileState]] = []
 
     def work(row: ShardRow) -> FileState | str:
         try:
-            return _read_into(row.tensor, row.image, make)
+            return _read_into(row.tensor, row.image.path, make)
         except BrokenImageError as error:
             return str(error)
 
     def named(results: Iterable[tuple[ShardRow, FileState | str]]) -> Iterator[tuple[str, np.ndarray | None]]:
         for row, result in results:
-            name = os.path.basename(row.image)
+            name = row.image.name
             if isinstance(result, str):
                 broken[name] = result
                 yield name, None
             else:
-                sources.append(result)
+                sources.append((name, result))
                 yield name, row.tensor
 
     bar = _bar(in_parallel(work, rows, workers, ahead), sum(map(len, shards.values())))

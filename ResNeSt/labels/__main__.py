@@ -42,8 +42,8 @@ def main() -> int:
 
 
 def _from_tree(options: argparse.Namespace) -> int:
-    tree = read_tree(options.images, _known(options), options.from_zero)
-    _write(folders.names_and_labels(tree), options, f", by {tree.rule}")
+    tree = read_tree(options.images, _known(options), options.from_zero, aloud)
+    _write(folders.names_and_labels(tree, options.images), options, f", by {tree.rule}")
     for remark in tree.remarks:
         print(f"note: {remark}")
     if tree.rule == BY_ORDER and not options.from_zero:
@@ -81,7 +81,7 @@ def _known(options: argparse.Namespace) -> ClassList | None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    fit = folders.check(options.labels, options.images)
+    fit = folders.check(options.labels, options.images, aloud)
     if options.json:
         write_json(options.json, dataclasses.asdict(fit))
     print(

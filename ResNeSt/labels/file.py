@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.ais_bench_names import distinct_names, stem, whole_name
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, whole
+from ResNeSt.images.listing import relative
 
 # Labels for each class, of which none is of class 0 by chance in one of twenty cases.
 MANY = 3
@@ -20,16 +22,21 @@ _CLASS = re.compile("[0-9]{1,9}")
 def read_labels(path: PathLike) -> dict[str, int]:
     """Class of every image of a label file, by image name up to the first dot, in the order of the file.
 
-    A line is a file name, blanks or tabs, and a class number from 0; names may hold blanks. Blank lines, CRLF and a
-    byte-order mark are fine. Raises PipelineError, with the line number, where a line is anything else or where a name
-    comes twice.
+    A line is a file name, blanks or tabs, and a class number from 0; names may hold blanks. Files that share a name up
+    to the first dot, but not their folder or suffix (n01/a.jpg, n02/a.jpg), count by their `whole_name`. Blank lines,
+    CRLF and a byte-order mark are fine. Raises PipelineError, with the line number, where a line is anything else or
+    where a name comes twice.
     """
+    parsed = {
+        number: _parse(line, f"{path}: line {number}")
+        for number, line in enumerate(_text(path).split("\n"), start=1)
+        if line.strip(BLANKS)
+    }
+    if not parsed:
+        raise PipelineError(f"{path}: holds no labels; expected a line 'NAME CLASS' for every image")
     labels: dict[str, int] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip(BLANKS):
-            continue
-        name, label = _parse(line, f"{path}: line {number}")
+    for name, (number, (_, label)) in zip(_keys([name for name, _ in parsed.values()]), parsed.items()):
         first = lines.setdefault(name, number)
         if first != number:
             raise PipelineError(
@@ -37,9 +44,39 @@ def read_labels(path: PathLike) -> dict[str, int]:
                 f"here {label} (names count up to the first dot); remove one of them"
             )
         labels[name] = label
-    if not labels:
-        raise PipelineError(f"{path}: holds no labels; expected a line 'NAME CLASS' for every image")
     return labels
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """Stems; whole names instead where several files share a stem and none is called by it alone."""
+    counts = Counter(map(stem, names))
+    bare = {name for name in names if name == stem(name)}
+    return [whole_name(name) if counts[stem(name)] > 1 and stem(name) not in bare else stem(name) for name in names]
+
+
+def label_names(images: Sequence[str], source: PathLike) -> list[str]:
+    """What a labels file calls the images of the folder `source`: their names, or their paths in it where names clash.
+
+    Raises PipelineError where two would stand for one name.
+    """
+    paths = [relative(image, source) for image in images]
+    short = map(os.path.basename, paths)
+    return [name if name == base else path for path, base, name in zip(paths, short, distinct_names(paths))]
+
+
+def keys_of(images: Sequence[str], source: PathLike, truth: Mapping[str, int]) -> list[str]:
+    """By which name each image of the folder `source` stands in `truth`, if it does: its whole name or its own.
+
+    Raises PipelineError where two images stand for one name.
+    """
+    paths = [relative(image, source) for image in images]
+    wholes = map(whole_name, paths)
+    keys = [whole if whole in truth else stem(name) for whole, name in zip(wholes, distinct_names(paths))]
+    if len(set(keys)) < len(keys):
+        key, _ = Counter(keys).most_common(1)[0]
+        first, second, *_ = (path for path, other in zip(paths, keys) if other == key)
+        raise PipelineError(f"{source}: {first} and {second} both go by the label of {key}; rename one")
+    return keys
 
 
 def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
@@ -49,23 +86,19 @@ def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
     """
     if os.path.lexists(path):
         raise PipelineError(f"{path}: exists; name another file, or delete it")
-    named: dict[str, str] = {}
-    for name in labels:
-        if named.setdefault(stem(name), name) != name:
-            raise PipelineError(f"{path}: {named[stem(name)]} and {name} are one name up to the first dot; rename one")
     try:
         text = "".join(f"{name} {label}\n" for name, label in labels.items()).encode()
     except UnicodeEncodeError as error:
         raise PipelineError(f"{path}: the file name {error.object[:80]!a} is not UTF-8; rename it") from None
     with whole(path) as temporary:
         temporary.write_bytes(text)
-        if read_labels(temporary) != {stem(name): label for name, label in labels.items()}:
+        if read_labels(temporary) != dict(zip(_keys(list(labels)), labels.values())):
             raise PipelineError(f"{path}: a file name holds a line break, or blanks at its end; rename it")
 
 
-def check_names(labels: PathLike, truth: Mapping[str, int], folder: PathLike, files: Sequence[PathLike]) -> None:
+def check_names(labels: PathLike, truth: Mapping[str, int], folder: PathLike, files: Sequence[str]) -> None:
     """Raises PipelineError unless the `files` of `folder` are those that the labels file names, all of them."""
-    here = {stem(file) for file in files}
+    here = set(keys_of(files, folder, truth))
     missing, extra = sorted(truth.keys() - here), sorted(here - truth.keys())
     if missing:
         raise PipelineError(
@@ -97,7 +130,7 @@ def _parse(line: str, where: str) -> tuple[str, int]:
             f"{where}: found {line.strip()[:80]!r}, a name in quotes or before a comma; make a labels file of a CSV by "
             "`python -m ResNeSt.labels csv`"
         )
-    return stem(name), number
+    return name.removeprefix("./"), number
 
 
 def _last_field(line: str) -> tuple[str, str]:

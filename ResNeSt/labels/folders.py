@@ -21,9 +21,9 @@ from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, read_json, sha256, write_json
 from ResNeSt.common.progress import Say, hidden, silent
-from ResNeSt.images.listing import find_images
+from ResNeSt.images.listing import find_images, list_images
 from ResNeSt.labels.class_names import ClassList, imagenet_classes
-from ResNeSt.labels.file import read_labels, write_labels
+from ResNeSt.labels.file import keys_of, label_names, read_labels, write_labels
 from ResNeSt.labels.numbering import number_folders
 from ResNeSt.labels.sources import Tree, class_folder, read_tree
 
@@ -50,16 +50,20 @@ class Fit:
     most_images: int
 
 
-def check(labels: PathLike, source: PathLike) -> Fit:
-    """Compares a labels file with a folder of images; raises PipelineError where either is damaged or empty."""
-    truth, images = read_labels(labels), find_images(source)
-    stems = {stem(image) for image in images}
+def check(labels: PathLike, source: PathLike, say: Say = silent) -> Fit:
+    """Compares a labels file with a folder of images; `say` hears which files are no images.
+
+    Raises PipelineError where either is damaged or empty.
+    """
+    truth, images = read_labels(labels), list_images(source, say)
+    keys = keys_of(images, source, truth)
+    here = set(keys)
     counts = Counter(truth.values())
     return Fit(
         labels=len(truth),
         images=len(images),
-        missing=[name for name in truth if name not in stems],
-        extra=[image for image in images if stem(image) not in truth],
+        missing=[name for name in truth if name not in here],
+        extra=[image for image, key in zip(images, keys) if key not in truth],
         classes=len(counts),
         first_class=min(counts),
         last_class=max(counts),
@@ -75,17 +79,19 @@ def to_tree(labels: PathLike, source: PathLike, known: ClassList | None = None, 
     thousand classes say that they are ImageNet's, by synset. `say` hears what does not fit. Raises PipelineError,
     before anything moves, where an image has no label or its class no name, and what `_move` raises.
     """
-    truth, images = read_labels(labels), find_images(source)
+    truth, images = read_labels(labels), list_images(source, say)
     recorded = _recorded(labels) if known is None else None
     folders = recorded if recorded is not None else _folders(labels, truth, known)
-    _refuse_unlabelled(truth, images, labels)
-    _refuse_nameless(truth, images, folders, labels)
-    used = {folders[truth[stem(image)]]: truth[stem(image)] for image in images}
-    if missing := truth.keys() - {stem(image) for image in images}:
+    keys = keys_of(images, source, truth)
+    _refuse_unlabelled(truth, images, keys, labels)
+    numbers = {image: truth[key] for image, key in zip(images, keys)}
+    _refuse_nameless(numbers, folders, labels)
+    used = {folders[number]: number for number in numbers.values()}
+    if missing := truth.keys() - set(keys):
         say(f"note: {labels}: {len(missing)} labelled images are not in {source}, such as {min(missing)}")
     if not _counted_alike(used, source):
         say("note: without these class names the folders will be numbered otherwise; give them wherever they are read")
-    targets = {image: Path(source, folders[truth[stem(image)]], os.path.basename(image)) for image in images}
+    targets = {image: Path(source, folders[number], os.path.basename(image)) for image, number in numbers.items()}
     moved = _move(targets, source)
     for folder in (recorded or {}).values():
         Path(source, folder).mkdir(exist_ok=True)  # of a class without images
@@ -113,8 +119,8 @@ def _is_imagenet(truth: Mapping[str, int]) -> bool:
     return all(truth[name] < len(classes) and synsets.get(name) == classes[truth[name]].synset for name in truth)
 
 
-def _refuse_unlabelled(truth: Mapping[str, int], images: Sequence[str], labels: PathLike) -> None:
-    unlabelled = [image for image in images if stem(image) not in truth]
+def _refuse_unlabelled(truth: Mapping[str, int], images: Sequence[str], keys: Sequence[str], labels: PathLike) -> None:
+    unlabelled = [image for image, key in zip(images, keys) if key not in truth]
     if unlabelled:
         raise PipelineError(
             f"{labels}: has no line for {len(unlabelled)} of {len(images)} images, such as {unlabelled[0]}; complete "
@@ -122,11 +128,8 @@ def _refuse_unlabelled(truth: Mapping[str, int], images: Sequence[str], labels: 
         )
 
 
-def _refuse_nameless(
-    truth: Mapping[str, int], images: Sequence[str], folders: Mapping[int, str], labels: PathLike
-) -> None:
-    for image in images:
-        number = truth[stem(image)]
+def _refuse_nameless(numbers: Mapping[str, int], folders: Mapping[int, str], labels: PathLike) -> None:
+    for image, number in numbers.items():
         folder = folders.get(number)
         if folder is None:
             raise PipelineError(
@@ -164,7 +167,7 @@ def to_flat(source: PathLike, labels: PathLike, known: ClassList | None = None, 
         _refuse_other_labels(inside, source, labels)
     else:
         tree = read_tree(source, known, from_zero)
-        write_labels(names_and_labels(tree), labels)
+        write_labels(names_and_labels(tree, source), labels)
         _record(labels, tree.numbers)
     moved = _move(targets, source)
     for folder in (_recorded(labels) or {}).values():
@@ -173,14 +176,9 @@ def to_flat(source: PathLike, labels: PathLike, known: ClassList | None = None, 
     return moved
 
 
-def names_and_labels(tree: Tree) -> dict[str, int]:
+def names_and_labels(tree: Tree, source: PathLike) -> dict[str, int]:
     """A labels file's name for every image of a tree, and its class; raises PipelineError where two share one."""
-    images: dict[str, str] = {}
-    for image in tree.images:
-        other = images.setdefault(os.path.basename(image), image)
-        if other is not image:
-            raise PipelineError(f"{other} and {image} have one name, so no labels file tells them apart; rename one")
-    return dict(zip(images, tree.labels))
+    return dict(zip(label_names(tree.images, source), tree.labels))
 
 
 def _record_of(labels: PathLike) -> Path:
@@ -255,9 +253,10 @@ def _check_moves(targets: Mapping[str, Path], source: PathLike) -> dict[str, Pat
     which would lead elsewhere, images deeper than a class folder, and none onto another file or file system.
     """
     moves = {image: target for image, target in targets.items() if Path(image) != target}
+    taken = Counter(moves.values())
     for image, target in moves.items():
-        if os.path.lexists(target):
-            raise PipelineError(f"{target}: is there already, so {image} is not moved; delete one of them")
+        if os.path.lexists(target) or taken[target] > 1:
+            raise PipelineError(f"{target}: is there already, so {image} is not moved; delete or rename one of them")
         if os.path.islink(image) and not os.path.isabs(os.readlink(image)):
             raise PipelineError(f"{image}: a link to {os.readlink(image)} leads nowhere once moved; put the file here")
         if Path(source) not in (Path(image).parent, Path(image).parent.parent):

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.images.listing import class_folders, list_images, relative
 from ResNeSt.labels.class_names import ClassList, ClassName, imagenet_classes
-from ResNeSt.labels.file import class_number
+from ResNeSt.labels.file import class_number, keys_of
 from ResNeSt.labels.numbering import composed, number_folders, places, unlike_folders
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -65,14 +64,15 @@ def check_folders(
     labels: PathLike, truth: Mapping[str, int], images: Sequence[str], source: PathLike, known: ClassList
 ) -> None:
     """Raises PipelineError where images lie in a folder called by a class of `known` that is not their label's."""
-    labelled = [image for image in images if stem(image) in truth]
+    numbers = {image: truth[key] for image, key in zip(images, keys_of(images, source, truth)) if key in truth}
+    labelled = list(numbers)
     folders = [relative(image, source).rpartition("/")[0].partition("/")[0] for image in labelled]
-    unlike = list(unlike_folders(folders, [truth[stem(image)] for image in labelled], known))
+    unlike = list(unlike_folders(folders, list(numbers.values()), known))
     if unlike:
         place, number = unlike[0]
         raise PipelineError(
             f"{labels}: {len(unlike)} images have another class than their folder, such as {labelled[place]}, class "
-            f"{truth[stem(labelled[place])]}, while {folders[place]} is class {number} of {known.source}; make the "
+            f"{numbers[labelled[place]]}, while {folders[place]} is class {number} of {known.source}; make the "
             f"labels anew by `python -m ResNeSt.labels tree` with the model's class names"
         )
 

@@ -7,11 +7,12 @@ import io
 import os
 from collections.abc import Iterable
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.files import PathLike
-from ResNeSt.images.listing import find_images
+from ResNeSt.images.decode import as_rgb, open_image
+from ResNeSt.images.listing import image_names, list_images
 
 SIDE = 160
 
@@ -22,21 +23,22 @@ def thumbnails(folder: PathLike | None, names: Iterable[str]) -> dict[str, str]:
     if folder is None or not wanted or not os.path.isdir(folder):
         return {}
     uris = {}
-    for path in find_images(folder):
-        if stem(path) in wanted:
+    paths = list_images(folder)
+    for path, name in zip(paths, map(stem, image_names(paths, folder))):
+        if name in wanted:
             uri = _data_uri(path)
             if uri:
-                uris[stem(path)] = uri
+                uris[name] = uri
     return uris
 
 
 def _data_uri(path: str) -> str | None:
     buffer = io.BytesIO()
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            small = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises on damaged files
+            small = ImageOps.contain(as_rgb(image, image), (SIDE, SIDE))
+    except Exception:  # Pillow's plugins raise nearly anything on damaged files
         return None
     small.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -26,24 +26,24 @@ class SourceLog:
         self._path = Path(folder) / NAME
         self._records = _read(self._path)
 
-    def holds(self, image: PathLike, file: Path) -> bool:
-        """Whether `file` holds the tensor of `image`, both as they are now."""
+    def holds(self, name: str, image: PathLike, file: Path) -> bool:
+        """Whether `file` holds the tensor of `image`, called `name`, both as they are now."""
         try:
-            return self._records.get(tensor_name(image)) == _record(state_of(image), file)
+            return self._records.get(tensor_name(name)) == _record(state_of(image), file)
         except FileNotFoundError:
             return False
 
-    def begin(self, kept: Iterable[PathLike]) -> None:
-        """Forgets all but the tensors of the images that are `kept`."""
+    def begin(self, kept: Iterable[str]) -> None:
+        """Forgets all but the tensors of the images called `kept`."""
         names = map(tensor_name, kept)
         with whole(self._path) as temporary:
             temporary.write_bytes(b"".join(_line(name, self._records[name]) for name in names))
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
 
-    def add(self, sources: Iterable[FileState], file: Path) -> None:
-        """The tensors of the images at `sources` are in `file` now; their states are those before they were read."""
+    def add(self, sources: Iterable[tuple[str, FileState]], file: Path) -> None:
+        """The tensors of images are in `file` now; `sources` has names, and states before they were read."""
         with naming(self._path):
-            self._file.write(b"".join(_line(tensor_name(source.path), _record(source, file)) for source in sources))
+            self._file.write(b"".join(_line(tensor_name(name), _record(source, file)) for name, source in sources))
 
     def __enter__(self) -> SourceLog:
         return self

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import in_parallel
+from ResNeSt.common.progress import Say, silent
 from ResNeSt.images.decode import decode, tensor_maker
-from ResNeSt.images.listing import find_images
+from ResNeSt.images.listing import list_images
 from ResNeSt.images.recipes import normalisation_table, normalise
 from ResNeSt.labels.class_names import ClassList
-from ResNeSt.labels.file import read_labels, remark_on_numbers
+from ResNeSt.labels.file import keys_of, read_labels, remark_on_numbers
 from ResNeSt.labels.sources import read_tree
 from ResNeSt.models.cards import Card
 from ResNeSt.tensors.format import TensorFormat
@@ -47,31 +47,34 @@ class Samples:
         return len(self.class_names) if self.class_names else max(self.labels) + 1
 
 
-def read_samples(source: PathLike, labels: PathLike | None, known: ClassList | None = None) -> Samples:
+def read_samples(
+    source: PathLike, labels: PathLike | None, known: ClassList | None = None, say: Say = silent
+) -> Samples:
     """The pictures of `source`: with a folder per class, or with a file of `NAME CLASS` lines.
 
-    Folders become classes by ResNeSt.labels.numbering, by the names of the `known` ones where there are. Raises
-    PipelineError where a picture has no class or a folder is none of the `known`.
+    Folders become classes by ResNeSt.labels.numbering, by the names of the `known` ones where there are. `say` hears
+    which files are no pictures. Raises PipelineError where a picture has no class or a folder is none of the `known`.
     """
-    return _by_folder(source, known) if labels is None else _by_file(source, labels)
+    return _by_folder(source, known, say) if labels is None else _by_file(source, labels, say)
 
 
-def _by_folder(source: PathLike, known: ClassList | None) -> Samples:
-    tree = read_tree(source, known)
+def _by_folder(source: PathLike, known: ClassList | None, say: Say) -> Samples:
+    tree = read_tree(source, known, say=say)
     names = tuple(class_name.synset or class_name.name for class_name in tree.classes)
     rule = f"{source}: {len(tree.numbers)} folders of {len(names)} classes, by {tree.rule}"
     return Samples(source, tree.images, tree.labels, names, (rule, *tree.remarks))
 
 
-def _by_file(source: PathLike, labels: PathLike) -> Samples:
-    images, truth = find_images(source), read_labels(labels)
-    unlabelled = [path for path in images if stem(path) not in truth]
+def _by_file(source: PathLike, labels: PathLike, say: Say) -> Samples:
+    images, truth = list_images(source, say), read_labels(labels)
+    keys = keys_of(images, source, truth)
+    unlabelled = [path for path, key in zip(images, keys) if key not in truth]
     if unlabelled:
         raise PipelineError(f"{labels}: has no line for {len(unlabelled)} images of {source}, such as {unlabelled[0]}")
     remarks = remark_on_numbers(labels, truth.values())
-    if missing := truth.keys() - {stem(path) for path in images}:
+    if missing := truth.keys() - set(keys):
         remarks.append(f"{labels}: {len(missing)} labelled images are not in {source}, such as {min(missing)}")
-    return Samples(source, images, [truth[stem(path)] for path in images], None, tuple(remarks))
+    return Samples(source, images, [truth[key] for key in keys], None, tuple(remarks))
 
 
 def steps_of(samples: Samples, batch: int, processes: int) -> int:
