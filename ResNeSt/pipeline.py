@@ -184,12 +184,14 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
 
 def _preprocess(plan: RunPlan, say: Say) -> list[data.Step]:
     """The tensors that are scored, and those that calibrate where they are made of other pictures."""
-    made: dict[str, tuple[Path, Path]] = {"preprocess": (plan.images, plan.tensors)}
+    made = {"preprocess": (plan.images, plan.tensors)}
     if plan.calibration not in (None, plan.calibration_tensors):
         made["preprocess, calibration"] = (plan.calibration, plan.calibration_tensors)
     exif = ["--exif"] if plan.exif else []
     return [
-        _command(say, step, "resnest_preprocess.py", pictures, tensors, "--model", plan.model, *_naming(pictures), *exif)
+        _command(
+            say, step, "resnest_preprocess.py", pictures, tensors, "--model", plan.model, *_naming(pictures), *exif
+        )
         for step, (pictures, tensors) in made.items()
     ]
 
@@ -457,7 +459,7 @@ def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> P
     if chip != chips.CPU and precision != "int8":
         raise ArgumentError(f"--calibration is for int8 on {chip}; leave it out for {precision}")
     if not given.is_dir() or not _holds_tensors(given):
-        find_images(given)  # raises where there are none
+        list_images(given)  # raises where there are none
     return given
 
 
