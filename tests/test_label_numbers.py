@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ResNeSt import evaluate as evaluation
+from ResNeSt import pipeline
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.engine import TensorSpec
 from ResNeSt.engines.image_batches import ModelChoice
@@ -431,3 +432,14 @@ def test_labels_without_0_are_told_where_they_are_many_or_the_lowest_is_1() -> N
     assert remarks("l.txt", [1, 5], 10, Counter())[0].startswith(told.format(1))
     assert remarks("l.txt", [2, 5] * 15, 10, Counter())[0].startswith(told.format(2))
     assert remarks("l.txt", [2, 5] * 14, 10, Counter()) == []
+
+
+def test_the_pipeline_refuses_labels_that_contradict_the_card_before_it_starts(tmp_path: Path) -> None:
+    root = tree(tmp_path / "val", cat=["a.png"], fish=["b.png"])
+    own = dataclasses.replace(card("resnest_demo"), classes=3, class_names=("cat", "dog", "fish"))
+    write_card(own, tmp_path / "mine.json")
+    write_labels({"a.png": 0, "b.png": 1}, tmp_path / "l.txt")
+    flags = [f"--images={root}", f"--labels={tmp_path / 'l.txt'}", f"--model={tmp_path / 'mine.json'}"]
+    with pytest.raises(PipelineError, match=r"b\.png, class 1, while fish is class 2 of .*mine\.json"):
+        pipeline._plan(pipeline._parser().parse_args([*flags, "--weights=m.pth", f"--work={tmp_path / 'work'}"]))
+    assert not (tmp_path / "work").exists()
