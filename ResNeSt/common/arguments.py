@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
 from ResNeSt.common.errors import ArgumentError
+from ResNeSt.common.files import STDOUT
 from ResNeSt.common.paths import refuse_clashes
 
 
 class Parser(argparse.ArgumentParser):
-    """Options that are paths say what is done with them; what `refuse_clashes` refuses is refused after parsing."""
+    """Options that are paths say what is done with them; what `refuse_clashes` refuses is refused after parsing.
+
+    `--json -` is stdout, and nothing else goes there then.
+    """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self.roles: dict[str, str] = {}
@@ -41,6 +47,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; raises ArgumentError and PipelineError as `refuse_clashes` does."""
         options, rest = super().parse_known_args(args, namespace)
+        if _is_stdout(getattr(options, "json", None)):
+            sys.stdout = sys.stderr  # what a command says besides; write_json knows where stdout was
         cards = [path for path in self._paths(options, "card") if path.endswith(".json")]
         reads = [*cards, *self._paths(options, "reads")]
         refuse_clashes(reads, self._paths(options, "writes"), self._paths(options, "fills"))
@@ -49,8 +57,12 @@ class Parser(argparse.ArgumentParser):
     def _paths(self, options: argparse.Namespace, wanted: str) -> Iterator[Any]:
         for name, role in self.roles.items():
             value = getattr(options, name)
-            if role == wanted and value is not None:
+            if role == wanted and value is not None and not (name == "json" and _is_stdout(value)):
                 yield from value if isinstance(value, list) else [value]
+
+
+def _is_stdout(path: Any) -> bool:
+    return isinstance(path, (str, os.PathLike)) and os.fspath(path) == STDOUT
 
 
 def _not_empty(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union
@@ -203,10 +204,17 @@ def alone(path: PathLike) -> Iterator[None]:
         os.close(handle)
 
 
+STDOUT = "-"  # as the path of a JSON file
+
+
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Writes `value` as indented JSON, whole or not at all; to the stdout that the process began with for `-`."""
+    text = json.dumps(value, indent=1) + "\n"
+    if os.fspath(path) == STDOUT:
+        print(text, end="", file=sys.__stdout__, flush=True)
+        return
     with whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: PathLike) -> Any:
