@@ -27,6 +27,7 @@ from ResNeSt.infer.client import check_input, check_output, make_output_folder, 
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import model_files
+from ResNeSt.models.model_info import recipe_note
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import NAME as REPORT
 from ResNeSt.report.draw import draw_where_possible
@@ -91,12 +92,15 @@ class BenchRow:
 class Benched:
     """A row per batch size, in the order asked for; bench.csv, bench.json and report.json lie in `folder`.
 
-    `remarks` say where the labels seem to count from another class than the model.
+    `remarks` say where the labels seem to count from another class than the model, or the tensors' recipe is not the
+    model's own. `recipe` is that of the tensors, `model_recipe` the model's own, None where nothing says it.
     """
 
     rows: tuple[BenchRow, ...]
     folder: Path
     remarks: tuple[str, ...] = ()
+    recipe: str | None = None
+    model_recipe: str | None = None
 
     @property
     def fastest(self) -> BenchRow:
@@ -141,9 +145,13 @@ def bench(benchmark: Benchmark) -> Benched:
             remove_plain(path)
         measured = [_measure(model, batch, folder, benchmark) for batch, model in models.items()]
         rows = tuple(each.row for each in measured)
-        benched = Benched(rows, folder, (*_remarks(measured[0], benchmark.labels), *_unlike(rows)))
+        info = sidecar.info_of(next(iter(models.values())))
+        index = read_index(benchmark.tensors) if benchmark.tensors is not None else None
+        recipe = index.format.recipe if index else None
+        remarks = [*_remarks(measured[0], benchmark.labels), *_unlike(rows), *filter(None, [recipe_note(info, recipe)])]
+        benched = Benched(rows, folder, tuple(remarks), recipe, info.get("recipe"))
         _write(benched, benchmark)
-        data.write(folder, _report(measured, next(iter(models.values())), benchmark))
+        data.write(folder, _report(measured, next(iter(models.values())), benchmark, benched))
     return benched
 
 
@@ -295,12 +303,10 @@ def _remarks(measured: _Measured, labels: PathLike | None) -> tuple[str, ...]:
     return tuple(remarks_on(measured.judged.result, labels)) if measured.judged and labels is not None else ()
 
 
-def _report(measured: Sequence[_Measured], model: Path, benchmark: Benchmark) -> data.Report:
-    index = read_index(benchmark.tensors) if benchmark.tensors is not None else None
-    recipe = index.format.recipe if index else None
+def _report(measured: Sequence[_Measured], model: Path, benchmark: Benchmark, benched: Benched) -> data.Report:
     precision = {"precision": ", ".join(dict.fromkeys(each.row.precision for each in measured))}
     return collect.report(
-        collect.of_info(sidecar.info_of(model), Path(benchmark.prefix).name, recipe),
+        collect.of_info(sidecar.info_of(model), Path(benchmark.prefix).name, benched.recipe),
         {"models": f"{benchmark.prefix}_bs*{model.suffix}", **precision, **about(benchmark.chip)},
         [each.judged for each in measured if each.judged],
         [each.speed for each in measured],
@@ -313,11 +319,12 @@ def _report(measured: Sequence[_Measured], model: Path, benchmark: Benchmark) ->
 def _write(benched: Benched, benchmark: Benchmark) -> None:
     where, folder = environment(benchmark.chip), benched.folder
     figures = [{**dataclasses.asdict(row), "best": row is benched.fastest} for row in benched.rows]
-    asked = {"model": benchmark.prefix, "loop": benchmark.loop}
+    recipes = {"recipe": benched.recipe, "model_recipe": benched.model_recipe}
+    asked = {"model": benchmark.prefix, "loop": benchmark.loop, **recipes}
     write_json(folder / "bench.json", {**where, **asked, "rows": figures})
     versions = _in_words(where.pop("versions"))
     flat = [{**row, "sha256": _in_words(row["sha256"])} for row in figures]
-    _write_csv(folder / "bench.csv", [{**row, **where, "versions": versions} for row in flat])
+    _write_csv(folder / "bench.csv", [{**row, **recipes, **where, "versions": versions} for row in flat])
 
 
 def _in_words(pairs: Mapping[str, str]) -> str:

@@ -42,6 +42,7 @@ from ResNeSt.labels.file import keys_of, read_labels
 from ResNeSt.labels.sources import check_folders
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
+from ResNeSt.models.model_info import recipe_note
 from ResNeSt.score.label_numbers import remarks
 from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
 from ResNeSt.score.ranking import top_k_predictions
@@ -81,7 +82,7 @@ class Evaluated:
     `score` counts the labelled images that have an answer, `labelled` those in the labels file; `problems` holds a line
     for each that went wrong, by KINDS. `kept` images were answered by an earlier run, the others took `seconds`.
     `model` is the file, `engine` names the runtime, `tensors` says what the images were turned into, `remarks` where
-    the labels seem to count from another class than the model.
+    the labels seem to count from another class than the model, or the recipe is not the model's own.
     """
 
     model: str
@@ -123,6 +124,7 @@ def evaluate(
     check_folders(labels, truth, chosen, images, _classes_of(model, engine, classes))
     batch = engine.input.shape[0]
     say(f"{model.file}: {engine.title}, batch {batch}, {tensor_format}; {len(chosen)} images")
+    note = recipe_note(engine.info, tensor_format.recipe)
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
     score, kept, differences = Score(), 0, Counter[int]()
@@ -150,7 +152,7 @@ def evaluate(
         images=len(chosen),
         kept=kept,
         seconds=seconds,
-        remarks=remarks(labels, truth.values(), classes, differences),
+        remarks=[*remarks(labels, truth.values(), classes, differences), *filter(None, [note])],
     )
 
 

@@ -360,6 +360,7 @@ def _write(plan: RunPlan, stages: list[Stage], calibrated: dict[str, str]) -> No
     ]
     made_of = {
         "model": plan.card.name,
+        "recipe": plan.card.recipe,
         "weights": str(plan.weights),
         "images": str(plan.images),
         **calibrated,

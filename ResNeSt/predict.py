@@ -18,6 +18,7 @@ from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, cores
+from ResNeSt.common.progress import Say, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (
     FREE_BATCH,
@@ -32,6 +33,7 @@ from ResNeSt.engines.image_batches import (
 from ResNeSt.images.decode import carries_orientation
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.class_names import ClassName, names_of
+from ResNeSt.models.model_info import recipe_note
 from ResNeSt.score.ranking import softmax, top_k_predictions
 
 
@@ -53,11 +55,12 @@ class Answer(NamedTuple):
 
 
 def predict(
-    model: ModelChoice, images: Iterable[PathLike], top: int = 5, names: PathLike | None = None
+    model: ModelChoice, images: Iterable[PathLike], top: int = 5, names: PathLike | None = None, say: Say = silent
 ) -> Iterator[Answer]:
     """The `top` most probable classes of each of `images`, image files, in their order; one that fails says why.
 
     `names` is a file with a class name a line; without it the model's own are taken, or ImageNet's for 1,000 classes.
+    `say` hears where the images are not prepared by the model's own recipe.
     Raises ArgumentError where there are no images or `top` is below 1, PipelineError where the names are not as many
     as the classes, and what opening a model raises.
     """
@@ -66,6 +69,9 @@ def predict(
         raise ArgumentError(f"{len(paths)} images and top {top}, expected at least one of each")
     engine = open_for_images(model, min(len(paths), FREE_BATCH))
     tensor_format = image_format(engine, model)
+    note = recipe_note(engine.info, tensor_format.recipe)
+    if note:
+        say(note)
     inferred = logits_of(engine, tensor_format, paths, model.workers or cores(), Stopwatch(), Stopwatch())
     return _answers(inferred, engine, top, names)
 
@@ -152,7 +158,7 @@ def main() -> int:
     """Runs the command line; 1 where an image has no answer."""
     options = _parser().parse_args()
     images = list(_images(options.images))
-    answers = predict(model_choice(options), images, options.top, options.names)
+    answers = predict(model_choice(options), images, options.top, options.names, _remark)
     failed = FORMATS[options.format](answers, sys.stdout)
     turned = [] if options.exif else [image for image in images if carries_orientation(image)]
     if turned:

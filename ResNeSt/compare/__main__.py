@@ -64,17 +64,17 @@ def _parser() -> Parser:
 
 
 def _compare_outputs(options: argparse.Namespace) -> None:
-    agreement = compare(options.reference, options.judged, options.input, options.count, options.arch)
-    print(_table(options.judged, agreement))
+    notes: list[str] = []
+    agreement = compare(options.reference, options.judged, options.input, options.count, options.arch, notes.append)
+    print("\n".join([_table(options.judged, agreement), *(f"note: {note}" for note in notes)]))
     if agreement.flips:
         print(f"\n{_flip_table(agreement.flips[:SHOWN_FLIPS])}")
     if len(agreement.flips) > SHOWN_FLIPS:
         print(f"and {len(agreement.flips) - SHOWN_FLIPS} more; --json FILE writes all")
     if options.json:
-        sides = {"reference": str(options.reference), "judged": str(options.judged)}
-        write_json(
-            options.json, {**sides, **agreement.figures(), "flips": [flip._asdict() for flip in agreement.flips]}
-        )
+        told = {"reference": str(options.reference), "judged": str(options.judged), "notes": notes}
+        flips = [flip._asdict() for flip in agreement.flips]
+        write_json(options.json, {**told, **agreement.figures(), "flips": flips})
     agreement_wanted = MIN_AGREEMENT if options.min_agreement is None else options.min_agreement
     complaint = Tolerance(agreement_wanted, options.max_difference).complaint(agreement)
     if complaint:

@@ -17,11 +17,12 @@ from ResNeSt.common.ais_bench_names import natural_key
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import in_parallel
-from ResNeSt.common.progress import hidden
+from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.compare.agreement import Agreement, agreement
 from ResNeSt.engines.engine import Engine, run_images
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.engines.tensor_batches import TensorFolder
+from ResNeSt.models.model_info import recipe_note
 from ResNeSt.score.outputs import OUTPUT_NAME, bin_dtype, list_outputs, model_classes, read_output
 from ResNeSt.score.ranking import are_probabilities
 from ResNeSt.tensors.folder import spread
@@ -41,11 +42,15 @@ Side = Callable[[Chunk], np.ndarray]
 
 
 class Pair(NamedTuple):
-    """Both sides, each from a chunk to logits (N, classes), and the chunks of all images that are compared."""
+    """Both sides, each from a chunk to logits (N, classes), and the chunks of all images that are compared.
+
+    `notes` are what is to be told beside the figures.
+    """
 
     reference: Side
     judged: Side
     chunks: Iterable[Chunk]
+    notes: Sequence[str]
 
 
 def open_pair(reference: Path, judged: Path, source: Path | None, count: int | None, arch: str | None) -> Pair:
@@ -71,7 +76,9 @@ def open_pair(reference: Path, judged: Path, source: Path | None, count: int | N
     chosen = spread(names, count or len(names))
     steps = -(-len(chosen) // size)
     chunks = tqdm(_chunks(chosen, size, folder), "compare", steps, unit="batch", disable=hidden())
-    return Pair(sides[0], sides[1], chunks)
+    recipe = folder.recipe if folder else None
+    notes = {f"{path}: {note}" for path, engine in engines.items() if (note := recipe_note(engine.info, recipe))}
+    return Pair(sides[0], sides[1], chunks, sorted(notes))
 
 
 def _check_source(paths: Sequence[Path], source: Path | None) -> None:
@@ -170,14 +177,18 @@ def compare(
     source: PathLike | None = None,
     count: int | None = None,
     arch: str | None = None,
+    say: Say = silent,
 ) -> Agreement:
     """How far `judged` agrees with `reference`, image by image; see open_pair for what they may be.
 
-    Raises what open_pair raises, and PipelineError where the sides have different numbers of classes, logits that are
+    `say` hears of tensors that are not of the model's own recipe. Raises what open_pair raises, and PipelineError where
+    the sides have different numbers of classes, logits that are
     no numbers, or one logits and the other probabilities.
     """
     total = Agreement()
     pair = open_pair(Path(reference), Path(judged), None if source is None else Path(source), count, arch)
+    for note in pair.notes:
+        say(note)
     for chunk in pair.chunks:
         expected, actual = pair.reference(chunk), pair.judged(chunk)
         if actual.shape != expected.shape:

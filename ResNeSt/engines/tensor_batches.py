@@ -74,6 +74,7 @@ class TensorFolder:
         index = read_index(folder)
         self.shape = index.format.shape if index else like.shape[1:]
         self.dtype = index.format.dtype if index else like.dtype
+        self.recipe = index.format.recipe if index else None
         self._normalisation = Normalisation(index.format.mean, index.format.std) if index else None
         check_tensors(folder, (1, *self.shape), self.dtype, {})
 

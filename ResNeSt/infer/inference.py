@@ -24,7 +24,9 @@ from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.engines.engine import Engine, TensorSpec
 from ResNeSt.engines.opening import open_engine
+from ResNeSt.models.model_info import recipe_note
 from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor_files
+from ResNeSt.tensors.format import read_index
 
 READERS = 2
 PURE_NAME = "pure_infer_data"
@@ -181,6 +183,10 @@ def _pure_batch(spec: TensorSpec, kind: str) -> TensorBatches:
 
 def _file_batches(engine: Engine, source: PathLike, say: Say) -> TensorBatches:
     files, spec = tensor_files(source), engine.input
+    index = read_index(source) if os.path.isdir(source) else None
+    note = recipe_note(engine.info, index.format.recipe) if index and "recipe" in engine.info else ""
+    if note:
+        say(f"note: {source}: {note}")
     check_tensors(source, spec.shape, spec.dtype, engine.info)
     first, size = len(read_bytes(files[0], spec.dtype)), spec.shape[0]
     if first == 0 or spec.nbytes % first:

@@ -41,6 +41,17 @@ def format_of(card: Card, dtype: str, recipe: str | None = None, size: int | Non
     return TensorFormat(recipe or card.recipe, size or card.size, dtype, card.mean, card.std)
 
 
+def recipe_note(info: Mapping[str, str], recipe: str | None) -> str:
+    """What is to be told beside figures of tensors or images of `recipe`, unless that is the model's own.
+
+    `info` is what the model says of itself; `recipe` is None where nothing says which it is.
+    """
+    own = info.get("recipe")
+    if recipe is None or recipe == own:
+        return ""
+    return f"prepared by {recipe}, " + (f"the model's own recipe is {own}" if own else "the model does not say its own")
+
+
 def of_onnx(properties: Mapping[str, str]) -> dict[str, str]:
     """The metadata among an ONNX file's metadata_props; empty for a file of another program."""
     prefix = SECTION + "."
