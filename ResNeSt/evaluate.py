@@ -264,6 +264,7 @@ def _head(model: ModelChoice, tensor_format: TensorFormat, images: Sequence[str]
     return {
         "model": {file.name: sha256(file) for file in model_files(model.file)},
         "engine": model.engine,
+        "ema": model.ema,
         "batch": batch,
         "tensors": dataclasses.asdict(tensor_format),
         "images": len(images),

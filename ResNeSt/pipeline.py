@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt.common.arguments import Parser, check_share, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, check_share, positive
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
-from ResNeSt.common.files import read_json, remove_plain, sha256, write_json
+from ResNeSt.common.files import read_json, remove_plain, write_json
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import spend
@@ -29,7 +29,8 @@ from ResNeSt.labels.class_names import class_list
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.labels.sources import check_folders
 from ResNeSt.models import model_info, onnx_file
-from ResNeSt.models.cards import Card, card
+from ResNeSt.models.cards import Card, card, card_beside
+from ResNeSt.models.checkpoint import card_for
 from ResNeSt.models.download import fetch
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import REPORTS, draw_where_possible
@@ -60,7 +61,7 @@ def _short(path: Path) -> Path:
 
 DEMO = _short(PROJECT / "demo")
 
-DEMO_MODEL = "resnest_demo"
+DEMO_MODEL, DEFAULT_MODEL = "resnest_demo", "resnest50"
 CALIBRATED = "calibration"  # key of summary.json and of the report
 
 # float32 differs by rounding, about 1e-6; the other precisions may flip images that were close.
@@ -89,6 +90,7 @@ class RunPlan:
     calibration: Path | None = None
     min_agreement: float | None = None
     exif: bool = False
+    ema: bool | None = None
 
     @property
     def tensors(self) -> Path:
@@ -222,15 +224,19 @@ def _calibrated(plan: RunPlan) -> dict[str, str]:
 def _export(plan: RunPlan, say: Say) -> list[data.Step]:
     if _is_exported(plan):
         return []
-    flags = [f"--source={plan.weights}", f"--target={plan.onnx}", f"--model={plan.model}"]
+    flags = [f"--source={plan.weights}", f"--target={plan.onnx}", f"--model={plan.model}", *_ema_flag(plan)]
     return [_command(say, "export", "resnest_pth2onnx.py", *flags)]
+
+
+def _ema_flag(plan: RunPlan) -> list[str]:
+    return [] if plan.ema is None else ["--ema" if plan.ema else "--no-ema"]
 
 
 def _is_exported(plan: RunPlan) -> bool:
     """Whether the ONNX file says that it was made of these very weights and of this card."""
     if not plan.weights.is_file():
         return False
-    weights = f"{plan.weights.name} sha256:{sha256(plan.weights)}"
+    weights = model_info.weights_of(plan.weights, plan.ema)
     info = {"class_names": None, **model_info.describe(plan.card, plan.card.size, weights)}
     return onnx_file.holds(plan.onnx, {f"{model_info.SECTION}.{key}": value for key, value in info.items()})
 
@@ -259,10 +265,11 @@ def _run_uncompiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Sta
     for number, (name, model) in enumerate(models.items()):
         say(f"running {model} on {plan.tensors}")
         flags = [f"--input={plan.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
-        architecture = [f"--arch={plan.model}"] if model == plan.weights else []
+        architecture = [f"--arch={plan.model}", *_ema_flag(plan)] if model == plan.weights else []
         (summary,), spent = run_client(model, plan.results, f"stage{number}", *flags, *architecture)
         steps.append(data.Step(name, spent.seconds, spent.peak_bytes))
         look = ["--layers", str(before), str(model), f"--input={plan.tensors}", f"--arch={plan.model}"]
+        look += _ema_flag(plan)
         rows.append(_stage(name, batch, summary, plan, FP32, look))
         before = model
     return rows
@@ -390,8 +397,13 @@ def _parser() -> Parser:
     parser = Parser(prog="run.sh", description=__doc__)
     parser.reads("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
     parser.reads("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
-    parser.reads_card("--model", metavar="NAME", help="or a card file [resnest50; resnest_demo without --images]")
+    parser.reads_card(
+        "--model",
+        metavar="NAME",
+        help=f"or a card file [by --weights; without, {DEFAULT_MODEL}, or {DEMO_MODEL} without --images]",
+    )
     parser.reads("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
+    add_ema_flag(parser)
     parser.add_argument(
         "--chip",
         default="cpu",
@@ -424,9 +436,8 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     demo = options.images is None
     if demo and not DEMO.is_dir():
         raise ArgumentError(f"{DEMO}: the demo is not installed, it lies in the project's folder; name yours: --images")
-    model = options.model or (DEMO_MODEL if demo else "resnest50")
-    model_card = card(model)
-    if demo and model != DEMO_MODEL:
+    model, model_card = _model(options.weights, options.model, DEMO_MODEL if demo else DEFAULT_MODEL)
+    if demo and model_card.classes != card(DEMO_MODEL).classes:
         raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
     folder = options.work or Path("work") / model_card.name
     chip = chips.resolve(options.chip)
@@ -451,6 +462,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
         calibration=_calibration(options.calibration, chip, precision, demo),
         min_agreement=options.min_agreement,
         exif=options.exif,
+        ema=options.ema,
     )
 
 
@@ -462,6 +474,17 @@ def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> P
     if not given.is_dir() or not _holds_tensors(given):
         list_images(given)  # raises where there are none
     return given
+
+
+def _model(weights: str, model: str | None, default: str) -> tuple[str, Card]:
+    """What the scripts call the card, and the card: the one asked for, else that of the weights."""
+    if weights == "auto":
+        return model or default, card(model or default)
+    model_card = card_for(weights, model, "--model")
+    if model is None:
+        beside = card_beside(weights)
+        model = str(beside) if beside.is_file() else model_card.name
+    return model, model_card
 
 
 def _weights(model_card: Card, given: str, folder: Path) -> Path:

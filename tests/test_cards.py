@@ -12,7 +12,7 @@ import pytest
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.formats import onnx_header
-from ResNeSt.models.cards import card, card_of_file, names, read_card, write_card
+from ResNeSt.models.cards import card, find_card, names, read_card, write_card
 from tests.conftest import PROJECT, assert_refused, call
 
 OWN = {
@@ -85,8 +85,11 @@ def test_a_written_card_reads_back(tmp_path: Path) -> None:
 
 def test_the_card_beside_a_checkpoint_goes_before_its_file_name(tmp_path: Path) -> None:
     saved(tmp_path, OWN, "resnest50-mine.json")
-    assert card_of_file(tmp_path / "resnest50-mine.pth").classes == 3
-    assert card_of_file(tmp_path / "resnest101-mine.pth") == card("resnest101")
+    for name in ("resnest50-mine.pth", "resnest50-mine.pth.tar"):
+        found = find_card(tmp_path / name)
+        assert found is not None
+        assert found.classes == 3
+    assert find_card(tmp_path / "resnest101-mine.pth") == card("resnest101")
 
 
 SHAPE = {"layers": [1, 1, 1, 1], "radix": 2, "cardinality": 1, "width": 64, "stem_width": 8, "avd_first": False}

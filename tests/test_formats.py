@@ -32,9 +32,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ResNeSt.engines.engine import run_images
 from ResNeSt.engines.opening import open_engine
-from ResNeSt.models.checkpoint import load, read_state
+from ResNeSt.models.checkpoint import load, read, read_state
 from ResNeSt.models.pooling import set_pooling
 from ResNeSt.models.resnest import ResNeSt, create_model
+from ResNeSt.training.build import build
 
 TOLERANCE = 1e-4  # of the largest logit
 
@@ -105,8 +106,8 @@ message_type { name: "Checkpoint"
 """
 
 
-def write_ckpt(entries: Iterable[tuple[str, np.ndarray]], path: Path) -> None:
-    """Through the protobuf package, from the schema above."""
+def write_ckpt(entries: Iterable[tuple[str, np.ndarray]], path: Path, kind: str | None = None) -> None:
+    """Through the protobuf package, from the schema above; `kind` is what to call the arrays' type [NumPy's name]."""
     from google.protobuf import text_format
 
     pool = descriptor_pool.DescriptorPool()
@@ -115,7 +116,7 @@ def write_ckpt(entries: Iterable[tuple[str, np.ndarray]], path: Path) -> None:
     for tag, array in entries:
         value = checkpoint.value.add(tag=tag)
         value.tensor.dims.extend(array.shape)
-        value.tensor.tensor_type = array.dtype.name.capitalize()
+        value.tensor.tensor_type = kind or array.dtype.name.capitalize()
         value.tensor.tensor_content = array.tobytes()
     path.write_bytes(checkpoint.SerializeToString())
 
@@ -179,6 +180,10 @@ PARAMETERS = [
     (r"\._batch_norm\._", "_"),
     (r"\.", "_"),
 ]
+
+
+def under(prefix: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{prefix}{name}": array for name, array in state.items()}
 
 
 def without(state: dict[str, np.ndarray], *endings: str) -> dict[str, np.ndarray]:
@@ -247,10 +252,67 @@ def test_what_the_trainer_adds_to_a_ckpt_is_left_out(state: dict[str, np.ndarray
     assert_same(read_state(tmp_path / "c.ckpt"), state)
 
 
+@pytest.mark.parametrize(
+    "word", ["moments", "stat", "accum", "adam_m", "adam_v", "moment1", "moment2", "ema", "exp_avg_sq"]
+)
+def test_what_a_trainer_s_optimizer_keeps_is_left_out(word: str, state: dict[str, np.ndarray], tmp_path: Path) -> None:
+    own = list(mindcv_names(under("network.", state)).items())
+    kept = [(f"{word}.{name}", array) for name, array in own if not name.endswith(("moving_mean", "moving_variance"))]
+    write_ckpt([*own, *kept, ("learning_rate", np.ones(90, np.float32))], tmp_path / "c.ckpt")
+    assert_same(read_state(tmp_path / "c.ckpt"), state)
+
+
+@pytest.mark.parametrize("tag", ["student.fc.weight", "head.weight", "linear.weight", "rate"])
+def test_an_entry_of_a_ckpt_that_nothing_is_known_of_is_refused_by_name(
+    tag: str, state: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    write_ckpt([*mindcv_names(state).items(), (tag, np.ones((2, 3), np.float32))], tmp_path / "c.ckpt")
+    with pytest.raises(PipelineError, match=re.escape(tag)):
+        load(create_model("resnest_demo"), tmp_path / "c.ckpt")
+
+
+def test_bfloat16_is_read_as_its_values(state: dict[str, np.ndarray], tmp_path: Path) -> None:
+    rounded = {name: torch.from_numpy(array).bfloat16() for name, array in state.items()}
+    stored = {name: value.view(torch.uint16).numpy() for name, value in rounded.items()}
+    write_ckpt(mindcv_names(stored).items(), tmp_path / "c.ckpt", "BFloat16")
+    assert_same(read_state(tmp_path / "c.ckpt"), {name: value.float().numpy() for name, value in rounded.items()})
+
+
+def test_numbers_of_a_type_that_no_network_has_are_named_and_no_copy_is_asked_for(
+    state: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    entries = {**mindcv_names(state), "fc.weight": np.ones((2, 3), np.int8)}
+    write_ckpt(entries.items(), tmp_path / "c.ckpt")
+    with pytest.raises(PipelineError, match=r"fc\.weight is of Int8, expected one of") as error:
+        read_state(tmp_path / "c.ckpt")
+    assert "copy it again" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pth", ".bin"])
+def test_the_content_tells_the_framework_and_with_it_the_pooling(
+    suffix: str, state: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    write_ckpt(mindcv_names(state).items(), tmp_path / f"m{suffix}")
+    (tmp_path / f"p{suffix}").write_bytes(pickle.dumps(paddle_names(state)))
+    assert [read(tmp_path / f"{name}{suffix}").pooling for name in "mp"] == ["same", "trimmed"]
+
+
+def test_training_starts_from_a_ckpt_of_the_zoo_and_not_from_one_that_pools_in_another_way(
+    state: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    write_ckpt(zoo_entries(state), tmp_path / "zoo.ckpt")
+    model, origin = build(card("resnest_demo"), tmp_path / "zoo.ckpt", seed=0)
+    assert origin == f"weights of {tmp_path / 'zoo.ckpt'}"
+    assert np.array_equal(model.fc.weight.detach().numpy(), state["fc.weight"])
+    write_ckpt(mindcv_names(state).items(), tmp_path / "mindcv.ckpt")
+    with pytest.raises(PipelineError, match=r"mindcv\.ckpt: its network pools in another way \(same\)"):
+        build(card("resnest_demo"), tmp_path / "mindcv.ckpt", seed=0)
+
+
 def test_the_zoo_s_split_convolutions_are_joined(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_ckpt(zoo_entries(state), tmp_path / "c.ckpt")
     assert_same(read_state(tmp_path / "c.ckpt"), without(state, "fc1.bias", "fc2.bias"))
-    assert checkpoints.read(tmp_path / "c.ckpt").pooling == "zeros"
+    assert checkpoints.read(tmp_path / "c.ckpt", "mindspore").pooling == "zeros"
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -268,6 +330,18 @@ def test_paddle_s_names_of_parameters_become_the_official_ones(state: dict[str, 
     assert "layer1_bottleneck_0_shortcut_mean" in named
     (tmp_path / "p.pdparams").write_bytes(pickle.dumps(named, 2))
     assert_same(read_state(tmp_path / "p.pdparams"), without(state, "fc1.bias", "fc2.bias"))
+
+
+def test_biases_that_paddle_numbered_go_to_their_blocks(state: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """PaddleClas gives no name to them; a network's 7th convolution, counted from 0, is the first with a bias."""
+    named = paddle_parameter_names(state)
+    numbered = {f"conv2d_{6 + 5 * (stage - 1)}.b_0": state[f"layer{stage}.0.conv2.fc2.bias"] for stage in (3, 2, 4, 1)}
+    (tmp_path / "p.pdparams").write_bytes(pickle.dumps({**numbered, **named}, 2))
+    assert_same(read_state(tmp_path / "p.pdparams"), without(state, "fc1.bias"))
+    numbered.popitem()
+    (tmp_path / "p.pdparams").write_bytes(pickle.dumps({**numbered, **named}, 2))
+    with pytest.raises(PipelineError, match=r"3 entries not of this model \(conv2d_16\.b_0, "):
+        load(create_model("resnest_demo"), tmp_path / "p.pdparams")
 
 
 def test_arrays_that_paddle_wrapped_with_their_name_are_read(state: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -367,7 +441,9 @@ def test_a_pdparams_that_carries_code_is_refused_by_name_and_does_not_run_it(
 )
 def test_a_pickle_of_other_things_is_refused(content: object, tmp_path: Path) -> None:
     (tmp_path / "p.pdparams").write_bytes(pickle.dumps(content))
-    with pytest.raises(PipelineError, match=r"p\.pdparams: not a whole paddle checkpoint"):
+    with pytest.raises(
+        PipelineError, match=r"p\.pdparams: a pickle that holds .*, expected PaddleClas's mapping from names to arrays"
+    ):
         read_state(tmp_path / "p.pdparams")
 
 
@@ -382,14 +458,14 @@ def test_a_checkpoint_cut_short_is_refused(
     else:
         path.write_bytes(pickle.dumps(paddle_names(state), 4))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(PipelineError, match=rf"c\{suffix}: not a whole"):
+    with pytest.raises(PipelineError, match=rf"c\{suffix}: (not a whole|is empty)"):
         read_state(path)
 
 
 def test_another_program_s_file_is_one_line_of_error(tmp_path: Path) -> None:
     (tmp_path / "c.ckpt").write_bytes(b"PK\x03\x04 a zip file, as Lightning's .ckpt are")
     result = call("resnest_pth2onnx.py", f"--source={tmp_path / 'c.ckpt'}", f"--target={tmp_path / 'd.onnx'}")
-    assert_refused(result, "c.ckpt: not a whole mindspore checkpoint")
+    assert_refused(result, "c.ckpt: is a zip archive, as PyTorch writes them, cut short or damaged")
     assert not (tmp_path / "d.onnx").exists()
 
 
@@ -400,5 +476,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_network_names_what_does_not_fit(state: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_ckpt([("conv2d_0.weight", np.zeros((4, 3), np.float32))], tmp_path / "c.ckpt")
-    with pytest.raises(PipelineError, match=r"1 entries not of this model \(conv2d_0\.weight\)"):
+    with pytest.raises(PipelineError, match=r"none of its 1 names is a ResNeSt's.* it has conv2d_0\.weight"):
         load(create_model("resnest_demo"), tmp_path / "c.ckpt")

@@ -141,10 +141,10 @@ def test_labels_of_other_images_end_it_before_anything_runs(tmp_path: Path) -> N
 
 
 def test_a_stage_that_fails_ends_the_run_and_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bad.pth").write_bytes(b"damaged")
-    result = pipeline(tmp_path, "--weights=bad.pth")
+    (tmp_path / "resnest_demo-bad.pth").write_bytes(b"damaged")
+    result = pipeline(tmp_path, "--weights=resnest_demo-bad.pth")
     assert_refused(result, "resnest_pth2onnx.py ended with exit code 1")
-    assert "bad.pth: not a readable checkpoint" in result.stderr
+    assert "bad.pth: is text that begins with 'damaged', expected a checkpoint" in result.stderr
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,8 +17,8 @@ else:
     torch = pytest.importorskip("torch")
 
 from ResNeSt.models.cards import card
-from ResNeSt.models.checkpoint import load
-from ResNeSt.models.resnest import ResNeSt
+from ResNeSt.models.checkpoint import load, read_state
+from ResNeSt.models.resnest import ResNeSt, create_model
 
 CLASSES = 7
 
@@ -70,3 +70,30 @@ def test_a_checkpoint_of_timm_gives_timm_s_logits(
     with torch.inference_mode():
         expected, found = trained(images), model.eval()(images)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda raw, ema: {"state_dict": raw, "state_dict_ema": ema},
+        lambda raw, ema: {"state_dict": under("module.", raw), "state_dict_ema": under("_orig_mod.module.", ema)},
+        lambda raw, ema: {"model": raw, "model_ema": ema, "optimizer": {"state": {}}},
+        lambda raw, ema: {"state_dict": under("_orig_mod.", raw), "state_dict_ema": None, "epoch": 3},
+    ],
+)
+def test_the_moving_average_is_taken_where_timm_takes_it(
+    wrap: Callable[..., dict[str, Any]], timm: ModuleType, tmp_path: Path
+) -> None:
+    raw = create_model("resnest_demo").state_dict()
+    held = wrap(raw, {name: value + 1 for name, value in raw.items()})
+    torch.save(held, tmp_path / "c.pth")
+    averaged = held.get("state_dict_ema", held.get("model_ema")) is not None
+    for ema in (None, True, False) if averaged else (None, False):
+        expected = timm.models.load_state_dict(str(tmp_path / "c.pth"), use_ema=ema is not False)
+        found = read_state(tmp_path / "c.pth", ema)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -732,6 +732,14 @@ def test_a_checkpoint_of_as_many_classes_keeps_its_classifier(demo_checkpoint: P
     assert torch.equal(model.fc.weight, tensors(demo_checkpoint)["fc.weight"])
 
 
-def test_a_checkpoint_of_a_network_that_pools_in_another_way_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"x.ckpt: its network pools in another way"):
-        build(TINY, tmp_path / "x.ckpt", seed=0)
+def test_a_checkpoint_without_a_classifier_gets_a_fresh_one_and_it_is_said(
+    demo_checkpoint: Path, tmp_path: Path
+) -> None:
+    held = {name: value for name, value in tensors(demo_checkpoint).items() if not name.startswith("fc.")}
+    torch.save({"state_dict": {f"backbone.{name}": value for name, value in held.items()}}, tmp_path / "b.pth")
+    model, origin = build(card("resnest_demo"), tmp_path / "b.pth", seed=0)
+    assert origin.endswith("b.pth (state_dict.backbone), but a fresh classifier: it has none")
+    assert torch.equal(model.state_dict()["conv1.0.weight"], held["conv1.0.weight"])
+    torch.save({**held, "fc.bias": torch.zeros(10)}, tmp_path / "half.pth")
+    with pytest.raises(PipelineError, match=r"1 entries missing \(fc\.weight\)"):
+        build(card("resnest_demo"), tmp_path / "half.pth", seed=0)

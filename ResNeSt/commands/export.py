@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, add_ema_flag
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.export.to_onnx import FORMS, export
-from ResNeSt.models.cards import Card, card, find_card, names
+from ResNeSt.models.cards import card, names
+from ResNeSt.models.checkpoint import card_for
 from ResNeSt.models.download import fetch
 
 DEFAULT_MODEL = "resnest50"
@@ -25,7 +26,8 @@ def main() -> None:
     )
     parser.writes("--target", metavar="ONNX", required=True, help="file to write")
     parser.reads_card(
-        "--model", help=f"architecture [from the file name, else {DEFAULT_MODEL}]: {', '.join(names())}, or a card file"
+        "--model",
+        help=f"architecture [by the file; {DEFAULT_MODEL} without one]: {', '.join(names())}, or a card file",
     )
     parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
     parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
@@ -35,17 +37,20 @@ def main() -> None:
     parser.add_argument(
         "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
     )
+    add_ema_flag(parser)
     parser.writes("--json", metavar="FILE", help="write what was exported here as well")
     options = parser.parse_args()
     if options.untrained == (options.source is not None):
         raise ArgumentError("give either --source or --untrained")
 
-    model_card = _card(options.source, options.model)
+    own = options.source not in (None, "auto")
+    model_card = card_for(options.source, options.model, "--model") if own else card(options.model or DEFAULT_MODEL)
     source = fetch(model_card) if options.source == "auto" else options.source
-    exported = export(model_card, source, options.target, options.size, options.opset, options.form)
+    exported = export(model_card, source, options.target, options.size, options.opset, options.form, options.ema)
     print(
         f"{options.target}: {exported.model}, input N,3,{exported.size},{exported.size}, opset {exported.opset}, "
-        f"{exported.form} form, {exported.weights or 'UNTRAINED random weights'}; "
+        f"{exported.form} form, {exported.weights or 'UNTRAINED random weights'}"
+        f"{f' ({exported.entries})' if exported.entries else ''}; "
         f"differs from PyTorch by {exported.difference:.1e} of the largest logit"
     )
     if exported.note:
@@ -54,18 +59,6 @@ def main() -> None:
         told = dataclasses.asdict(exported)
         weights = None if exported.weights is None else str(exported.weights)
         write_json(options.json, {"target": str(told.pop("path")), **told, "weights": weights})
-
-
-def _card(source: str | None, model: str | None) -> Card:
-    """The card asked for; a file name that speaks of another one is refused, since some of them share all shapes."""
-    named = None if source in (None, "auto") else find_card(source)
-    if named is None or (model or "").endswith(".json"):
-        return card(model or DEFAULT_MODEL)
-    if model not in (None, named.name):
-        raise ArgumentError(
-            f"{source}: the file name says {named.name}, --model says {model}; rename the file or drop --model"
-        )
-    return named
 
 
 if __name__ == "__main__":

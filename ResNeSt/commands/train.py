@@ -11,12 +11,13 @@ import dataclasses
 import os
 from typing import Any
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.parallel import cores
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.labels.class_names import class_list, imagenet_classes
-from ResNeSt.models.cards import Card, card, names
+from ResNeSt.models.cards import Card, card, find_card, names
+from ResNeSt.models.checkpoint import card_for
 from ResNeSt.models.download import fetch
 from ResNeSt.training.data import Samples, read_samples
 from ResNeSt.training.distributed import joined, told_to_torchrun
@@ -46,6 +47,7 @@ HELP = {
     "sync_bn": "batch norm over the images of all processes",
     "seed": "of all that is random",
 }
+DEFAULT_MODEL = "resnest50"
 CHOICES = {"augment": AUGMENTATIONS, "precision": PRECISIONS}
 
 
@@ -58,7 +60,7 @@ def main() -> None:
 def _train(options: argparse.Namespace) -> None:
     if options.train_labels and not options.val_labels:
         raise ArgumentError("--train-labels takes --val-labels, too: folders have class numbers of their own")
-    settings, base = _settings(options), card(options.model)
+    settings, base = _settings(options), _base(options.weights, options.model)
     with joined(options.device) as processes:
         train_on, judged_by = _samples(options, base, aloud if processes.rank == 0 else silent)
         if processes.rank == 0:
@@ -67,7 +69,7 @@ def _train(options: argparse.Namespace) -> None:
         model_card = _card(base, train_on, judged_by, options)
         weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
         workers = options.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        training_run = Run(model_card, settings, train_on, judged_by, weights, workers)
+        training_run = Run(model_card, settings, train_on, judged_by, weights, workers, options.ema)
         train(training_run, options.output, processes, options.tensorboard, aloud)
 
 
@@ -86,10 +88,12 @@ def _parser() -> Parser:
     parser.reads("--val-labels", metavar="FILE", help="the same of --val")
     parser.fills("--output", required=True, metavar="DIR", help="for checkpoints and log")
     parser.reads_card(
-        "--model", default="resnest50", help=f"[%(default)s] architecture: {', '.join(names())}, or a card file"
+        "--model",
+        help=f"architecture [by --weights; {DEFAULT_MODEL} without]: {', '.join(names())}, or a card file",
     )
     parser.add_argument("--size", type=positive, metavar="N", help="of the input in pixels [the model's own]")
     parser.reads("--weights", metavar="PTH", help="start from this checkpoint, or 'auto' for the official one")
+    add_ema_flag(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads a process that decode [share of cores]")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard, too")
@@ -118,6 +122,27 @@ def _flags(values: dict[str, Any]) -> str:
 
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)})
+
+
+def _base(weights: str | None, model: str | None) -> Card:
+    """The card that training starts from: the one asked for, else that of the start weights.
+
+    A published name may be of another card than the weights', but not of another network: some share all shapes.
+    """
+    if weights in (None, "auto"):
+        return card(model or DEFAULT_MODEL)
+    named = find_card(weights)
+    if model is None:
+        # Its classes are those of other pictures.
+        return dataclasses.replace(card_for(weights, None, "--model"), class_names=None)
+    if named is None:
+        return card(model)
+    asked = card(model)
+    if asked.architecture != named.architecture:
+        raise ArgumentError(
+            f"{weights}: is of {named.name}, --model says {model}; start from other weights or drop --model"
+        )
+    return asked
 
 
 def _samples(options: argparse.Namespace, base: Card, say: Say) -> tuple[Samples, Samples]:

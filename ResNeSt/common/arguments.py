@@ -74,6 +74,16 @@ def _not_empty(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return made
 
 
+def add_ema_flag(parser: argparse.ArgumentParser) -> None:
+    """--ema and --no-ema, None where neither is given."""
+    parser.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="of a checkpoint with both: the moving average of its weights [yes, as timm does], or the weights",
+    )
+
+
 def positive(text: str) -> int:
     """A whole number above 0."""
     value = int(text)

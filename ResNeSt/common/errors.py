@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from typing import Callable, NoReturn
 
 READER_GONE = 141
+_UNPRINTED = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class PipelineError(Exception):
@@ -61,6 +63,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
+def library_text(error: BaseException) -> str:
+    """What another package says of its error, fit for a message: its first line, without colours."""
+    return f"{type(error).__name__}: {plain(str(error)).strip()}".split("\n", 1)[0].rstrip(".: ")
+
+
+def plain(text: str) -> str:
+    """The text without what only a terminal understands: colours, and characters that move its cursor."""
+    return _UNPRINTED.sub("", text)
+
+
 def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
@@ -70,7 +82,7 @@ def _prepare_streams() -> None:
 
 
 def _report(message: str, code: int) -> int:
-    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    print("error: " + " ".join(plain(message).splitlines()), file=sys.stderr)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     return code

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, check_share, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, check_share, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.tables import table
@@ -51,6 +51,7 @@ def _parser() -> Parser:
     parser.reads("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")
     parser.add_argument("--count", type=positive, metavar="N", help="images, at even distances [all; --layers: 8]")
     parser.add_argument("--arch", metavar="NAME", help="the network of a checkpoint whose file name does not tell it")
+    add_ema_flag(parser)
     parser.add_argument("--min-agreement", type=float, metavar="SHARE", help=f"with the same top-1 [{MIN_AGREEMENT}]")
     parser.add_argument(
         "--max-difference",
@@ -65,7 +66,8 @@ def _parser() -> Parser:
 
 def _compare_outputs(options: argparse.Namespace) -> None:
     notes: list[str] = []
-    agreement = compare(options.reference, options.judged, options.input, options.count, options.arch, notes.append)
+    sides_of = (options.reference, options.judged, options.input, options.count, options.arch)
+    agreement = compare(*sides_of, notes.append, options.ema)
     print("\n".join([_table(options.judged, agreement), *(f"note: {note}" for note in notes)]))
     if agreement.flips:
         print(f"\n{_flip_table(agreement.flips[:SHOWN_FLIPS])}")
@@ -84,7 +86,7 @@ def _compare_outputs(options: argparse.Namespace) -> None:
 def _compare_layers(options: argparse.Namespace) -> None:
     if options.input is None or options.min_agreement is not None:
         raise ArgumentError("--layers takes --input DIR, and --max-difference instead of --min-agreement")
-    layers = Layers(options.reference, options.judged, options.arch)
+    layers = Layers(options.reference, options.judged, options.arch, options.ema)
     usual = INT8_DISTANCE if layers.is_quantized else FLOAT_DISTANCE
     threshold = usual if options.max_difference is None else options.max_difference
     spec = layers.judged.input

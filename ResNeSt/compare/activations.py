@@ -16,7 +16,6 @@ from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineEr
 from ResNeSt.engines.engine import TensorSpec, fill
 from ResNeSt.engines.opening import CHECKPOINTS
 from ResNeSt.models import onnx_file
-from ResNeSt.models.cards import card, card_of_file
 from ResNeSt.models.model_info import INPUT
 
 Shape = tuple[int, ...]
@@ -121,17 +120,17 @@ class TorchActivations:
     Its values are the outputs of modules that run once for an input.
     """
 
-    def __init__(self, path: Path, arch: str | None) -> None:
+    def __init__(self, path: Path, arch: str | None, ema: bool | None) -> None:
         import torch
 
         from ResNeSt.export.rewrites.fold_batch_norm import fold_batch_norm
-        from ResNeSt.models.checkpoint import load
+        from ResNeSt.models.checkpoint import card_for, load
         from ResNeSt.models.resnest import create_model
 
-        model_card = card(arch) if arch else card_of_file(path)
+        model_card = card_for(path, arch)
         self._torch = torch
         self._model = create_model(model_card)
-        load(self._model, path)
+        load(self._model, path, ema, model_card)
         fold_batch_norm(self._model.eval())
         self.input = TensorSpec(INPUT, (1, 3, model_card.size, model_card.size), "float32")
         self.names: dict[str, str] = {}
@@ -173,7 +172,7 @@ def _scope(module: str) -> str:
     return "/".join(path)
 
 
-def open_activations(path: Path, arch: str | None) -> Activations:
+def open_activations(path: Path, arch: str | None, ema: bool | None = None) -> Activations:
     """Opens a .onnx or a checkpoint.
 
     Raises ArgumentError for anything else, MissingRuntimeError where its packages are not.
@@ -185,7 +184,7 @@ def open_activations(path: Path, arch: str | None) -> Activations:
             f"{path}: --layers looks into .onnx and checkpoints; of a compiled model give the ONNX file it was made of"
         )
     try:
-        return OnnxActivations(path) if path.suffix == ".onnx" else TorchActivations(path, arch)
+        return OnnxActivations(path) if path.suffix == ".onnx" else TorchActivations(path, arch, ema)
     except ImportError as error:
         raise MissingRuntimeError(
             f"{path}: a package that looks into it is not installed ({error}); run: pip install -r requirements.txt"

@@ -53,7 +53,9 @@ class Pair(NamedTuple):
     notes: Sequence[str]
 
 
-def open_pair(reference: Path, judged: Path, source: Path | None, count: int | None, arch: str | None) -> Pair:
+def open_pair(
+    reference: Path, judged: Path, source: Path | None, count: int | None, arch: str | None, ema: bool | None = None
+) -> Pair:
     """Opens two of .pth, .onnx, .xml, .om, a folder of outputs or a client's summary.
 
     Models run on the tensors of `source`. `count` images at even distances are compared [all]. Raises ArgumentError
@@ -62,7 +64,7 @@ def open_pair(reference: Path, judged: Path, source: Path | None, count: int | N
     """
     paths = (reference, judged)
     _check_source(paths, source)
-    engines = _open_engines([path for path in paths if _is_model(path)], arch)
+    engines = _open_engines([path for path in paths if _is_model(path)], arch, ema)
     saved = {path: _saved_outputs(path) for path in paths if path not in engines}
     folder = TensorFolder(source, next(iter(engines.values())).input) if source and engines else None
     names = _common_names([*saved.items(), *([(folder.folder, folder.files)] if folder else [])])
@@ -93,14 +95,14 @@ def _is_model(path: Path) -> bool:
     return not path.is_dir() and path.suffix != ".json"
 
 
-def _open_engines(paths: Sequence[Path], arch: str | None) -> dict[Path, Engine]:
+def _open_engines(paths: Sequence[Path], arch: str | None, ema: bool | None) -> dict[Path, Engine]:
     """Engines of up to two models; one that leaves its batch free takes the other's."""
     engines: dict[Path, Engine] = {}
     batch = BATCH
     # The first one again at the end, now that the second one's batch is known.
     for path in [*paths, *paths[:1]]:
         if path not in engines or engines[path].input.shape[0] != batch:
-            engines[path] = open_engine(path, batch=batch, arch=arch)
+            engines[path] = open_engine(path, batch=batch, arch=arch, ema=ema)
         batch = engines[path].input.shape[0]
     return engines
 
@@ -178,6 +180,7 @@ def compare(
     count: int | None = None,
     arch: str | None = None,
     say: Say = silent,
+    ema: bool | None = None,
 ) -> Agreement:
     """How far `judged` agrees with `reference`, image by image; see open_pair for what they may be.
 
@@ -186,7 +189,7 @@ def compare(
     no numbers, or one logits and the other probabilities.
     """
     total = Agreement()
-    pair = open_pair(Path(reference), Path(judged), None if source is None else Path(source), count, arch)
+    pair = open_pair(Path(reference), Path(judged), None if source is None else Path(source), count, arch, ema)
     for note in pair.notes:
         say(note)
     for chunk in pair.chunks:

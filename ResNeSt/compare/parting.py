@@ -51,8 +51,8 @@ class Layers:
     Raises ArgumentError unless one of them is an ONNX file, PipelineError where they have no names in common.
     """
 
-    def __init__(self, reference: Path, judged: Path, arch: str | None = None) -> None:
-        self.reference, self.judged = (open_activations(path, arch) for path in (reference, judged))
+    def __init__(self, reference: Path, judged: Path, arch: str | None = None, ema: bool | None = None) -> None:
+        self.reference, self.judged = (open_activations(path, arch, ema) for path in (reference, judged))
         graphs = [graph for graph in (self.judged, self.reference) if isinstance(graph, OnnxActivations)]
         if not graphs:
             raise ArgumentError(f"{judged}: --layers takes at least one .onnx; export the checkpoint first")

@@ -33,7 +33,7 @@ class AscendEngine:
         return as_logits(self._path, np.asarray(self._session.infer([batch])[0]), len(batch))
 
 
-def open_model(path: Path, batch: int, arch: str | None, device: int) -> AscendEngine:
+def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> AscendEngine:
     """Loads `path` on `device`; what the model is stands in the JSON that convert.sh leaves beside it."""
     try:
         session = InferSession(device, str(path))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, positive
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, in_parallel
@@ -30,7 +30,7 @@ class ModelChoice:
     `file` is a .om, .xml, .onnx or checkpoint; `engine` the runtime (None: the suffix's own); `batch` the batch size of
     a model that leaves it free; `arch` the network, where the file does not tell it; `device` an NPU's number;
     `workers` the threads that decode (None: one per core); `exif` whether images are turned as their EXIF
-    orientation says.
+    orientation says; `ema` which weights of a checkpoint (None: as timm does).
     """
 
     file: PathLike
@@ -40,6 +40,7 @@ class ModelChoice:
     device: int = 0
     workers: int | None = None
     exif: bool = False
+    ema: bool | None = None
 
 
 class ImageBatch(NamedTuple):
@@ -61,11 +62,12 @@ def add_model_flags(parser: Parser) -> None:
     parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode [one per core]")
     parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
+    add_ema_flag(parser)
 
 
 def model_choice(options: argparse.Namespace) -> ModelChoice:
     """What `add_model_flags` parsed."""
-    flags = (options.batch, options.engine, options.arch, options.device, options.workers, options.exif)
+    flags = (options.batch, options.engine, options.arch, options.device, options.workers, options.exif, options.ema)
     return ModelChoice(options.model, *flags)
 
 
@@ -74,7 +76,7 @@ def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH) -> Engine:
 
     Raises ArgumentError where the model has another batch size than the one chosen, and what `open_engine` raises.
     """
-    engine = open_engine(model.file, model.engine, model.batch or free_batch, model.arch, model.device)
+    engine = open_engine(model.file, model.engine, model.batch or free_batch, model.arch, model.device, model.ema)
     if model.batch and engine.input.shape[0] != model.batch:
         raise ArgumentError(f"{model.file}: its batch size is {engine.input.shape[0]}; leave --batch {model.batch} out")
     return engine

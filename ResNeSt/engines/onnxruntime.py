@@ -29,7 +29,7 @@ class OnnxRuntimeEngine:
         return as_logits(self._path, self._session.run(None, {self.input.name: batch})[0], len(batch))
 
 
-def open_model(path: Path, batch: int, arch: str | None, device: int) -> OnnxRuntimeEngine:
+def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> OnnxRuntimeEngine:
     """Opens `path`; a free batch axis is set to `batch`."""
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -25,7 +25,7 @@ class _Runtime(NamedTuple):
 RUNTIMES: dict[str, _Runtime] = {
     "openvino": _Runtime("ResNeSt.engines.openvino", "openvino", (".xml",), (".onnx",)),
     "onnxruntime": _Runtime("ResNeSt.engines.onnxruntime", "onnxruntime", (".onnx",)),
-    "torch": _Runtime("ResNeSt.engines.torch", "torch", (".pth", ".safetensors", ".ckpt", ".pdparams")),
+    "torch": _Runtime("ResNeSt.engines.torch", "torch", (".pth", ".pt", ".tar", ".safetensors", ".ckpt", ".pdparams")),
     "ascend": _Runtime("ResNeSt.engines.ascend", "ais_bench", (".om",), requirements="requirements/npu.txt"),
 }
 NAMES = (*RUNTIMES, "null")
@@ -34,12 +34,18 @@ CHECKPOINTS = RUNTIMES["torch"].suffixes
 
 
 def open_engine(
-    path: PathLike, name: str | None = None, batch: int = 1, arch: str | None = None, device: int = 0
+    path: PathLike,
+    name: str | None = None,
+    batch: int = 1,
+    arch: str | None = None,
+    device: int = 0,
+    ema: bool | None = None,
 ) -> Engine:
     """Opens a model file with the runtime `name`, by default the one its suffix calls for.
 
     `batch` sets the batch size of files that leave it free; the others keep theirs. `arch` names the network of a
-    checkpoint whose file name does not. `device` is an NPU's number. The engine `null` has the model's input and
+    checkpoint whose file name does not, `ema` chooses in one that holds its weights' moving average, too
+    (ResNeSt.models.checkpoint). `device` is an NPU's number. The engine `null` has the model's input and
     computes nothing.
     Raises PipelineError for a file that cannot be opened, ArgumentError for a file of the wrong kind,
     MissingRuntimeError where the runtime is not installed.
@@ -56,20 +62,20 @@ def open_engine(
     if name == "null":
         from ResNeSt.engines.null import NullEngine
 
-        return NullEngine(open_engine(path, None, batch, arch, device))
+        return NullEngine(open_engine(path, None, batch, arch, device, ema))
     runtime = RUNTIMES[name or SUFFIXES[path.suffix]]
     opened = (*runtime.suffixes, *runtime.others)
     if path.suffix not in opened:
         raise ArgumentError(f"{path}: the {name} engine opens {' and '.join(opened)} files")
-    return _opener(runtime)(path, batch, arch, device)
+    return _opener(runtime)(path, batch, arch, device, ema)
 
 
-def _opener(runtime: _Runtime) -> Callable[[Path, int, str | None, int], Engine]:
+def _opener(runtime: _Runtime) -> Callable[..., Engine]:
     try:
         module: Any = importlib.import_module(runtime.module)
     except ImportError as error:
         raise MissingRuntimeError(
             f"{runtime.package} is not installed here ({error}); {runtime.requirements} says how to install it"
         ) from None
-    opener: Callable[[Path, int, str | None, int], Engine] = module.open_model
+    opener: Callable[..., Engine] = module.open_model
     return opener

@@ -43,7 +43,7 @@ class OpenVINOEngine:
         return as_logits(self._path, np.array(self._request.infer([batch], share_inputs=True)[0]), len(batch))
 
 
-def open_model(path: Path, batch: int, arch: str | None, device: int) -> OpenVINOEngine:
+def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> OpenVINOEngine:
     """Reads `path`; a free batch axis is set to `batch`."""
     try:
         model = ov.Core().read_model(path)

@@ -14,13 +14,13 @@ import onnxruntime
 import torch
 
 from ResNeSt.common.errors import ArgumentError
-from ResNeSt.common.files import PathLike, sha256, whole
+from ResNeSt.common.files import PathLike, whole
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.export.rewrites.deploy import deploy
 from ResNeSt.export.same_logits import BATCHES, SEED, Same, check_same
 from ResNeSt.models.cards import Card
 from ResNeSt.models.checkpoint import load
-from ResNeSt.models.model_info import INPUT, OUTPUT, SECTION, describe
+from ResNeSt.models.model_info import INPUT, OUTPUT, SECTION, describe, weights_of
 from ResNeSt.models.resnest import ResNeSt, create_model
 
 OPSETS = range(9, 19)  # what ATC takes (contract: ATC, ONNX it accepts)
@@ -31,8 +31,9 @@ FORMS: dict[str, Callable[[ResNeSt], ResNeSt]] = {"deploy": deploy, "reference":
 class Exported:
     """An ONNX file: of which network, from which weights (None: random ones), at what size in pixels.
 
-    `difference` is the largest between ONNX Runtime's and PyTorch's logits, relative to the largest logit; `note` says
-    so where the network is ill-conditioned.
+    `entries` says which of a checkpoint's were read, where there is a choice or a prefix. `difference` is the largest
+    between ONNX Runtime's and PyTorch's logits, relative to the largest logit; `note` says so where the network is
+    ill-conditioned.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Exported:
     size: int
     opset: int
     form: str
+    entries: str
     difference: float
     note: str = ""
 
@@ -52,34 +54,36 @@ def export(
     size: int | None = None,
     opset: int = 11,
     form: str = "deploy",
+    ema: bool | None = None,
 ) -> Exported:
     """Writes the network of `card` with the weights of `source` to `target`; None takes seeded random weights.
 
     Input `actual_input_1` is float32 (N, 3, size, size), output `output1` float32 (N, classes), N free; `size` is the
     card's if None. `form` is one of FORMS: the textbook graph, or the same function in operators that compile well
-    (ResNeSt.export.rewrites). Raises ArgumentError for an operator set that ATC does not take, PipelineError where the
-    checkpoint does not fit, or where the exported graph does not give PyTorch's answers; nothing is left at `target`
-    then.
+    (ResNeSt.export.rewrites); `ema` chooses in a checkpoint that holds its weights' moving average, too. Raises
+    ArgumentError for an operator set that ATC does not take, PipelineError where the checkpoint does not fit, or where
+    the exported graph does not give PyTorch's answers; nothing is left at `target` then.
     """
     size = size or card.size
     if opset not in OPSETS:
         raise ArgumentError(f"--opset {opset}: ATC takes {OPSETS[0]} to {OPSETS[-1]}; 11 fits every CANN release")
     refuse_clashes([] if source is None else [source], [target])
-    model, weights = _loaded(card, source)
+    model, weights, entries = _loaded(card, source, ema)
     with whole(target) as temporary:
         _write_onnx(FORMS[form](copy.deepcopy(model)), temporary, size, opset)
         _write_metadata(temporary, {**describe(card, size, weights), "form": form})
         same = _check(model, temporary, Path(target), size)
-    return Exported(Path(target), card.name, Path(source) if source else None, size, opset, form, *same)
+    return Exported(Path(target), card.name, Path(source) if source else None, size, opset, form, entries, *same)
 
 
-def _loaded(card: Card, source: PathLike | None) -> tuple[ResNeSt, str]:
+def _loaded(card: Card, source: PathLike | None, ema: bool | None) -> tuple[ResNeSt, str, str]:
+    """The network, what its file says of its weights, and which entries of the checkpoint they are."""
     torch.manual_seed(SEED)
     model = create_model(card)
     if source is None:
-        return model.eval(), f"untrained, seed {SEED}"
-    load(model, source)
-    return model.eval(), f"{Path(source).name} sha256:{sha256(source)}"
+        return model.eval(), f"untrained, seed {SEED}", ""
+    entries = str(load(model, source, ema, card))
+    return model.eval(), weights_of(source, ema), entries
 
 
 def _write_onnx(model: ResNeSt, path: Path, size: int, opset: int) -> None:

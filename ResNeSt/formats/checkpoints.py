@@ -7,15 +7,16 @@ so a checkpoint comes with the `pooling` that it was trained with (ResNeSt.model
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Callable, NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import PipelineError, library_text
 from ResNeSt.common.files import PathLike
+from ResNeSt.formats import content
 
 Arrays = dict[str, np.ndarray]
+FRAMEWORKS = {content.MINDSPORE: "mindspore", content.PICKLE: "paddle"}
 
 
 class Foreign(NamedTuple):
@@ -25,31 +26,28 @@ class Foreign(NamedTuple):
     pooling: str
 
 
-SUFFIXES = {".ckpt": "mindspore", ".pdparams": "paddle"}
-
-
-def read(path: PathLike) -> Foreign:
-    """The checkpoint at `path`, whose suffix is one of SUFFIXES.
+def read(path: PathLike, kind: str) -> Foreign:
+    """The checkpoint at `path`, whose kind is one of FRAMEWORKS.
 
     Entries that no name is known for keep theirs. Raises PipelineError where the file is damaged or something else.
     """
-    framework = SUFFIXES[Path(path).suffix]
+    framework = FRAMEWORKS[kind]
     reader: Callable[[PathLike], Foreign] = importlib.import_module(f"ResNeSt.formats.{framework}").read
     try:
         foreign = reader(path)
+    except PipelineError:
+        raise
     except Exception as error:  # an unpickler raises nearly anything on damaged files
         raise PipelineError(
-            f"{path}: not a whole {framework} checkpoint ({type(error).__name__}: {error}); copy it again"
+            f"{path}: not a whole {framework} checkpoint ({library_text(error)}); copy it again"
         ) from None
     return Foreign(_completed(foreign.state), foreign.pooling)
 
 
 def _completed(state: Arrays) -> Arrays:
-    """With what the official names have on top: batch norms' counters, biases that the others do without."""
+    """With the biases that the official names have on top."""
     completed = dict(state)
     for name, value in state.items():
-        if name.endswith(".running_mean"):
-            completed[name.replace(".running_mean", ".num_batches_tracked")] = np.zeros((), np.int64)
         if name.endswith((".fc1.weight", ".fc2.weight")):
             completed.setdefault(name.replace(".weight", ".bias"), np.zeros(value.shape[0], value.dtype))
     return completed

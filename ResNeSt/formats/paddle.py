@@ -2,7 +2,8 @@
 
 The file is a pickled mapping from names to NumPy arrays. A pickle can run anything, so this one may name nothing but
 what NumPy arrays are made of. Entries go by the names of layers (`layer1.layer1_bottleneck_0.conv1._conv.weight`, which
-is what Layer.state_dict gives) or, in files of static graphs, of parameters (`layer1_bottleneck_0_conv1_weight`).
+is what Layer.state_dict gives) or, in files of static graphs, of parameters (`layer1_bottleneck_0_conv1_weight`). The
+attention's biases have no name of their own there: Paddle numbers them in the order of the blocks (`conv2d_6.b_0`).
 
 Paddle keeps the classifier's weight as (inputs, outputs), and its average pooling leaves padding out of the mean.
 """
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.formats.checkpoints import Arrays, Foreign
 
 _TABLE = "StructuredToParameterName@@"  # paddle.save adds it: layers' names -> parameters' names
+_NUMBERED = re.compile(r"conv2d_(\d+)\.b_0")
 _BLOCK = re.compile(r"(layer\d)(?:\.layer\d)?_bottleneck_(\d+)[._]")
 # A batch norm's entries: of the layer, of the parameters, official.
 _NORM = [
@@ -67,24 +70,53 @@ _IN_BLOCK = {
     "conv2.conv3.weight": "conv2.fc2.weight",
     "conv2.conv3.bias": "conv2.fc2.bias",
     "splat_weights": "conv2.fc2.weight",
+    "splat_bias": "conv2.fc2.bias",
     "conv4.weight": "downsample.1.weight",
     "weights": "downsample.1.weight",
 }
 
 
 def read(path: PathLike) -> Foreign:
-    """The network's entries; raises ValueError and UnpicklingError where the file is damaged or something else."""
+    """The network's entries.
+
+    Raises UnpicklingError where the file is damaged, PipelineError for a pickle of something else.
+    """
     with open(path, "rb") as file:
-        loaded = _ArraysOnly(file).load()
+        unpickler = _ArraysOnly(file)
+        try:
+            loaded = unpickler.load()
+        except _StrangerError as error:
+            raise _other(path, f"holds {error}, which no array needs") from None
     if not isinstance(loaded, dict):
-        raise ValueError(f"it holds a {type(loaded).__name__}, expected a mapping from names to arrays")
-    state: Arrays = {_official(name): _array(name, value) for name, value in loaded.items() if name != _TABLE}
+        raise _other(path, f"holds a {type(loaded).__name__}")
+    given = {name: _array(path, name, value) for name, value in loaded.items() if name != _TABLE}
+    if given and not any(_official(name) != name for name in given):
+        raise _other(path, f"has none of PaddleClas's names (but {', '.join(list(given)[:3])})")
+    state: Arrays = {_official(name): value for name, value in _with_biases(given).items()}
     if "fc.weight" in state:
         state["fc.weight"] = state["fc.weight"].T
     return Foreign(state, "trimmed")
 
 
+def _other(path: PathLike, what: str) -> PipelineError:
+    return PipelineError(
+        f"{path}: a pickle that {what}, expected PaddleClas's mapping from names to arrays; save PyTorch's weights "
+        "alone: torch.save(model.state_dict(), ...)"
+    )
+
+
+def _with_biases(given: Arrays) -> Arrays:
+    """With Paddle's numbered biases under the parameters' names, where there is one for each block."""
+    numbered = sorted((name for name in given if _NUMBERED.fullmatch(name)), key=lambda name: int(name[7:-4]))
+    blocks = sorted({(block[1], int(block[2])) for name in given if (block := _BLOCK.match(name))})
+    if len(numbered) != len(blocks):
+        return given
+    names = {name: f"{stage}_bottleneck_{index}_splat_bias" for name, (stage, index) in zip(numbered, blocks)}
+    return {names.get(name, name): value for name, value in given.items()}
+
+
 def _official(name: str) -> str:
+    """PaddleClas's name as the official one; any other as it is."""
     block = _BLOCK.match(name)
     if block is None:
         return _IN_NETWORK.get(name, name)
@@ -92,12 +124,12 @@ def _official(name: str) -> str:
     return f"{block[1]}.{block[2]}.{_IN_BLOCK.get(rest, rest)}"
 
 
-def _array(name: str, value: Any) -> np.ndarray:
+def _array(path: PathLike, name: Any, value: Any) -> np.ndarray:
     """The array itself; Paddle 2.0 wrapped some as (name, array)."""
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
-    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
-        raise ValueError(f"{name} is no array of floating-point numbers")
+    if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        raise _other(path, f"holds {name!r}, no array of floating-point numbers")
     return value
 
 
@@ -121,11 +153,15 @@ _KNOWN: dict[tuple[str, str], Any] = {
 }
 
 
+class _StrangerError(Exception):
+    """A global that an array is not made of."""
+
+
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that knows the makers of NumPy arrays and refuses every other global by name."""
+    """An unpickler that knows the makers of NumPy arrays and refuses every other global."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What the pickle may call; raises UnpicklingError for anything else."""
+        """What the pickle may call; raises _StrangerError for anything else."""
         if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+            raise _StrangerError(f"{module}.{name}")
         return _KNOWN[module, name]

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, positive
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
@@ -19,7 +19,7 @@ from ResNeSt.tensors.folder import refuse_packed
 
 
 def parser() -> Parser:
-    """ais_bench's flags as far as one static classifier needs them, and two of our own at the end."""
+    """ais_bench's flags as far as one static classifier needs them, and three of our own at the end."""
     flags = Parser(prog="python -m ResNeSt.infer", description=__doc__, allow_abbrev=False)
     flags.reads(
         "--model",
@@ -40,6 +40,7 @@ def parser() -> Parser:
     flags.add_argument("--display_all_summary", type=_flag, default=False, help="prints the copy times too [False]")
     flags.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     flags.add_argument("--arch", help="the network of a checkpoint whose file name does not tell it")
+    add_ema_flag(flags)
     return flags
 
 
@@ -72,6 +73,7 @@ def main() -> int:
             all_times=options.display_all_summary,
             engine=options.engine,
             arch=options.arch,
+            ema=options.ema,
             arguments=sys.argv,
         ),
         _say,

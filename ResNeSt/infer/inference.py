@@ -39,10 +39,11 @@ class Inference:
     """What is asked of an inference run.
 
     `model` is a .xml, .onnx or checkpoint, run by `engine` (None: its suffix's own); `batch` sets the batch size of one
-    that leaves it free, `arch` names the network of a checkpoint. `tensors` is a folder or a file of stage 1; None
-    measures the speed on one batch of `pure_data`. Results go to `<output>/<dirname>` [date and time] as `outfmt`, and
-    nowhere if `output` is None. Every batch runs `loop` times after `warmup` uncounted runs. `shown_batch` changes the
-    throughput that is told and nothing else, `all_times` tells the copies' as well; `arguments` stand in the summary.
+    that leaves it free, `arch` names the network of a checkpoint, `ema` chooses its weights. `tensors` is a folder or a
+    file of stage 1; None measures the speed on one batch of `pure_data`. Results go to `<output>/<dirname>` [date and
+    time] as `outfmt`, and nowhere if `output` is None. Every batch runs `loop` times after `warmup` uncounted runs.
+    `shown_batch` changes the throughput that is told and nothing else, `all_times` tells the copies' as well;
+    `arguments` stand in the summary.
     """
 
     model: PathLike
@@ -58,6 +59,7 @@ class Inference:
     all_times: bool = False
     engine: str | None = None
     arch: str | None = None
+    ema: bool | None = None
     arguments: Sequence[str] = ()
 
 
@@ -96,7 +98,7 @@ def infer(inference: Inference, say: Say = silent) -> Inferred:
     do not go together, MissingRuntimeError where the model's runtime is not installed.
     """
     _check(inference)
-    engine = open_engine(inference.model, inference.engine, inference.batch, inference.arch)
+    engine = open_engine(inference.model, inference.engine, inference.batch, inference.arch, ema=inference.ema)
     for line in (f"{engine.title} init", "open device 0", f"load model {inference.model}", "create model description"):
         say(f"{line} success")
     folder = _output_folder(inference, say)

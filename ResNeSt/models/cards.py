@@ -10,6 +10,7 @@ standard deviation are of RGB values scaled to 0..1.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -104,24 +105,20 @@ def card(name: str) -> Card:
         ) from None
 
 
-def card_of_file(path: PathLike) -> Card:
-    """The card of a checkpoint: the file beside it (`best.pth`, `best.json`), else what its name speaks of.
-
-    `resnest50-528c19ca.pth` is of resnest50. Raises PipelineError where neither says anything.
-    """
-    model_card = find_card(path)
-    if model_card is None:
-        raise PipelineError(
-            f"{path}: the file name does not tell which model this is; name it <model>-<anything>.pth, or put a card "
-            f"beside it ({Path(path).with_suffix('.json').name})"
-        )
-    return model_card
-
-
 def find_card(path: PathLike) -> Card | None:
-    """The same, None where neither says anything."""
-    beside = Path(path).with_suffix(".json")
+    """The card of a checkpoint: the file beside it, else the one that its name speaks of, None where neither is.
+
+    `resnest50-528c19ca.pth` is of resnest50.
+    """
+    beside = card_beside(path)
     return read_card(beside) if beside.is_file() else _CARDS.get(stem(path).split("-", 1)[0])
+
+
+def card_beside(path: PathLike) -> Path:
+    """Where a checkpoint's own card lies: `best.json` beside `best.pth` or `best.pth.tar`."""
+    path = Path(path)
+    name = path.stem if path.suffix != ".tar" else Path(path.stem).stem
+    return path.with_name(f"{name}.json")
 
 
 def read_card(path: PathLike) -> Card:
@@ -184,10 +181,20 @@ def _check(model_card: Card) -> None:
 
 def write_card(model_card: Card, path: PathLike) -> None:
     """Writes what a user's card file holds; `read_card` gives it back under the name of the file."""
-    fields = {
-        key: value for key, value in dataclasses.asdict(model_card).items() if key in _OWN_FIELDS and value is not None
-    }
-    write_json(path, fields)
+    write_json(path, _own_fields(model_card))
+
+
+def card_text(model_card: Card, classes: int) -> str:
+    """What a card file says of the same network with another number of classes, in one line."""
+    other = dataclasses.replace(model_card, classes=classes, class_names=None)
+    is_published = model_card == _CARDS.get(model_card.name)
+    fields = {"architecture": model_card.name, "classes": classes} if is_published else _own_fields(other)
+    return json.dumps(fields)
+
+
+def _own_fields(model_card: Card) -> dict[str, Any]:
+    fields = dataclasses.asdict(model_card)
+    return {key: value for key, value in fields.items() if key in _OWN_FIELDS and value is not None}
 
 
 def _architecture(fields: dict[str, Any]) -> Architecture:

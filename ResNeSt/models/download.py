@@ -47,7 +47,7 @@ def _download(url: str, partial: Path) -> None:
             _append(response, partial, start if response.status == http.client.PARTIAL_CONTENT else 0)
     except urllib.error.HTTPError as error:
         # 416: the part we hold is already the whole file; the hash decides.
-        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if not start or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise PipelineError(f"{url}: the server answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise PipelineError(

@@ -8,7 +8,7 @@ from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.formats import onnx_header
 from ResNeSt.models import classifier, model_info, sidecar
-from ResNeSt.models.cards import card_of_file
+from ResNeSt.models.checkpoint import card_for
 
 
 def model_files(path: PathLike) -> list[Path]:
@@ -38,5 +38,5 @@ def info_of_file(path: PathLike) -> dict[str, str]:
         return {"classes": str(shape[1]), **model_info.of_onnx(header.metadata)}
     if path.suffix in {".xml", ".om"}:
         return sidecar.info_of(path)
-    found = card_of_file(path)
+    found = card_for(path, None)
     return model_info.describe(found, found.size, path.name)

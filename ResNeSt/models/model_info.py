@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.files import PathLike
+from ResNeSt.common.files import PathLike, sha256
 from ResNeSt.models.cards import Card
 from ResNeSt.tensors.format import LAYOUTS, TensorFormat
 
@@ -29,6 +30,12 @@ def describe(card: Card, size: int, weights: str) -> dict[str, str]:
         "weights": weights,
         **names,
     }
+
+
+def weights_of(path: PathLike, ema: bool | None) -> str:
+    """Where a model's weights come from: the checkpoint's name and hash, and what was chosen in it."""
+    chosen = {None: "", True: " --ema", False: " --no-ema"}[ema]
+    return f"{Path(path).name} sha256:{sha256(path)}{chosen}"
 
 
 def format_of(card: Card, dtype: str, recipe: str | None = None, size: int | None = None) -> TensorFormat:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +11,8 @@ from torch.nn import functional
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
-from ResNeSt.formats import checkpoints
 from ResNeSt.models.cards import Card
-from ResNeSt.models.checkpoint import load_state, read_state
+from ResNeSt.models.checkpoint import load_state, read
 from ResNeSt.models.resnest import Bottleneck, ResNeSt, create_model
 from ResNeSt.training.distributed import Processes
 
@@ -88,16 +86,17 @@ class DropBlock:
         return kept * (kept.numel() / kept.sum(dtype=torch.float32).clamp(min=1)).to(x.dtype)
 
 
-def build(card: Card, weights: PathLike | None, seed: int) -> tuple[ResNeSt, str]:
+def build(card: Card, weights: PathLike | None, seed: int, ema: bool | None = None) -> tuple[ResNeSt, str]:
     """A network of `card` and a line that says where its weights come from.
 
-    A checkpoint of another number of classes gives all but the classifier. Raises PipelineError where it does not fit,
+    A checkpoint of another number of classes, or without a classifier, gives all but that; `ema` chooses in one that
+    holds its weights' moving average, too. Raises PipelineError where it does not fit,
     and for one of a framework that pools in another way.
     """
     torch.manual_seed(seed)
     model = create_model(card)
     _initialise(model)
-    return model, "fresh weights" if weights is None else _load(model, weights)
+    return model, "fresh weights" if weights is None else _load(model, weights, ema)
 
 
 def _initialise(model: nn.Module) -> None:
@@ -111,19 +110,21 @@ def _initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bn3.weight)
 
 
-def _load(model: ResNeSt, weights: PathLike) -> str:
-    if Path(weights).suffix in checkpoints.SUFFIXES:
+def _load(model: ResNeSt, path: PathLike, ema: bool | None) -> str:
+    weights = read(path, ema)
+    if weights.pooling != "zeros":
         raise PipelineError(
-            f"{weights}: its network pools in another way than a checkpoint of this project can say; start from an "
-            "official checkpoint (--weights auto)"
+            f"{path}: its network pools in another way ({weights.pooling}) than a checkpoint of this project can say; "
+            "start from an official checkpoint (--weights auto)"
         )
-    state = read_state(weights)
-    classes = len(state.get("fc.weight", ()))
-    if classes in (0, model.fc.out_features):
-        load_state(model, state, weights)
-        return f"weights of {weights}"
-    load_state(model, {**state, **model.fc.state_dict(prefix="fc.")}, weights)
-    return f"weights of {weights}, but a fresh classifier: its own has {classes} classes, not {model.fc.out_features}"
+    entries = f" ({weights})" if str(weights) else ""
+    classes = len(weights.state.get("fc.weight", ()))
+    if classes == model.fc.out_features or ("fc.bias" in weights.state and not classes):
+        load_state(model, weights.state, path)
+        return f"weights of {path}{entries}"
+    load_state(model, {**weights.state, **model.fc.state_dict(prefix="fc.")}, path)
+    own = f"its own has {classes} classes, not {model.fc.out_features}" if classes else "it has none"
+    return f"weights of {path}{entries}, but a fresh classifier: {own}"
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ LogRow = dict[str, Any]
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What a training run is: a card, its settings, pictures to learn from and to be judged by, and the weights to
-    start from (None: fresh ones). `workers` is the threads of each process that decode.
+    start from (None: fresh ones), chosen by `ema`. `workers` is the threads of each process that decode.
     """
 
     card: Card
@@ -52,12 +52,14 @@ class Run:
     val: Samples
     weights: PathLike | None
     workers: int
+    ema: bool | None = None
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on with another's checkpoint, but for the pictures' bytes."""
         of_card = {key: str(value) for key, value in dataclasses.asdict(self.card).items() if key != "name"}
         settings = {**dataclasses.asdict(self.settings), "warmup": self.settings.warmup_epochs}
-        return {**settings, **of_card, "weights": None if self.weights is None else sha256(self.weights)}
+        weights = None if self.weights is None else sha256(self.weights)
+        return {**settings, **of_card, "weights": weights, "ema": self.ema}
 
 
 def train(run: Run, folder: PathLike, processes: Processes, tensorboard: bool, say: Say = silent) -> None:
@@ -92,7 +94,7 @@ class Trainer:
         self._processes = processes
         self._say = say
         self._steps = steps_of(run.train, run.settings.batch, processes.count)
-        model, origin = build(run.card, run.weights, run.settings.seed)
+        model, origin = build(run.card, run.weights, run.settings.seed, run.ema)
         self._dropout = SharedDropout(run.settings.dropout, run.settings.seed, processes)
         model.fc.register_forward_pre_hook(self._dropout)
         self._model = synchronised(model, processes) if run.settings.sync_bn else model
