@@ -662,6 +662,18 @@ def test_empty_folders_are_classes_and_numbers_mean_themselves_in_training_as_in
         read_samples(tmp_path / "other", None, known)
 
 
+def test_labels_of_no_picture_from_1_or_beyond_any_classifier_are_told_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    picture(8, 8).save(tmp_path / "train/a.png")
+    (labels := tmp_path / "l.txt").write_text("a.png 1\ngone.png 2\nlost.png 3\n")
+    from_one, missing = read_samples(tmp_path / "train", labels).remarks
+    assert "the lowest 1; classes count from 0" in from_one
+    assert missing == f"{labels}: 2 labelled images are not in {tmp_path / 'train'}, such as gone"
+    labels.write_text("a.png 999999999\n")
+    with pytest.raises(PipelineError, match="has class 999999999, class numbers here are 0 to 99999"):
+        read_samples(tmp_path / "train", labels)
+
+
 def test_class_numbers_of_a_file_and_of_folders_are_not_mixed(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from ResNeSt.images.listing import list_images
 from ResNeSt.images.recipes import normalisation_table, normalise
 from ResNeSt.labels.class_names import ClassList
 from ResNeSt.labels.file import keys_of, read_labels, remark_on_numbers
+from ResNeSt.labels.numbering import LARGEST
 from ResNeSt.labels.sources import read_tree
 from ResNeSt.models.cards import Card
 from ResNeSt.tensors.format import TensorFormat
@@ -71,6 +72,8 @@ def _by_file(source: PathLike, labels: PathLike, say: Say) -> Samples:
     unlabelled = [path for path, key in zip(images, keys) if key not in truth]
     if unlabelled:
         raise PipelineError(f"{labels}: has no line for {len(unlabelled)} images of {source}, such as {unlabelled[0]}")
+    if max(truth.values()) > LARGEST:
+        raise PipelineError(f"{labels}: has class {max(truth.values())}, class numbers here are 0 to {LARGEST}")
     remarks = remark_on_numbers(labels, truth.values())
     if missing := truth.keys() - set(keys):
         remarks.append(f"{labels}: {len(missing)} labelled images are not in {source}, such as {min(missing)}")
