@@ -148,6 +148,10 @@ def test_dropout_zeroes_its_share_before_the_classifier_in_training_alone() -> N
     found = dropout(layer, (torch.ones(64, 1000),))
     assert sorted(torch.unique(found).tolist()) == pytest.approx([0, 1 / 0.75])
     assert (found == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    dropout.begin(4)
+    assert not torch.equal(dropout(layer, (torch.ones(64, 1000),)), found)
+    dropout.begin(3)
+    assert torch.equal(dropout(layer, (torch.ones(64, 1000),)), found)
     assert dropout(layer.eval(), (torch.ones(64, 1000),)).min() == 1
 
 
@@ -324,6 +328,42 @@ def test_the_loss_is_that_of_smoothed_and_mixed_labels(mixup: float, pictures: P
         logits = model.train()(share * images + (1 - share) * images.flip(0))
     expected = -(truth * logits.log_softmax(dim=1)).sum(dim=1).mean()
     assert log(tmp_path)[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"nesterov": True}, {"clip": 0.25}, {"decay": 0.5}, {"rate": 0.5, "mixup": 0.3}]
+)
+def test_a_step_is_that_of_plain_arithmetic(changes: dict[str, Any], pictures: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        **{"epochs": 1, "batch": 12, "dropout": 0.0, "smoothing": 0.0, "decay": 0.0, "seed": 7, **changes}
+    )
+    run = tiny_run(pictures, settings)
+    train(run, tmp_path, ALONE, tensorboard=False)
+    images, labels = batches_of(run.train, mixup=settings.mixup)
+    share = share_of_first(settings, 0)
+    model, _ = build(TINY, None, seed=7)
+    logits = model.train()(share * images + (1 - share) * images.flip(0)).log_softmax(dim=1)
+    truth = torch.eye(3)[labels]
+    torch.autograd.backward(-(logits * (share * truth + (1 - share) * truth.flip(0))).sum(dim=1).mean())
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
+    part = min(1, settings.clip / norm) if settings.clip else 1
+    assert (part < 1) is (settings.clip > 0)
+    found = tensors(tmp_path / "last.pth")["model"]
+    for name, decay in (("fc.weight", settings.decay), ("fc.bias", 0), ("conv1.0.weight", settings.decay)):
+        before = model.state_dict()[name]
+        change = part * gradients[name] + decay * before
+        rate = settings.rate * 12 / 64 * (1.9 if settings.nesterov else 1)
+        assert torch.allclose(found[name], before - rate * change, rtol=1e-4, atol=1e-7), name
+
+
+def test_drop_block_and_dropout_change_what_is_learnt(pictures: Path, tmp_path: Path) -> None:
+    plain = Settings(epochs=1, batch=4, dropout=0.0, rate=0.5)
+    losses, ways = set(), [plain, dataclasses.replace(plain, dropblock=0.5), dataclasses.replace(plain, dropout=0.5)]
+    for number, settings in enumerate(ways):
+        train(tiny_run(pictures, settings), tmp_path / str(number), ALONE, tensorboard=False)
+        losses.add(log(tmp_path / str(number))[0]["loss"])
+    assert len(losses) == 3
 
 
 def test_mixup_draws_from_the_beta_distribution_for_every_step_anew() -> None:
