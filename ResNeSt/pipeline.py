@@ -15,20 +15,20 @@ from typing import NamedTuple
 
 from ResNeSt.common.arguments import Parser, add_ema_flag, check_share, positive
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
-from ResNeSt.common.files import read_json, remove_plain, write_json
+from ResNeSt.common.files import alone, read_json, remove_plain, write_json
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import calibration, chips
-from ResNeSt.convert.targets import parse_batches
+from ResNeSt.convert.targets import compiled_name, parse_batches
 from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import run_client
 from ResNeSt.labels.class_names import class_list
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.labels.sources import check_folders
-from ResNeSt.models import model_info, onnx_file
+from ResNeSt.models import model_info, onnx_file, sidecar
 from ResNeSt.models.cards import Card, card, card_beside
 from ResNeSt.models.checkpoint import card_for
 from ResNeSt.models.download import fetch
@@ -169,9 +169,15 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
     """Runs all four stages by the commands that a user would type, and writes summary.json and report.json.
 
     Returns PyTorch's row, the ONNX files' and, if none of these is out of tolerance, one for each batch size compiled.
-    `say` hears the commands; what they print goes to stdout. Raises PipelineError where one of them fails.
+    `say` hears the commands; what they print goes to stdout. Raises PipelineError where one of them fails,
+    or where another run works in the folder.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
+    with alone(plan.folder / "summary.json"):
+        return _run_all(plan, say)
+
+
+def _run_all(plan: RunPlan, say: Say) -> list[Stage]:
     for name in ("summary.json", *REPORTS):  # of an earlier run
         remove_plain(plan.folder / name)
     steps = [*_preprocess(plan, say), *_export(plan, say), *_convert(plan, say)]
@@ -233,11 +239,11 @@ def _ema_flag(plan: RunPlan) -> list[str]:
 
 
 def _is_exported(plan: RunPlan) -> bool:
-    """Whether the ONNX file says that it was made of these very weights and of this card."""
+    """Whether the ONNX file says that it was made of these very weights and of this card, in the form that is asked."""
     if not plan.weights.is_file():
         return False
     weights = model_info.weights_of(plan.weights, plan.ema)
-    info = {"class_names": None, **model_info.describe(plan.card, plan.card.size, weights)}
+    info = {"class_names": None, **model_info.describe(plan.card, plan.card.size, weights), "form": "deploy"}
     return onnx_file.holds(plan.onnx, {f"{model_info.SECTION}.{key}": value for key, value in info.items()})
 
 
@@ -250,7 +256,18 @@ def _convert(plan: RunPlan, say: Say) -> list[data.Step]:
         # On Ascend nothing judges there, but 0 lets pass what it would refuse to calibrate with.
         if plan.min_agreement is not None and (plan.chip == chips.CPU or plan.min_agreement == 0):
             flags.append(f"--min-agreement={plan.min_agreement:g}")
+    if replaced := _of_another_question(plan):
+        say(f"compiled for another precision or chip, and made anew: {', '.join(map(str, replaced))}")
+        flags.append("--force")
     return [_command(say, "convert", "convert.sh", ",".join(map(str, plan.batches)), plan.chip, *flags)]
+
+
+def _of_another_question(plan: RunPlan) -> list[Path]:
+    """The models of an earlier run in the work folder, which is this program's own, in the place of those to come."""
+    asked = {"chip": plan.chip, "precision": plan.precision, "dtype": "float32"}
+    models = [plan.folder / compiled_name(plan.card.name, batch, plan.chip) for batch in plan.batches]
+    found = {model: sidecar.recorded(model, asked) for model in models if model.exists()}
+    return [model for model, says in found.items() if says and says != asked]
 
 
 def _run_uncompiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Stage]:

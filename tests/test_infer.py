@@ -198,6 +198,19 @@ def test_a_tensor_cut_short_is_named_and_no_summary_is_left(model: Path, tensors
     assert not (tmp_path / "out/result_summary.json").exists()
 
 
+def test_a_folder_of_results_is_of_one_run(model: Path, tensors: Path, tmp_path: Path) -> None:
+    def results() -> set[str]:
+        return {path.name for path in (tmp_path / "out/r").iterdir()}
+
+    inference.infer(inference.Inference(model, tensors, tmp_path / "out", "r"))
+    before = results()
+    (tmp_path / "out/r/mine.txt").touch()
+    first = min(tensors.glob("*.bin"))
+    inference.infer(inference.Inference(model, first, tmp_path / "out", "r", outfmt="TXT"))
+    assert results() == {f"{first.stem}_0.txt", "mine.txt"}
+    assert len(before) > 1
+
+
 def test_two_inputs_with_one_name_up_to_the_first_dot_are_refused(model: Path, tensors: Path, tmp_path: Path) -> None:
     (tensors / "img_1.again.bin").write_bytes((tensors / "img_1.bin").read_bytes())
     assert_refused(infer(tmp_path, model, "--input=./prep", code=1), "share a name up to the first dot")

@@ -14,12 +14,21 @@ import pytest
 
 import ResNeSt.pipeline as pipeline_module
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import sha256
+from ResNeSt.common.files import alone, sha256
 from ResNeSt.common.progress import silent
 from ResNeSt.models import sidecar
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
-from ResNeSt.pipeline import RunPlan, _calibrated, _convert, _is_exported, _parser, _plan
+from ResNeSt.pipeline import (
+    RunPlan,
+    _calibrated,
+    _convert,
+    _is_exported,
+    _of_another_question,
+    _parser,
+    _plan,
+    run_pipeline,
+)
 from tests.conftest import PROJECT, Completed, assert_refused, call, corrupt
 
 DEMO = PROJECT / "demo"
@@ -186,21 +195,44 @@ def test_a_compiled_model_that_parts_ends_the_run_and_the_command_to_dig_compare
     assert_refused(closer(result, again), "result_bs8_summary.json, compared with", "stage2_summary.json: differs by")
 
 
+def plan(folder: Path) -> RunPlan:
+    return RunPlan(
+        card=card("resnest_demo"),
+        model="resnest_demo",
+        weights=next(DEMO.glob("*.pth")),
+        images=DEMO / "val",
+        labels=DEMO / "val_label.txt",
+        chip="cpu",
+        precision="fp32",
+        batches=[8],
+        loop=1,
+        folder=folder,
+    )
+
+
+def test_models_of_another_precision_in_the_work_folder_are_found(tmp_path: Path) -> None:
+    asked, model = plan(tmp_path), tmp_path / "resnest_demo_bs8.xml"
+    assert _of_another_question(asked) == []
+    model.touch()
+    assert _of_another_question(asked) == []  # not this program's: convert.sh refuses to replace it
+    sidecar.write(model, {"chip": "cpu", "precision": "fp32", "dtype": "float32"})
+    assert _of_another_question(asked) == []
+    for other in ({"precision": "int8"}, {"dtype": "uint8"}, {"chip": "310P3"}):
+        sidecar.write(model, {**sidecar.read(model), **other})
+        assert _of_another_question(asked) == [model]
+        sidecar.write(model, {"chip": "cpu", "precision": "fp32", "dtype": "float32"})
+
+
+def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    refused = pytest.raises(PipelineError, match=r"summary\.json: another process is writing here; wait for it")
+    with alone(tmp_path / "summary.json"), refused:
+        run_pipeline(plan(tmp_path))
+
+
 def test_other_weights_and_a_card_that_was_changed_are_exported_anew(again: Path, demo_checkpoint: Path) -> None:
     def is_exported(weights: Path, **changes: object) -> bool:
-        plan = RunPlan(
-            card=dataclasses.replace(card("resnest_demo"), **changes),  # type: ignore[arg-type]
-            model="resnest_demo",
-            weights=weights,
-            images=DEMO / "val",
-            labels=DEMO / "val_label.txt",
-            chip="cpu",
-            precision="fp32",
-            batches=[8],
-            loop=1,
-            folder=again / "work/resnest_demo",
-        )
-        return _is_exported(plan)
+        changed = dataclasses.replace(card("resnest_demo"), **changes)  # type: ignore[arg-type]
+        return _is_exported(dataclasses.replace(plan(again / "work/resnest_demo"), card=changed, weights=weights))
 
     assert is_exported(demo_checkpoint)
     other = again / demo_checkpoint.name
@@ -214,6 +246,10 @@ def test_other_weights_and_a_card_that_was_changed_are_exported_anew(again: Path
         {"classes": 9},
     ]
     assert not is_exported(other)
+    edited = again / "work/resnest_demo/resnest_demo.onnx"
+    edited.write_bytes(edited.read_bytes().replace(b"\x12\x06deploy", b"\x12\x06edited"))
+    assert not is_exported(demo_checkpoint)
+    edited.write_bytes(edited.read_bytes().replace(b"\x12\x06edited", b"\x12\x06deploy"))
     assert [change for change in changes if is_exported(demo_checkpoint, **change)] == []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole, write_json
+from ResNeSt.common.files import PathLike, read_json, remove_plain, sole_writer, whole, write_json
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
@@ -29,6 +30,7 @@ from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor
 from ResNeSt.tensors.format import read_index
 
 READERS = 2
+RESULT_NAME = re.compile(r".+_0\.(bin|npy|txt)")
 PURE_NAME = "pure_infer_data"
 OUTPUT_FORMATS = ("BIN", "NPY", "TXT")
 PURE_DATA = ("zero", "random")
@@ -103,6 +105,8 @@ def infer(inference: Inference, say: Say = silent) -> Inferred:
         say(f"{line} success")
     folder = _output_folder(inference, say)
     with sole_writer(folder) if folder else contextlib.nullcontext():
+        if folder:
+            _remove_earlier(folder)
         inferred = _run(engine, inference, folder, say)
     say(f"end to finalize {engine.title}")
     return inferred
@@ -165,10 +169,21 @@ def _output_folder(inference: Inference, say: Say) -> str | None:
         raise ArgumentError(f"--output_dirname {dirname}: is a name below --output, not an absolute path")
     folder = os.path.join(inference.output, dirname)
     os.makedirs(folder, mode=0o750, exist_ok=True)
-    # The summary is written last; an old one would make an interrupted run look finished.
-    remove_plain(_summary_path(folder))
     say(f"output path:{folder}")
     return folder
+
+
+def _remove_earlier(folder: str) -> None:
+    """Removes what an earlier run left, as far as its summary lists it: a folder of results is of one run."""
+    summary = _summary_path(folder)
+    with contextlib.suppress(PipelineError, AttributeError, KeyError, TypeError):  # there is none, or it is damaged
+        names = [
+            os.path.basename(file) for entry in read_json(summary)["filesinfo"].values() for file in entry["outfiles"]
+        ]
+        for name in filter(RESULT_NAME.fullmatch, names):
+            remove_plain(Path(folder, name))
+    # The summary is written last; an old one would make an interrupted run look finished.
+    remove_plain(summary)
 
 
 def _summary_path(folder: str) -> Path:
