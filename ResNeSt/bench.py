@@ -9,12 +9,14 @@ import dataclasses
 import math
 import operator
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike, alone, remove_plain, sha256, whole, write_json
@@ -23,6 +25,7 @@ from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.tables import table
 from ResNeSt.convert import chips
 from ResNeSt.convert.targets import check_batches, compiled_name, parse_batches
+from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import check_input, check_output, make_output_folder, run_client
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.models import sidecar
@@ -39,6 +42,7 @@ from ResNeSt.tensors.folder import check_tensors, tensor_files
 from ResNeSt.tensors.format import TensorFormat, read_index
 
 UNKNOWN = "unknown"
+PREFIX = "resnest50"
 USUAL_DATA = ("prep_dataset", "val_label.txt")
 
 
@@ -54,7 +58,7 @@ class Benchmark:
 
     batches: Sequence[int]
     chip: str
-    prefix: str = "resnest50"
+    prefix: str = PREFIX
     tensors: PathLike | None = None
     labels: PathLike | None = None
     loop: int = 100
@@ -132,9 +136,12 @@ def bench(benchmark: Benchmark) -> Benched:
     if (benchmark.tensors is None) != (benchmark.labels is None):
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
     models = {batch: _model(benchmark.prefix, batch, benchmark.chip) for batch in benchmark.batches}
+    files: list[str] = []
     if benchmark.tensors is not None and benchmark.labels is not None:
         files = [tensor.path for tensor in tensor_files(benchmark.tensors)]
         check_names(benchmark.labels, read_labels(benchmark.labels), benchmark.tensors, files)
+    if benchmark.images is not None:
+        _check_images(benchmark.images, files)
     _refuse_mixed(models.values(), benchmark)
     figures = [Path(benchmark.folder, name) for name in ("bench.csv", "bench.json", data.NAME)]
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
@@ -160,15 +167,26 @@ def _check_devices(chip: str, devices: Sequence[int]) -> None:
         raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
 
 
+def _check_images(folder: PathLike, tensors: Sequence[str]) -> None:
+    """Raises PipelineError unless the folder holds pictures, among them one of `tensors`, where there are any."""
+    images = list_images(folder)
+    here = set(map(stem, image_names(images, folder)))
+    if tensors and not any(stem(tensor) in here for tensor in tensors):
+        raise PipelineError(
+            f"{folder}: holds {len(images)} pictures, but none of which the tensors are, such as {stem(tensors[0])}; "
+            "name the folder of those pictures, or leave --images out"
+        )
+
+
 def _model(prefix: str, batch: int, chip: str) -> Path:
     path = Path(compiled_name(prefix, batch, chip))
     if not path.is_file():
-        raise PipelineError(f"{path}: no such file; make it with: bash convert.sh {batch} {chip}")
+        raise PipelineError(f"{path}: no such file; make it with: {_compile_command(prefix, batch, chip)}")
     compiled_for = sidecar.read(path).get("batch", batch)
     if compiled_for != batch:
         raise PipelineError(
             f"{path}: is compiled for batch {compiled_for}, says {path.name}.json; "
-            f"make it with: bash convert.sh {batch} {chip}"
+            f"make it with: {_compile_command(prefix, batch, chip)}"
         )
     its_chip = _record(path).get("chip", chip)
     if its_chip != chip:
@@ -177,6 +195,14 @@ def _model(prefix: str, batch: int, chip: str) -> Path:
             f"or compile it for {chip} into another folder"
         )
     return path
+
+
+def _compile_command(prefix: str, batches: object, chip: str) -> str:
+    """The command that makes the models called so, of the ONNX file that is called so."""
+    folder = os.path.dirname(prefix)
+    onnx = [] if prefix == PREFIX else [f"--onnx={prefix}.onnx"]
+    flags = [*onnx, *([f"--output-dir={folder}"] if folder else [])]
+    return shlex.join(["bash", "convert.sh", str(batches), chip, *flags])
 
 
 def _digests(model: Path) -> dict[str, str]:
@@ -199,8 +225,8 @@ def _refuse_mixed(models: Iterable[Path], benchmark: Benchmark) -> None:
         first, its = known[0]
         if record["network"] != its["network"] and record.get("source") != its.get("source"):
             raise PipelineError(
-                f"{model}: is compiled from another network than {first}; compile them anew: bash convert.sh "
-                f"{','.join(map(str, benchmark.batches))} {benchmark.chip}"
+                f"{model}: is compiled from another network than {first}; compile them anew: "
+                f"{_compile_command(benchmark.prefix, ','.join(map(str, benchmark.batches)), benchmark.chip)}"
             )
 
 
@@ -369,9 +395,7 @@ def _parser() -> Parser:
     parser = Parser(prog="bench.sh", description=__doc__)
     parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
     parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, or auto")
-    parser.add_argument(
-        "--model", default="resnest50", metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]"
-    )
+    parser.add_argument("--model", default=PREFIX, metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]")
     parser.reads("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
     parser.reads("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
     parser.add_argument("--loop", type=positive, default=100, help="runs of the speed measurement [%(default)s]")

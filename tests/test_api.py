@@ -155,3 +155,23 @@ def test_a_command_whose_stdout_is_closed_does_its_work(onnx_file: Path, tmp_pat
     result = call("-c", code, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "m_bs1.xml.json").is_file()
+
+
+def test_a_simplified_file_is_taken_as_one_and_the_models_have_its_network_s_name(
+    onnx_file: Path, tmp_path: Path
+) -> None:
+    (expected,) = convert(asked(onnx=onnx_file, folder=tmp_path / "there"))
+    for number, force in enumerate([False, True]):
+        folder = tmp_path / f"out{number}"
+        simplified = folder / "m_sim.onnx" if force else tmp_path / "there/m_sim.onnx"
+        if force:  # in the folder where the models go, and without what it was made of
+            folder.mkdir()
+            shutil.copy(tmp_path / "there/m_sim.onnx", simplified)
+        before = simplified.read_bytes()
+        (model,) = convert(asked(onnx=simplified, folder=folder, force=force))
+        assert (model.path, simplified.read_bytes()) == (folder / "m_bs1.xml", before)
+        assert model.path.read_bytes() == expected.path.read_bytes()
+        assert not list(folder.glob("*_sim_sim*"))
+        assert "onnxsim" not in "".join(plan(asked(onnx=simplified, folder=folder)))
+    (kept,) = convert(asked(onnx=tmp_path / "there/m_sim.onnx", folder=tmp_path / "there"))
+    assert kept.kept

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from ResNeSt.bench import _accuracy as accuracy
 from ResNeSt.bench import _record as record_of
 from ResNeSt.bench import _unlike as unlike
 from ResNeSt.bench import bench as bench_models
+from ResNeSt.bench import bench as run_bench
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.models import sidecar
 from tests.conftest import PROJECT, Completed, assert_refused, call
@@ -205,7 +208,36 @@ def test_tensors_and_labels_of_the_usual_names_are_found(work: Path, tmp_path: P
 
 
 def test_a_model_that_is_not_compiled_is_named_with_the_command_that_compiles_it(work: Path) -> None:
-    assert_refused(bench(work, "x", batches="2"), "resnest_demo_bs2.xml", "bash convert.sh 2 cpu")
+    command = "make it with: bash convert.sh 2 cpu --onnx=resnest_demo.onnx"
+    assert_refused(bench(work, "x", batches="2"), "resnest_demo_bs2.xml", command)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "flags"),
+    [
+        ("resnest50", ""),
+        ("pets", " --onnx=pets.onnx"),
+        ("work/pets", " --onnx=work/pets.onnx --output-dir=work"),
+        ("my work/resnest50", " '--onnx=my work/resnest50.onnx' '--output-dir=my work'"),
+    ],
+)
+def test_the_command_that_makes_a_missing_model_names_its_onnx_file_and_its_folder(prefix: str, flags: str) -> None:
+    with pytest.raises(PipelineError, match=re.escape(f"make it with: bash convert.sh 8 310P3{flags}") + "$"):
+        run_bench(Benchmark([8], "310P3", prefix))
+
+
+def test_pictures_that_are_not_those_of_the_tensors_are_refused_before_anything_is_measured(
+    work: Path, tmp_path: Path
+) -> None:
+    model, out = str(work / "resnest_demo"), tmp_path / "out"
+    asked = Benchmark([1], "cpu", model, tensors=work / "prep", labels=LABELS, folder=out)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "others").mkdir()
+    shutil.copy(PROJECT / "demo/train/digits_train_00000001.JPEG", tmp_path / "others")
+    for name, words in (("nowhere", "no such folder"), ("empty", "empty: "), ("others", "none of which the tensors")):
+        with pytest.raises(PipelineError, match=words):
+            run_bench(dataclasses.replace(asked, images=tmp_path / name))
+    assert not (tmp_path / "out").exists()
 
 
 def test_tensors_without_labels_are_refused(work: Path) -> None:

@@ -25,6 +25,7 @@ from ResNeSt.models.files import model_files
 from ResNeSt.tensors.format import LAYOUTS
 
 MIN_AGREEMENT = 0.95
+SIMPLIFIED = "_sim"  # ends the stem of a simplified file
 _WAYS_OUT = "--force replaces it, --output-dir names another folder"
 
 
@@ -54,9 +55,20 @@ class Conversion:
     force: bool = False
 
     @property
+    def is_given_simplified(self) -> bool:
+        """Whether `onnx` is called what a simplified file is called: NAME_sim.onnx."""
+        return self.stem != self.onnx.stem
+
+    @property
+    def stem(self) -> str:
+        """What the names of all files begin with that are made."""
+        name = self.onnx.stem
+        return name[: -len(SIMPLIFIED)] if name.endswith(SIMPLIFIED) and name != SIMPLIFIED else name
+
+    @property
     def simplified(self) -> Path:
-        """The simplified ONNX file, which is made on the way."""
-        return self.folder / f"{self.onnx.stem}_sim.onnx"
+        """The simplified ONNX file, which is made on the way where `onnx` is not one."""
+        return self.onnx if self.is_given_simplified else self.folder / f"{self.stem}{SIMPLIFIED}.onnx"
 
 
 def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
@@ -73,13 +85,15 @@ def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
     conversion = resolved(conversion)
     _refuse_missing(conversion)
     conversion.folder.mkdir(parents=True, exist_ok=True)
-    with alone(conversion.simplified):
+    with alone(conversion.folder / f"{conversion.stem}{SIMPLIFIED}.onnx"):
         _refuse_to_replace(conversion)
         _simplify(conversion, say)
         return _compile(conversion, say)
 
 
 def _simplify(conversion: Conversion, say: Say) -> None:
+    if conversion.is_given_simplified:
+        return
     remade = conversion.force and conversion.onnx.exists() and simplify.is_ours(conversion.simplified)
     if not remade and simplify.is_current(conversion.onnx, conversion.simplified):
         simplify.check(conversion.onnx, conversion.simplified)
@@ -157,7 +171,7 @@ def check(conversion: Conversion) -> list[preflight.Finding]:
     """What will fail on this Ascend host, found before ATC runs; raises ArgumentError for the chip `cpu`."""
     conversion = resolved(conversion)
     targets = [
-        conversion.folder / compiled_name(conversion.onnx.stem, batch, conversion.chip) for batch in conversion.batches
+        conversion.folder / compiled_name(conversion.stem, batch, conversion.chip) for batch in conversion.batches
     ]
     if _is_simplified(conversion):
         simplify.check(conversion.onnx, conversion.simplified)
@@ -167,7 +181,7 @@ def check(conversion: Conversion) -> list[preflight.Finding]:
 
 def _is_simplified(conversion: Conversion) -> bool:
     _refuse_missing(conversion)
-    return simplify.is_current(conversion.onnx, conversion.simplified)
+    return conversion.is_given_simplified or simplify.is_current(conversion.onnx, conversion.simplified)
 
 
 def _refuse_missing(conversion: Conversion) -> None:
@@ -185,7 +199,7 @@ def _refuse_to_replace(conversion: Conversion) -> None:
     if conversion.force:
         return
     for batch in conversion.batches:
-        target = conversion.folder / compiled_name(conversion.onnx.stem, batch, conversion.chip)
+        target = conversion.folder / compiled_name(conversion.stem, batch, conversion.chip)
         if not target.exists():
             continue
         asked = {**_question(conversion), "batch": batch}
@@ -257,7 +271,7 @@ def _precision(conversion: Conversion) -> str:
 def _compilation(conversion: Conversion, network: onnx_file.Network, say: Say) -> Compilation:
     return Compilation(
         network,
-        conversion.onnx.stem,
+        conversion.stem,
         conversion.folder,
         conversion.chip,
         conversion.dtype,
