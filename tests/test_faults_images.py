@@ -176,11 +176,12 @@ def test_a_picture_for_which_memory_runs_out_is_broken_and_the_others_count(
             raise MemoryError
         return image.resize((size, size))
 
-    picture(90, 70).save(tmp_path / "large.png")
-    picture(70, 90).save(tmp_path / "small.png")
+    (tmp_path / "images").mkdir()
+    picture(90, 70).save(tmp_path / "images/large.png")
+    picture(70, 90).save(tmp_path / "images/small.png")
     monkeypatch.setitem(RECIPES, "squash-bilinear", crop)
     tensor_format = TensorFormat("squash-bilinear", 8, "uint8", (0, 0, 0), (1, 1, 1))
-    done = preprocess(tmp_path, tmp_path / "out", tensor_format)
+    done = preprocess(tmp_path / "images", tmp_path / "out", tensor_format)
     assert (done.written, list(done.broken)) == (1, ["large.png"])
     assert "MemoryError" in done.broken["large.png"]
 

@@ -21,11 +21,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ResNeSt.common.ais_bench_names import natural_key
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.images.decode import decode
 from ResNeSt.images.listing import find_images
+from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
-from ResNeSt.tensors.format import read_index
+from ResNeSt.tensors.folder import TensorFile, find_tensors, read_bytes
+from ResNeSt.tensors.format import TensorFormat, read_index
 from tests.conftest import PROJECT, assert_refused, call, picture
 
 SCRIPT = "resnest_preprocess.py"
@@ -321,3 +324,34 @@ def test_what_was_done_comes_as_json_for_machines(images: Path, tmp_path: Path) 
     call("resnest_preprocess.py", images, tmp_path / "out", "--size=32", f"--json={tmp_path}/told.json")
     told = json.loads((tmp_path / "told.json").read_text())
     assert (told["written"], told["kept"], list(told["broken"])) == (11, 0, ["val_2.JPEG"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_tensor_of_a_picture_that_broke_since_is_gone(packed: bool, images: Path, tmp_path: Path) -> None:
+    tensor_format = TensorFormat("ecentercrop-bicubic", 8, "float32", (0.5,) * 3, (0.5,) * 3)
+    preprocess(images, tmp_path / "out", tensor_format, packed=packed)
+    (images / "val_2.JPEG").write_bytes(b"")
+    assert list(preprocess(images, tmp_path / "out", tensor_format, packed=packed).broken) == ["val_2.JPEG"]
+    names = [Path(tensor.path).name for tensor in find_tensors(tmp_path / "out")]
+    assert names == [f"val_{number}.bin" for number in range(1, 13) if number != 2]
+
+
+def test_long_and_odd_names_become_tensors_and_one_too_long_for_its_results_is_broken(tmp_path: Path) -> None:
+    whole = ["a" * 249 + ".jpg", "at 9\u202fPM.png", "b\u00a0c.png", "new\nline.png", os.fsdecode(b"caf\xe9.png")]
+    for name in [*whole, "d" * 250 + ".png"]:
+        (tmp_path / "images").mkdir(exist_ok=True)
+        picture(40, 30).save(tmp_path / "images/image.png")
+        (tmp_path / "images/image.png").rename(tmp_path / "images" / name)
+    tensor_format = TensorFormat("ecentercrop-bicubic", 8, "uint8", (0.5,) * 3, (0.5,) * 3)
+    done = preprocess(tmp_path / "images", tmp_path / "out", tensor_format)
+    assert list(done.broken) == ["d" * 250 + ".png"]
+    assert "too long for results" in next(iter(done.broken.values()))
+    assert {path.name for path in (tmp_path / "out").glob("*.bin")} == {f"{name[:-4]}.bin" for name in whole}
+    (tmp_path / f"{'a' * 249}_0.bin").touch()  # the file system takes the name of its result
+
+
+@pytest.mark.parametrize("name", ["pipe.bin", "pipe.npy"])
+def test_a_pipe_among_tensors_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(PipelineError, match=rf"{name}: not a plain file"):
+        read_bytes(TensorFile(str(tmp_path / name)))

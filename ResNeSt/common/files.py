@@ -14,7 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, BinaryIO, Union
 
 from ResNeSt.common.errors import PipelineError
 
@@ -58,6 +58,16 @@ def remove_plain(path: PathLike) -> None:
     """Removes the plain file at `path`, where there is one; raises PipelineError where it is anything else."""
     check_plain(path)
     Path(path).unlink(missing_ok=True)
+
+
+def open_plain(path: PathLike) -> BinaryIO:
+    """Opens a file of a folder of many for reading; raises PipelineError unless it, or what it links to, is plain.
+
+    A pipe would wait for a writer without end, a device does whatever it does.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise PipelineError(f"{path}: not a plain file; remove it, or put the file itself there")
+    return open(path, "rb")
 
 
 def temporary_of(path: PathLike) -> Path:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import warnings
 from collections.abc import Iterator
-from typing import BinaryIO, Callable
+from typing import Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike
+from ResNeSt.common.files import PathLike, open_plain
 from ResNeSt.images.listing import picture_formats
 from ResNeSt.images.recipes import RECIPES, normalisation_table, normalise
 from ResNeSt.tensors.format import TensorFormat
@@ -77,23 +75,16 @@ def tensor_maker(tensor_format: TensorFormat) -> Callable[[PathLike, np.ndarray]
 @contextlib.contextmanager
 def open_image(path: PathLike) -> Iterator[Image.Image]:
     """A plain file of one of the formats that count, not yet decoded."""
-    with _regular_file(path) as file, Image.open(file, formats=picture_formats()) as image:
+    with open_plain(path) as file, Image.open(file, formats=picture_formats()) as image:
         yield image
-
-
-def _regular_file(path: PathLike) -> BinaryIO:
-    """Opens a plain file; a pipe would wait for a writer without end, a device does whatever it does."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise BrokenImageError(f"{path}: not a plain file; give the image itself")
-    return open(path, "rb")
 
 
 @contextlib.contextmanager
 def _broken_if_it_fails(path: PathLike) -> Iterator[None]:
     try:
         yield
-    except BrokenImageError:
-        raise
+    except PipelineError as error:
+        raise BrokenImageError(str(error)) from None
     except UnidentifiedImageError:
         raise BrokenImageError(f"{path}: not an image in a format that Pillow knows") from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files, and memory may run out

@@ -33,6 +33,9 @@ from ResNeSt.tensors.sources import SourceLog
 
 Item = TypeVar("Item")
 
+# Bytes of a tensor's: a file system takes 255, and results are called <name>_0.bin.
+LONGEST_NAME = 253
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessed:
@@ -141,7 +144,7 @@ def _write_files(
         if not hasattr(own, "tensor"):
             own.tensor = np.empty(tensor_format.shape, tensor_format.dtype)
         try:
-            source = _read_into(own.tensor, image.path, make)
+            source = _read_into(own.tensor, image, make)
         except BrokenImageError as error:
             remove_plain(path)
             return str(error)
@@ -206,7 +209,7 @@ def _write_shards(
 
     def work(row: ShardRow) -> FileState | str:
         try:
-            return _read_into(row.tensor, row.image.path, make)
+            return _read_into(row.tensor, row.image, make)
         except BrokenImageError as error:
             return str(error)
 
@@ -228,14 +231,16 @@ def _write_shards(
     return broken
 
 
-def _read_into(tensor: np.ndarray, image: str, make: Callable[[PathLike, np.ndarray], None]) -> FileState:
+def _read_into(tensor: np.ndarray, image: Image, make: Callable[[PathLike, np.ndarray], None]) -> FileState:
     """Fills `tensor`; the state of the image is that before it was read, so that a later change is one.
 
     Raises BrokenImageError.
     """
+    if len(os.fsencode(tensor_name(image.name))) > LONGEST_NAME:
+        raise BrokenImageError(f"{image.path}: its name is too long for results to be called by it; rename it")
     try:
-        source = state_of(image)
+        source = state_of(image.path)
     except OSError as error:
-        raise BrokenImageError(f"{image}: cannot be read ({error.strerror})") from None
-    make(image, tensor)
+        raise BrokenImageError(f"{image.path}: cannot be read ({error.strerror})") from None
+    make(image.path, tensor)
     return source

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, read_json
+from ResNeSt.common.files import PathLike, open_plain, read_json
 from ResNeSt.models.files import info_of_file
 
 
@@ -120,8 +120,8 @@ def _sample(paths: Sequence[PathLike]) -> list[bytes]:
     """The contents of up to 64 files, at even distances, of the size that most of them have."""
     contents = []
     for path in paths[:: max(1, len(paths) // 64)]:
-        with contextlib.suppress(OSError):
-            contents.append(Path(path).read_bytes())
+        with contextlib.suppress(OSError, PipelineError), open_plain(path) as file:
+            contents.append(file.read())
     sizes = Counter(map(len, filter(None, contents)))
     return [content for content in contents if sizes and len(content) == sizes.most_common(1)[0][0]]
 
@@ -171,14 +171,15 @@ _ONE_ROW = "a result has one; the tensor file held several images, which nothing
 
 
 def _read_bin(path: PathLike, dtype: str) -> np.ndarray:
-    content, kind = Path(path).read_bytes(), np.dtype(dtype)
+    with open_plain(path) as file:
+        content, kind = file.read(), np.dtype(dtype)
     if len(content) % kind.itemsize:
         raise ValueError(f"cut short, {len(content)} bytes are no whole number of {kind.name} values")
     return np.frombuffer(content, dtype=dtype).astype(np.float32)
 
 
 def _read_npy(path: PathLike, _: str) -> np.ndarray:
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         values = np.lib.format.read_array(file, allow_pickle=False)
     if values.dtype.kind != "f":
         raise ValueError(f"holds {values.dtype}, expected floating-point numbers")
@@ -189,7 +190,7 @@ def _read_npy(path: PathLike, _: str) -> np.ndarray:
 
 
 def _read_txt(path: PathLike, _: str) -> np.ndarray:
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         text = file.read()
     if text and not text.endswith(b"\n"):
         raise ValueError("cut short, the last line does not end")

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ResNeSt.common.ais_bench_names import natural_key, stem
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike
+from ResNeSt.common.files import PathLike, open_plain
 from ResNeSt.tensors.format import TensorFormat, read_index
 from ResNeSt.tensors.shards import list_shards, read_shard
 
@@ -94,13 +93,16 @@ def read_bytes(tensor: TensorFile, dtype: str | None = None) -> bytes:
             return file.read(tensor.nbytes)
     if tensor.path.lower().endswith(".npy"):
         return _npy_bytes(tensor.path, dtype)
-    return Path(tensor.path).read_bytes()
+    with open_plain(tensor.path) as file:
+        return file.read()
 
 
 def _npy_bytes(path: str, dtype: str | None) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             values = np.lib.format.read_array(file, allow_pickle=False)
+    except PipelineError:
+        raise
     except Exception as error:  # a damaged header makes NumPy raise nearly anything, tokenize.TokenError among it
         raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
     if dtype is not None and values.dtype != np.dtype(dtype):
