@@ -557,9 +557,11 @@ def test_a_run_goes_on_only_with_the_pictures_it_began_with(
 ) -> None:
     shutil.copytree(pictures, tmp_path / "a")
     train(tiny_run(tmp_path / "a", ONE), tmp_path / "out", ALONE, tensorboard=False)
+    said: list[str] = []
     with monkeypatch.context() as reading:
         reading.setattr("ResNeSt.training.pictures.decode", None)  # none is read again
-        train(tiny_run(tmp_path / "a", ONE), tmp_path / "out", ALONE, tensorboard=False)
+        train(tiny_run(tmp_path / "a", ONE), tmp_path / "out", ALONE, tensorboard=False, say=said.append)
+    assert len(said) == 1
     shutil.copytree(tmp_path / "a", tmp_path / "b")  # the same pictures elsewhere, with other dates
     os.utime(tmp_path / "b/train/red/red_0.png", ns=(1, 1))
     train(tiny_run(tmp_path / "b", ONE), tmp_path / "out", ALONE, tensorboard=False)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +46,9 @@ def examine(
         found = before[processes.rank]
     else:
         say(f"{samples.folder}: reading all {len(samples.images)} pictures, so that none is found broken later")
+        started = time.perf_counter()
         found = Examined(states, _digest(samples, mine, _read(samples, mine, broken, processes, workers)))
+        say(f"{samples.folder}: read in {time.perf_counter() - started:.1f} s")
     shares = processes.all_of((found, broken))
     problems = [problem for _, some in shares for problem in some]
     if problems:
