@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.plots import draw
@@ -21,6 +22,9 @@ PARTS = {
 }
 
 
+WITHOUT_IMAGES = ("scoring",)
+
+
 def main() -> None:
     """Command line."""
     parser = Parser(
@@ -30,21 +34,38 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"[all] {', '.join(PARTS)}")
-    parser.reads("--images", type=Path, required=True, metavar="DIR", help="a few hundred photographs")
+    parser.reads("--images", type=Path, metavar="DIR", help="a few hundred photographs; all but scoring take them")
     parser.add_argument(
         "--rounds", type=positive, default=5, help="of every contender, after one uncounted [%(default)s]"
     )
+    parser.fills(
+        "--output",
+        type=Path,
+        default=Path("work/benchmarks"),
+        metavar="DIR",
+        help="for the tables and the picture; the published ones lie in benchmarks/results [%(default)s]",
+    )
     options = parser.parse_args()
-    for part in options.parts or PARTS:
+    parts = options.parts or list(PARTS)
+    _check(parts, options.images)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        print(f"\n{part}: {PARTS[part]}\n", flush=True)
+        images = [] if part in WITHOUT_IMAGES else [options.images]
+        importlib.import_module(f"benchmarks.{part}").measure(*images, options.rounds, options.output)
+    draw(options.output)
+
+
+def _check(parts: Sequence[str], images: Path | None) -> None:
+    """Raises ArgumentError for parts that are none or lack images, PipelineError for images that they cannot take."""
+    for part in parts:
         if part not in PARTS:
             raise ArgumentError(f"{part!r} is not a part; they are {', '.join(PARTS)}")
-    for image in map(Path, find_images(options.images)):
-        if image.suffix != ".JPEG" or image.parent != options.images:
+        if images is None and part not in WITHOUT_IMAGES:
+            raise ArgumentError(f"{part} takes --images DIR, a few hundred photographs")
+    for image in map(Path, find_images(images) if images is not None else ()):
+        if image.suffix != ".JPEG" or image.parent != images:
             raise PipelineError(f"{image}: the sample's script takes a flat folder of .JPEG files; link them into one")
-    for part in options.parts or PARTS:
-        print(f"\n{part}: {PARTS[part]}\n", flush=True)
-        importlib.import_module(f"benchmarks.{part}").measure(options.images, options.rounds)
-    draw()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ SPEEDS = ("models", [f"images/s at batch {BATCH}", "input", *PRECISIONS])
 PEAKS = ("models-memory", ["peak MB", "input", *STAGES])
 
 
-def measure(images: Path, rounds: int) -> None:
+def measure(images: Path, rounds: int, output: Path) -> None:
     """Prints and writes both tables."""
     speeds, peaks = [], []
     for model_card in (card(name) for name in names()):
@@ -35,11 +35,11 @@ def measure(images: Path, rounds: int) -> None:
                 [model_card.name, str(model_card.size), *(f"{speed[precision]:.3g}" for precision in PRECISIONS)]
             )
             peaks.append([model_card.name, str(model_card.size), *(f"{memory[stage]:.0f}" for stage in STAGES)])
-            save(*SPEEDS, speeds)
-            save(*PEAKS, peaks)
+            save(output, *SPEEDS, speeds)
+            save(output, *PEAKS, peaks)
             print(f"{model_card.name}: measured", flush=True)
-    report(*SPEEDS, speeds)
-    report(*PEAKS, peaks)
+    report(output, *SPEEDS, speeds)
+    report(output, *PEAKS, peaks)
 
 
 def _measure(model_card: Card, images: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:

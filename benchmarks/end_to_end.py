@@ -28,7 +28,7 @@ IMAGES = 1000
 BATCH = 16
 
 
-def measure(images: Path, rounds: int) -> None:
+def measure(images: Path, rounds: int, output: Path) -> None:
     """Prints and writes both tables."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -45,8 +45,8 @@ def measure(images: Path, rounds: int) -> None:
         rates = {who: IMAGES / seconds for who, seconds in interleave(whole, min(rounds, 3)).items()}
         first = next(iter(rates.values()))
         rows = [[who, f"{rate:.1f}", f"{rate / first:.2f}"] for who, rate in rates.items()]
-        report("end-to-end-resnest50", ["whole processes", "images/s", "ratio"], rows)
-        _report_bound(open_engine(model), find_images(photographs), rounds)
+        report(output, "end-to-end-resnest50", ["whole processes", "images/s", "ratio"], rows)
+        _report_bound(open_engine(model), find_images(photographs), rounds, output)
 
 
 def repeat_images(images: Sequence[str], folder: Path, count: int) -> tuple[Path, Path]:
@@ -77,7 +77,7 @@ def _evaluate(model: Path, images: Path, labels: Path) -> float:
     return spend("-m", "ResNeSt.evaluate", f"--model={model}", f"--images={images}", f"--labels={labels}").seconds
 
 
-def _report_bound(engine: Engine, images: list[str], rounds: int) -> None:
+def _report_bound(engine: Engine, images: list[str], rounds: int, output: Path) -> None:
     """evaluate without its start, beside decoding alone, inference alone, and both after one another."""
     batch = np.random.default_rng(0).integers(0, 256, engine.input.shape, np.uint8)
     parts = {
@@ -90,7 +90,7 @@ def _report_bound(engine: Engine, images: list[str], rounds: int) -> None:
     rows = [
         [who, f"{rate:.1f}", f"{rate / bound:.2f}"] for who, rate in {**rates, "what the cores allow": bound}.items()
     ]
-    report("evaluate-resnest50-int8", ["without start", "images/s", "of what the cores allow"], rows)
+    report(output, "evaluate-resnest50-int8", ["without start", "images/s", "of what the cores allow"], rows)
 
 
 def _steady(engine: Engine, images: list[str]) -> Callable[[], float]:

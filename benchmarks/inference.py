@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "bf16", "int8")
 BATCHES = (1, 4, 8, 16)
 
 
-def measure(images: Path, rounds: int) -> None:
+def measure(images: Path, rounds: int, output: Path) -> None:
     """Builds every contender, measures them in turn, prints and writes the tables."""
     with tempfile.TemporaryDirectory() as scratch:
         tensors = make_tensors(images, Path(scratch, "tensors"))
@@ -42,8 +42,8 @@ def measure(images: Path, rounds: int) -> None:
         rates = {batch: interleave(_contenders(onnx["reference"].parent, compiled, batch), rounds) for batch in BATCHES}
         who = list(rates[BATCHES[0]])
         rows = [[name, *(f"{rates[batch][name]:.1f}" for batch in BATCHES)] for name in who]
-        report("inference-resnest50", ["images/s", *(f"batch {batch}" for batch in BATCHES)], rows)
-        _report_peaks(compiled["deploy"], rounds)
+        report(output, "inference-resnest50", ["images/s", *(f"batch {batch}" for batch in BATCHES)], rows)
+        _report_peaks(compiled["deploy"], rounds, output)
 
 
 def _quantize_by_nncf(folder: Path, tensors: Path) -> None:
@@ -94,7 +94,7 @@ def _torch(batch: int) -> Callable[[], float]:
     return repeated(torch.inference_mode()(lambda: model(images)), batch)
 
 
-def _report_peaks(compiled: dict[str, dict[int, Path]], rounds: int) -> None:
+def _report_peaks(compiled: dict[str, dict[int, Path]], rounds: int, output: Path) -> None:
     """Multiply-adds/s of the largest batch beside those of the best matrix product, in turns."""
     cost = multiply_adds() / 1e9
     rows, rates = [], {}
@@ -105,7 +105,7 @@ def _report_peaks(compiled: dict[str, dict[int, Path]], rounds: int) -> None:
         rows.append([precision, *(f"{rate:.0f}" for rate in (*rates.values(), reached)), f"{reached / peak:.2f}"])
     products_head = [f"matrix product, {library}" for library in rates]
     head = ["G multiply-adds/s", *products_head, f"this project, batch {BATCHES[-1]}", "of the best product"]
-    report("matrix-product", head, rows)
+    report(output, "matrix-product", head, rows)
 
 
 def multiply_adds() -> int:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import available
-from benchmarks.rounds import RESULTS, machine
+from benchmarks.rounds import machine
 
 OURS, PEER, BOUND = "#0b6e99", "#b0b7bf", "#e0a458"
 
 
-def draw() -> None:
+def draw(results: Path) -> None:
     """Writes speed-<machine>.png beside the CSV files, where matplotlib is installed and all parts were measured."""
     drawn = ("inference-resnest50", "preprocessing-224", "end-to-end-resnest50")
-    if not all((RESULTS / f"{name}-{machine()}.csv").is_file() for name in drawn):
+    if not all((results / f"{name}-{machine()}.csv").is_file() for name in drawn):
         return
     if not available("matplotlib", "matplotlib"):
         return
@@ -24,17 +25,17 @@ def draw() -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(3, 1, figsize=(10, 10), layout="constrained", height_ratios=(9, 12, 3))
-    _bars(axes[0], "inference-resnest50", "ResNeSt-50, images/s at the best batch size")
-    _bars(axes[1], "preprocessing-224", "JPEG to tensor, images/s")
-    _bars(axes[2], "end-to-end-resnest50", "JPEG to top-1, whole processes, images/s")
-    path = RESULTS / f"speed-{machine()}.png"
+    _bars(axes[0], results, "inference-resnest50", "ResNeSt-50, images/s at the best batch size")
+    _bars(axes[1], results, "preprocessing-224", "JPEG to tensor, images/s")
+    _bars(axes[2], results, "end-to-end-resnest50", "JPEG to top-1, whole processes, images/s")
+    path = results / f"speed-{machine()}.png"
     figure.savefig(path, dpi=110)
-    print(f"drawn: {path.name}")
+    print(f"drawn: {path}")
 
 
-def _bars(axes: Any, name: str, title: str) -> None:
+def _bars(axes: Any, results: Path, name: str, title: str) -> None:
     """A bar for the best figure of every row; of some tables only the first column is one."""
-    path = RESULTS / f"{name}-{machine()}.csv"
+    path = results / f"{name}-{machine()}.csv"
     head, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
     rows.reverse()
     settings = slice(1, None if head[-1].startswith("batch") else 2)

@@ -29,7 +29,7 @@ SIZE, RESIZED = 224, 256
 BATCH = 16
 
 
-def measure(images: Path, rounds: int) -> None:
+def measure(images: Path, rounds: int, output: Path) -> None:
     """Measures every contender in turn, prints and writes the table."""
     paths = find_images(images)
     contenders: dict[str, Callable[[Path], object]] = {
@@ -46,7 +46,7 @@ def measure(images: Path, rounds: int) -> None:
         "this project, uint8 packed": lambda target: preprocess(images, target, _format("uint8"), packed=True),
     }
     rates = interleave({name: _timed(work, len(paths)) for name, work in contenders.items()}, rounds)
-    report("preprocessing-224", ["way", "images/s"], [[name, f"{rate:.0f}"] for name, rate in rates.items()])
+    report(output, "preprocessing-224", ["way", "images/s"], [[name, f"{rate:.0f}"] for name, rate in rates.items()])
 
 
 def _timed(work: Callable[[Path], object], images: int) -> Callable[[], float]:

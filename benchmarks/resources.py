@@ -19,13 +19,13 @@ from ResNeSt.images.listing import find_images
 FEW, MANY = 200, 20_000
 
 
-def measure(images: Path, rounds: int) -> None:
+def measure(images: Path, rounds: int, output: Path) -> None:
     """Prints and writes both tables."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         stages = _stages(images, scratch)
         rows = [[name, f"{spent.megabytes:.0f}", f"{spent.seconds:.1f}"] for name, spent in stages.items()]
-        report("stages-resnest50", ["stage", "peak MB", "seconds"], rows)
+        report(output, "stages-resnest50", ["stage", "peak MB", "seconds"], rows)
         one = repeat_images(find_images(images), scratch / "one", 1)
         models = {
             "PyTorch, .pth": scratch / f"{MODEL.name}.pth",
@@ -35,7 +35,12 @@ def measure(images: Path, rounds: int) -> None:
         }
         _save_checkpoint(models["PyTorch, .pth"])
         firsts = interleave({who: _first(model, one) for who, model in models.items()}, rounds)
-        report("first-result-resnest50", ["first result", "seconds"], [[who, f"{s:.2f}"] for who, s in firsts.items()])
+        report(
+            output,
+            "first-result-resnest50",
+            ["first result", "seconds"],
+            [[who, f"{s:.2f}"] for who, s in firsts.items()],
+        )
 
 
 def _stages(images: Path, scratch: Path) -> dict[str, Spent]:

@@ -13,7 +13,6 @@ from ResNeSt.common.files import whole
 from ResNeSt.common.parallel import cores
 from ResNeSt.common.tables import table
 
-RESULTS = Path(__file__).parent / "results"
 SECONDS = 1.0  # of one round of a contender that can be repeated at will
 # Flags of /proc/cpuinfo that decide the speed of a network, best first.
 WIDEST = ("amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
@@ -43,17 +42,16 @@ def repeated(work: Callable[[], object], items: float) -> Callable[[], float]:
     return measure
 
 
-def report(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints the table and writes it to a CSV file named after the machine."""
+def report(output: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints the table and writes it to a CSV file in `output`, named after the machine."""
     print(table(head, rows))
-    path = save(name, head, rows)
+    path = save(output, name, head, rows)
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", flush=True)
 
 
-def save(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+def save(output: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
     """Writes the CSV file alone."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}-{machine()}.csv"
+    path = output / f"{name}-{machine()}.csv"
     with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
     return path

@@ -15,8 +15,8 @@ RESULTS, CLASSES = 50_000, 1000
 DISTINCT = 500  # making text of numbers takes longer than all that is measured
 
 
-def measure(images: Path, rounds: int) -> None:
-    """Prints and writes the table; `images` are not needed."""
+def measure(rounds: int, output: Path) -> None:
+    """Prints and writes the table."""
     with tempfile.TemporaryDirectory() as folder:
         summary, labels = write_results(Path(folder))
         contenders = {
@@ -28,7 +28,7 @@ def measure(images: Path, rounds: int) -> None:
         seconds = interleave(contenders, min(rounds, 3))
     first = next(iter(seconds.values()))
     rows = [[who, f"{spent:.1f}", f"{first / spent:.2f}"] for who, spent in seconds.items()]
-    report("scoring-50000", ["50,000 TXT results", "seconds", "ratio"], rows)
+    report(output, "scoring-50000", ["50,000 TXT results", "seconds", "ratio"], rows)
 
 
 def write_results(folder: Path) -> tuple[Path, Path]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import inference, sample
+from benchmarks import inference, sample, scoring
+from benchmarks.__main__ import main
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.models.cards import names
 from ResNeSt.score.score import score_summary
-from tests.conftest import PROJECT, assert_refused, call
+from tests.conftest import PROJECT
 
 
 def published(name: str) -> Iterator[list[str]]:
@@ -89,5 +91,37 @@ def test_the_samples_scripts_as_timed_give_the_same_score_on_complete_results(
     assert f"top1_acc\t{ours.top1_acc:.4f}\ntop5_acc\t{ours.top5_acc:.4f}\n" in capsys.readouterr().out
 
 
-def test_a_part_that_is_none_is_refused(images: Path) -> None:
-    assert_refused(call("-m", "benchmarks", f"--images={images}", "speed"), "'speed'", "preprocessing", code=2)
+def test_results_go_where_output_says_and_scoring_takes_no_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = PROJECT / "benchmarks/results"
+    before = {path: path.stat().st_mtime_ns for path in published.iterdir()}
+    monkeypatch.setattr(scoring, "RESULTS", 1)
+    monkeypatch.setattr(scoring, "interleave", lambda contenders, rounds: dict.fromkeys(contenders, 2.0))
+    monkeypatch.chdir(tmp_path)
+    for flags, folder in (([], "work/benchmarks"), (["--output=mine"], "mine")):
+        monkeypatch.setattr(sys, "argv", ["benchmarks", "scoring", "--rounds=1", *flags])
+        main()
+        (table,) = (tmp_path / folder).iterdir()
+        assert table.name.startswith("scoring-50000-")
+        assert table.read_text().splitlines()[1] == "the sample's script,2.0,1.00"
+    assert {path: path.stat().st_mtime_ns for path in published.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["speed"], "'speed' is not a part; they are preprocessing"),
+        (["scoring", "resources"], "resources takes --images DIR"),
+        ([], "preprocessing takes --images DIR"),
+        (["resources", "--images=nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_parts_and_images_are_looked_at_before_anything_is_measured(
+    flags: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *flags])
+    with pytest.raises(PipelineError, match=words):
+        main()
+    assert not (tmp_path / "work").exists()
