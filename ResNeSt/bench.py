@@ -26,7 +26,7 @@ from ResNeSt.common.tables import table
 from ResNeSt.convert import chips
 from ResNeSt.convert.targets import check_batches, compiled_name, parse_batches
 from ResNeSt.images.listing import image_names, list_images
-from ResNeSt.infer.client import check_input, check_output, make_output_folder, run_client
+from ResNeSt.infer.client import check_input, check_om_tensors, check_output, make_output_folder, run_client
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import model_files
@@ -38,8 +38,8 @@ from ResNeSt.report.machine import about, environment
 from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.score.outputs import read_summary
 from ResNeSt.score.score import Result, score_summaries
-from ResNeSt.tensors.folder import check_tensors, tensor_files
-from ResNeSt.tensors.format import TensorFormat, read_index
+from ResNeSt.tensors.folder import tensor_files
+from ResNeSt.tensors.format import read_index
 
 UNKNOWN = "unknown"
 PREFIX = "resnest50"
@@ -237,7 +237,7 @@ def _measure(model: Path, batch: int, folder: Path, benchmark: Benchmark) -> _Me
         for path in (model, *([tensors] if tensors is not None else [])):
             check_input(path)
         if tensors is not None:
-            _check_tensors(model, tensors)
+            check_om_tensors(model, tensors)
     with Unchanged(*model_files(model)):
         return _run(model, batch, folder, benchmark)
 
@@ -262,15 +262,6 @@ def _run(model: Path, batch: int, folder: Path, benchmark: Benchmark) -> _Measur
 
 def _gives_probabilities(model: Path) -> bool:
     return bool(sidecar.read(model).get("answers") == "probabilities")
-
-
-def _check_tensors(model: Path, tensors: PathLike) -> None:
-    """check_tensors for a `.om`, whose record says what it takes; without one ais_bench alone looks at the sizes."""
-    info = sidecar.info_of(model)
-    if {"recipe", "size", "mean", "std"} <= info.keys():
-        size, dtype = int(info["size"]), sidecar.read(model).get("dtype", "float32")
-        shape = TensorFormat(info["recipe"], size, dtype, (), ()).shape
-        check_tensors(tensors, (1, *shape), dtype, info)
 
 
 def _measured(

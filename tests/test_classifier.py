@@ -17,6 +17,7 @@ from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.evaluate import evaluate
+from ResNeSt.infer.client import check_om_tensors
 from ResNeSt.infer.inference import Inference, infer
 from ResNeSt.models import classifier, onnx_file, sidecar
 from ResNeSt.predict import predict
@@ -364,3 +365,57 @@ def test_a_compiled_model_of_a_network_that_ends_in_softmax_says_so(tmp_path: Pa
     (model,) = convert(Conversion(ending("Softmax", tmp_path / "m.onnx"), [1], "cpu", tmp_path))
     assert sidecar.read(model.path)["answers"] == "probabilities"
     assert classifier.read(tmp_path / "m_sim.onnx").probabilities
+
+
+# --- tensors of another type, where no tensors.json says it
+
+
+def write_tensors(folder: Path, dtype: str, suffix: str = "bin") -> Path:
+    folder.mkdir()
+    for number in range(32):
+        values = np.zeros((3, SIZE, SIZE), dtype)
+        if suffix == "bin":
+            values.tofile(folder / f"img{number}.bin")
+        else:
+            np.save(folder / f"img{number}.npy", values)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float64"])
+def test_tensors_of_another_type_are_no_smaller_number_of_results(dtype: str, tmp_path: Path) -> None:
+    source = write_tensors(tmp_path / "tensors", dtype)
+    found = {"uint8": 192, "float16": 384, "float64": 1536}[dtype]
+    with pytest.raises(PipelineError, match=rf"img0\.bin.*{found}|{found}.*img0\.bin"):
+        infer(Inference(network(tmp_path / "m.onnx"), source, tmp_path / "out", batch=4))
+    assert not list(tmp_path.glob("out*summary.json"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tensors_of_floats_are_no_pixels(dtype: str, tmp_path: Path) -> None:
+    path, card_file = network(tmp_path / "m.onnx"), str(card_of_size(tmp_path))
+    (model,) = convert(Conversion(path, [4], "cpu", tmp_path, dtype="uint8", arch=card_file))
+    with pytest.raises(PipelineError, match=r"img0\.bin"):
+        infer(Inference(model.path, write_tensors(tmp_path / "tensors", dtype), tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "suffix", "refusal"),
+    [
+        ("uint8", "bin", r"img0\.bin: 192 bytes, an image takes 768 \(float32 \[3, 8, 8\]\)"),
+        ("int32", "npy", r"img0\.npy: holds <i4, the model takes float32"),
+        (">f4", "npy", r"img0\.npy: holds >f4, the model takes float32"),
+        ("float64", "npy", r"img0\.npy: holds <f8"),
+        ("float32", "npy", None),
+        ("float32", "bin", None),
+    ],
+)
+def test_ais_bench_is_not_given_tensors_of_another_type(
+    dtype: str, suffix: str, refusal: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "m.om.json").write_text('{"dtype": "float32", "info": {"size": "8"}}')
+    source = write_tensors(tmp_path / "tensors", dtype, suffix)
+    if refusal is None:
+        check_om_tensors(tmp_path / "m.om", source)
+    else:
+        with pytest.raises(PipelineError, match=refusal):
+            check_om_tensors(tmp_path / "m.om", source)

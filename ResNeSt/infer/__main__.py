@@ -10,10 +10,12 @@ import argparse
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 from ResNeSt.common.arguments import Parser, add_ema_flag, positive
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
+from ResNeSt.infer.client import check_om_tensors
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
 from ResNeSt.tensors.folder import refuse_packed
 
@@ -92,6 +94,7 @@ def _hand_over_om() -> None:
         return
     if options.input:
         refuse_packed(options.input)
+        check_om_tensors(Path(path), options.input)
     if importlib.util.find_spec("ais_bench") is None:
         raise MissingRuntimeError(
             f"{path}: ais_bench is not installed here; run this on an Ascend host (requirements/npu.txt says how to "

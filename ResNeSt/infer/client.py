@@ -20,7 +20,9 @@ from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike, check_plain, remove_plain
 from ResNeSt.common.timed_process import Spent, spend
-from ResNeSt.tensors.folder import refuse_packed
+from ResNeSt.models import sidecar
+from ResNeSt.tensors.folder import check_files, check_tensors, refuse_packed
+from ResNeSt.tensors.format import TensorFormat
 
 OUTPUT_MODE = 0o750
 
@@ -92,6 +94,20 @@ def _environment() -> dict[str, str]:
     project = str(Path(__file__).resolve().parents[2])
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([project, *([known] if known else [])])}
+
+
+def check_om_tensors(model: Path, tensors: PathLike) -> None:
+    """Raises PipelineError where tensors do not fit a `.om` whose record says what it takes.
+
+    ais_bench takes whatever divides the input's bytes: four uint8 images for one of float32. Without a record nothing
+    is said.
+    """
+    info = sidecar.info_of(model)
+    if "size" in info:
+        dtype = str(sidecar.read(model).get("dtype", "float32"))
+        shape = TensorFormat("", int(info["size"]), dtype, (), ()).shape
+        check_tensors(tensors, (1, *shape), dtype, info)
+        check_files(tensors, shape, dtype)
 
 
 def check_output(folder: PathLike) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -105,8 +105,8 @@ def _npy_bytes(path: str, dtype: str | None) -> bytes:
         raise
     except Exception as error:  # a damaged header makes NumPy raise nearly anything, tokenize.TokenError among it
         raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
-    if dtype is not None and values.dtype != np.dtype(dtype):
-        raise PipelineError(f"{path}: holds {values.dtype.str}, the model takes {dtype}; make the tensor again")
+    if dtype is not None:
+        _check_dtype(path, values.dtype, dtype)
     return bytes(values.tobytes())
 
 
@@ -129,6 +129,39 @@ def read_tensor(tensor: TensorFile, shape: Sequence[int], dtype: str) -> np.ndar
             f"{tensor.path}: {len(content)} bytes, {dtype} {list(shape)} takes {expected}; make the tensor again"
         )
     return np.frombuffer(content, dtype).reshape(shape)
+
+
+def check_files(source: PathLike, shape: Sequence[int], dtype: str) -> None:
+    """Raises PipelineError unless every tensor file is one image of `shape` and `dtype`; reads no more than headers."""
+    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    for tensor in tensor_files(source):
+        if tensor.path.lower().endswith(".npy"):
+            found = _npy_size(tensor.path, dtype)
+        else:
+            found = tensor.nbytes or os.path.getsize(tensor.path)
+        if found != expected:
+            raise PipelineError(
+                f"{tensor.path}: {found} bytes, an image takes {expected} ({dtype} {list(shape)}); a tensor file holds "
+                "one image, make it with resnest_preprocess.py"
+            )
+
+
+def _npy_size(path: str, dtype: str) -> int:
+    """Bytes of the values of a `.npy` file, which must be of `dtype`."""
+    try:
+        with open_plain(path):
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except PipelineError:
+        raise
+    except Exception as error:  # as in _npy_bytes
+        raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
+    _check_dtype(path, values.dtype, dtype)
+    return int(values.nbytes)
+
+
+def _check_dtype(path: str, found: np.dtype[Any], expected: str) -> None:
+    if found != np.dtype(expected):
+        raise PipelineError(f"{path}: holds {found.str}, the model takes {expected}; make the tensor again")
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
