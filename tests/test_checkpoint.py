@@ -316,6 +316,13 @@ def test_every_command_that_reads_a_checkpoint_has_the_choice(
     assert "--ema, --no-ema" in capsys.readouterr().out
 
 
+def test_a_moving_average_that_is_not_whole_is_not_passed_over(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save({"state_dict": state, "state_dict_ema": {"fc.bias": state["fc.bias"]}}, tmp_path / "c.pth")
+    with pytest.raises(PipelineError, match=r"entries missing \(conv1\.0\.weight"):
+        load(create_model("resnest_demo"), tmp_path / "c.pth")
+    assert load(create_model("resnest_demo"), tmp_path / "c.pth", ema=False).place == "state_dict."
+
+
 def test_which_weights_were_read_is_said_once_on_stderr(
     averaged: Path, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -555,6 +562,22 @@ def test_what_a_file_is_that_is_no_checkpoint_is_said_whatever_its_suffix(
     with pytest.raises(PipelineError, match=f"{re.escape(name)}: .*{words}") as error:
         read_state(tmp_path / name)
     assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_weights_damaged_at_equal_size_are_refused(
+    checksums: bool, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    torch.serialization.set_crc32_options(checksums)
+    torch.save(state, tmp_path / "c.pth")
+    torch.serialization.set_crc32_options(True)
+    assert read_state(tmp_path / "c.pth").keys() == state.keys()
+    content = (tmp_path / "c.pth").read_bytes()
+    middle = content.index(state["layer4.0.conv3.weight"].numpy().tobytes())
+    (tmp_path / "c.pth").write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    if checksums:
+        with pytest.raises(PipelineError, match="cut short or damaged; copy it again"):
+            read_state(tmp_path / "c.pth")
 
 
 def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:

@@ -65,11 +65,15 @@ def _known(path: Path, head: bytes) -> str | None:
 
 
 def _check_zip(path: Path) -> None:
-    """Raises PipelineError for a zip archive that torch.save did not write."""
+    """Raises PipelineError for a zip archive that torch.save did not write, or whose bytes are not those it wrote."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
             first = (archive.namelist() or ["nothing"])[0]
+            for member in archive.infolist():
+                # Torch does not look at the checksums; it leaves them 0 where it was told to save the time.
+                if member.CRC and member.compress_type == zipfile.ZIP_STORED:
+                    _read_through(archive, member)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         raise PipelineError(
             f"{path}: is a zip archive, as PyTorch writes them, cut short or damaged; copy it again"
@@ -78,6 +82,13 @@ def _check_zip(path: Path) -> None:
         raise _other(path, "a TorchScript archive", "give the checkpoint that it was made of")
     if "data.pkl" not in names:
         raise _other(path, f"a zip archive that holds {first!r}", "give a checkpoint as torch.save writes it")
+
+
+def _read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raises BadZipFile where the content is not of the checksum."""
+    with archive.open(member) as content:
+        while content.read(1 << 20):
+            pass
 
 
 def _refuse_other(path: Path, head: bytes) -> None:

@@ -137,7 +137,13 @@ def _find(path: PathLike, loaded: Any, ema: bool | None, say: Say) -> tuple[str,
             f"{_some([name[:60] for name in leaves])}"
         )
     whole = [place for place, entries in groups.items() if _FIRST in entries]
-    place = _choose(path, whole or [max(groups, key=lambda place: len(groups[place]))], ema, say)
+    averaged = [place for place in groups if _is_ema(place)]
+    # One that is not whole is not passed over: loading it says what is missing.
+    if averaged and ema is not False and not set(averaged) & set(whole):
+        whole.append(max(averaged, key=lambda place: len(groups[place])))
+    if not whole:
+        whole.append(max(groups, key=lambda place: len(groups[place])))
+    place = _choose(path, whole, ema, say)
     same_kind = {other: entries for other, entries in groups.items() if _is_ema(other) == _is_ema(place)}
     for other, entries in same_kind.items():
         twice = sorted(entries & groups[place])
