@@ -44,6 +44,7 @@ from ResNeSt.training.build import DropBlock, SharedDropout, build, parameter_gr
 from ResNeSt.training.data import Samples, read_samples, training_batches
 from ResNeSt.training.distributed import Processes, told_to_torchrun
 from ResNeSt.training.loop import Run, Trainer, train
+from ResNeSt.training.meter import Meter
 from ResNeSt.training.mixup import share_of_first
 from ResNeSt.training.saved import write_tensors
 from ResNeSt.training.schedule import peak_rate, rate_at
@@ -643,6 +644,15 @@ def test_a_long_epoch_says_how_far_it_is(pictures: Path, tmp_path: Path, monkeyp
     steps = [line for line in said if line.startswith("epoch 1, step ")]
     assert len(steps) == 3
     assert re.fullmatch(r"epoch 1, step 2 of 3: loss \d\.\d{4}, rate 1\.17e-03, \d+ img/s, 00:00 left", steps[1])
+
+
+def test_the_time_left_is_that_of_the_steps_left_at_the_speed_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, said = iter([100.0, 110.0, 160.0]), list[str]()
+    monkeypatch.setattr("ResNeSt.training.meter.time.monotonic", lambda: next(seconds))
+    with Meter(3, 10, 300, said.append, bars_off=True) as meter:
+        meter.step(torch.tensor(0.5), 0.1)  # 10 s after the first look: too early for another
+        meter.step(torch.tensor(0.25), 0.1)
+    assert said == ["epoch 3, step 2 of 10: loss 0.2500, rate 1.00e-01, 10 img/s, 04:00 left"]
 
 
 def test_torchrun_ends_with_the_line_of_the_process_that_failed_first(
