@@ -300,6 +300,21 @@ def test_lighting_shifts_each_colour_of_a_picture_alike(pictures: Path) -> None:
     assert 0 < shifts.abs().max() < 0.1
 
 
+@pytest.mark.parametrize(("whole", "size"), [(True, (40, 36)), (False, (32, 32))])
+def test_a_picture_is_changed_once_before_the_crop_or_after(
+    whole: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def noted(image: Image.Image, _: Random) -> Image.Image:
+        seen.append(image.size)
+        return image
+
+    monkeypatch.setitem(augment.CHANGES, "auto", noted)
+    augment.random_picture(picture(40, 36), 32, Settings(augment_whole=whole), Random(0))
+    assert seen == [size]
+
+
 def test_each_way_of_changing_pictures_is_carried_out(pictures: Path) -> None:
     samples = copies(pictures / "train/red/red_1.png", 4)
     whole = {"augment": "rand", "augment_whole": True}
