@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.peers import operators_of_torchvision
+from tests.warm import Warm
 
 PROJECT = Path(__file__).resolve().parent.parent
 STANDINS = PROJECT / "tests" / "standins"
@@ -80,15 +81,28 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def call(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Completed:
-    """Runs a script of the project as a user would: a .py, a .sh, `-m module` or `-c code`, and captures its output."""
+WARM = Warm()
+MODULES = {"convert.sh": "ResNeSt.convert", "bench.sh": "ResNeSt.bench"}
+
+
+def call(
+    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, fresh: bool = False
+) -> Completed:
+    """Runs a script of the project as a user would: a .py, a .sh, `-m module` or `-c code`, and captures its output.
+
+    The interpreter has imported the large packages already, unless it is to be a `fresh` one; then the shell scripts
+    run, too, and not just the module behind them.
+    """
     name, *rest = map(str, arguments)
-    program = ["bash", str(PROJECT / name)] if name.endswith(".sh") else [sys.executable, str(PROJECT / name)]
-    if name in {"-m", "-c"}:
-        program = [sys.executable, name]
     environment = {**os.environ, "PYTHON": sys.executable, **(env or {})}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")]))
-    return subprocess.run([*program, *rest], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if name in MODULES and not fresh:
+        name, rest = "-m", [MODULES[name], *rest]
+    command = [name if name.startswith("-") else str(PROJECT / name), *rest]
+    if not fresh and not name.endswith(".sh"):
+        return WARM.run(command, cwd, environment)
+    program = "bash" if name.endswith(".sh") else sys.executable
+    return subprocess.run([program, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 def assert_refused(result: Completed, *words: str, code: int = 1) -> None:
