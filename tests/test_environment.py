@@ -16,7 +16,7 @@ def test_a_python_without_the_packages_is_named_in_one_line(tmp_path: Path) -> N
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     bare.chmod(0o755)
     for script in ("convert.sh", "bench.sh"):
-        result = call(script, "1", "cpu", env={"PYTHON": str(bare)})
+        result = call(script, "1", "cpu", env={"PYTHON": str(bare)}, fresh=True)
         assert_refused(result, "python3 lacks numpy, pillow or tqdm; activate an environment", code=3)
 
 

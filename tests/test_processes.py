@@ -19,7 +19,7 @@ def test_exit_code_time_and_memory_are_those_of_the_process() -> None:
     # From a small process, since the kernel counts what the caller holds, and a test run holds much.
     spend = f"spend([sys.executable, '-S', '-c', {code!r}])"
     weigh = f"import sys; from ResNeSt.common.timed_process import spend; print(*{spend})"
-    exit_code, seconds, peak_bytes = map(float, call("-c", weigh).stdout.split())
+    exit_code, seconds, peak_bytes = map(float, call("-c", weigh, fresh=True).stdout.split())
     assert exit_code == 7
     assert 0.3 <= seconds < 30
     assert 300e6 < peak_bytes < 600e6
@@ -76,10 +76,10 @@ def test_a_caller_without_streams_is_served(tmp_path: Path) -> None:
         "aloud('line')\n"
         "sys.exit(0 if done.written == 396 else 1)"
     )
-    assert call("-c", code).returncode == 0
+    assert call("-c", code, fresh=True).returncode == 0
 
 
 def test_the_package_is_imported_where_the_current_folder_has_been_deleted(tmp_path: Path) -> None:
     code = "import os, sys; os.rmdir(os.getcwd()); import ResNeSt.pipeline"
-    result = call("-c", code, cwd=tmp_path)
+    result = call("-c", code, cwd=tmp_path, fresh=True)
     assert (result.returncode, result.stderr) == (0, "")
