@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser, add_ema_flag
+from ResNeSt.common.arguments import Parser, add_ema_flag, side
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.export.to_onnx import FORMS, export
@@ -29,7 +29,7 @@ def main() -> None:
         "--model",
         help=f"architecture [by the file; {DEFAULT_MODEL} without one]: {', '.join(names())}, or a card file",
     )
-    parser.add_argument("--size", type=int, help="input size in pixels [the model's own]")
+    parser.add_argument("--size", type=side, help="input size in pixels [the model's own]")
     parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
     parser.add_argument(
         "--form", choices=list(FORMS), default="deploy", help="deploy: rewritten for speed [%(default)s]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, positive, side
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.progress import aloud
@@ -25,7 +25,7 @@ def main() -> int:
         "--model", default="resnest50", help=f"sets recipe and size [resnest50]: {', '.join(names())}, or a card file"
     )
     parser.add_argument("--recipe", choices=list(RECIPES), help="override the model's recipe")
-    parser.add_argument("--size", type=int, help="override the model's input size in pixels")
+    parser.add_argument("--size", type=side, help="override the model's input size in pixels")
     parser.add_argument(
         "--dtype", default="float32", choices=list(LAYOUTS), help="float32 NCHW [default] or uint8 NHWC"
     )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from typing import Any
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, positive, side, variable
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.parallel import cores
 from ResNeSt.common.progress import Say, aloud, silent
@@ -68,7 +67,7 @@ def _train(options: argparse.Namespace) -> None:
                 aloud(remark)
         model_card = _card(base, train_on, judged_by, options)
         weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
-        workers = options.workers or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        workers = options.workers or max(1, cores() // variable("LOCAL_WORLD_SIZE", 1, least=1))
         training_run = Run(model_card, settings, train_on, judged_by, weights, workers, options.ema)
         train(training_run, options.output, processes, options.tensorboard, aloud)
 
@@ -91,7 +90,7 @@ def _parser() -> Parser:
         "--model",
         help=f"architecture [by --weights; {DEFAULT_MODEL} without]: {', '.join(names())}, or a card file",
     )
-    parser.add_argument("--size", type=positive, metavar="N", help="of the input in pixels [the model's own]")
+    parser.add_argument("--size", type=side, metavar="N", help="of the input in pixels [the model's own]")
     parser.reads("--weights", metavar="PTH", help="start from this checkpoint, or 'auto' for the official one")
     add_ema_flag(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")

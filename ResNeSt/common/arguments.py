@@ -12,6 +12,9 @@ from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import STDOUT
 from ResNeSt.common.paths import refuse_clashes
 
+# Beyond these the memory of a machine ends before the work begins.
+LARGEST_SIDE, LARGEST_BATCH = 4096, 1024
+
 
 class Parser(argparse.ArgumentParser):
     """Options that are paths say what is done with them; what `refuse_clashes` refuses is refused after parsing.
@@ -85,11 +88,39 @@ def add_ema_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
+    """A whole number above 0, of at most nine digits."""
+    return _between(1, 999_999_999, text)
+
+
+def side(text: str) -> int:
+    """The side of a network's input in pixels."""
+    return _between(1, LARGEST_SIDE, text)
+
+
+def batch_size(text: str) -> int:
+    """Images of one run of a network."""
+    return _between(1, LARGEST_BATCH, text)
+
+
+def _between(least: int, most: int, text: str) -> int:
+    if len(text) > 20 or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is not a whole number from {least} to {most:,}")
+    return int(text)
+
+
+def check_side(size: int) -> int:
+    """`size`; raises ArgumentError where it cannot be the side of a network's input in pixels."""
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST_SIDE:
+        raise ArgumentError(f"size {size!r}, expected a whole number of pixels from 1 to {LARGEST_SIDE:,}")
+    return size
+
+
+def variable(name: str, default: int, least: int) -> int:
+    """The number in an environment variable; raises ArgumentError where it holds something else."""
+    text = os.environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) >= least):
+        raise ArgumentError(f"{name}={text[:40]!r} in the environment, expected a whole number from {least}; unset it")
+    return int(text)
 
 
 def check_share(name: str, value: float | None) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
+from ResNeSt.common.arguments import variable
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.convert import atc, chips
 from ResNeSt.formats import onnx_header
@@ -138,7 +139,7 @@ def _machine(network: Network, targets: Sequence[Path]) -> Iterator[Finding]:
     )
     text = f"{free / 1e9:.1f} GB free in {folder}, about {needed / 1e9:.1f} GB needed"
     yield Finding(OK, "disk", text) if free >= needed else Finding(FAILS, "disk", f"{text}; make room")
-    processes = int(os.environ.get("TE_PARALLEL_COMPILER") or os.cpu_count() or 1)
+    processes = variable("TE_PARALLEL_COMPILER", os.cpu_count() or 1, least=1)
     available = _available_memory()
     text = f"{available / 1e9:.1f} GB available to {processes} compiling processes"
     fewer = max(1, available // PROCESS_MEMORY)

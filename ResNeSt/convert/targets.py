@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 
+from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.convert import chips
 
@@ -23,6 +24,8 @@ def check_batches(batches: Iterable[int]) -> list[int]:
         sizes = []
     if len(sizes) < max(len(given), 1) or min(sizes) < 1:
         raise ArgumentError(f"batch sizes must be whole numbers above 0, like [1, 4, 8]; found {given}")
+    if max(sizes) > LARGEST_BATCH:
+        raise ArgumentError(f"a batch of {max(sizes)} images, expected at most {LARGEST_BATCH:,}")
     return list(dict.fromkeys(sizes))
 
 
@@ -31,7 +34,7 @@ def parse_batches(text: str) -> list[int]:
     batches = []
     for part in text.split(","):
         # isdigit alone takes digits like a superscript two, which int refuses
-        if not (part.isascii() and part.isdigit() and int(part) > 0):
-            raise ArgumentError(f"batch sizes must be whole numbers above 0, like 1,4,8; found {part!r} in {text!r}")
+        if not (part.isascii() and part.isdigit() and len(part) < 20 and int(part) > 0):
+            raise ArgumentError(f"batch sizes must be whole numbers above 0, like 1,4,8; found {part[:40]!r}")
         batches.append(int(part))
-    return list(dict.fromkeys(batches))
+    return check_batches(batches)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, batch_size, positive
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, in_parallel
@@ -56,7 +56,7 @@ def add_model_flags(parser: Parser) -> None:
     parser.reads(
         "--model", required=True, metavar="FILE", help=f"a .om, .xml, .onnx, or a checkpoint ({', '.join(CHECKPOINTS)})"
     )
-    parser.add_argument("--batch", type=positive, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
+    parser.add_argument("--batch", type=batch_size, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
     parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
     parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")

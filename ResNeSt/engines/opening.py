@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.engines.engine import Engine
@@ -51,6 +52,8 @@ def open_engine(
     MissingRuntimeError where the runtime is not installed.
     """
     path = Path(path)
+    if not 1 <= batch <= LARGEST_BATCH:
+        raise ArgumentError(f"batch {batch}, expected a whole number from 1 to {LARGEST_BATCH:,}")
     if not path.is_file():
         raise PipelineError(f"{path}: no such model file")
     if path.suffix not in SUFFIXES:

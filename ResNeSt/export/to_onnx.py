@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import torch
 
+from ResNeSt.common.arguments import check_side
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike, whole
 from ResNeSt.common.paths import refuse_clashes
@@ -64,7 +65,7 @@ def export(
     ArgumentError for an operator set that ATC does not take, PipelineError where the checkpoint does not fit, or where
     the exported graph does not give PyTorch's answers; nothing is left at `target` then.
     """
-    size = size or card.size
+    size = check_side(card.size if size is None else size)
     if opset not in OPSETS:
         raise ArgumentError(f"--opset {opset}: ATC takes {OPSETS[0]} to {OPSETS[-1]}; 11 fits every CANN release")
     refuse_clashes([] if source is None else [source], [target])

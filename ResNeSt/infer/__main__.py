@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, batch_size, positive
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
 from ResNeSt.infer.client import check_om_tensors
@@ -36,7 +36,7 @@ def parser() -> Parser:
     flags.add_argument("--loop", type=positive, default=1, help="runs of every batch [1]")
     flags.add_argument("--warmup_count", type=int, default=1, help="uncounted runs first [1]")
     flags.add_argument("--batchsize", type=positive, help="changes the throughput printed, nothing else [the model's]")
-    flags.add_argument("--dymBatch", type=positive, default=1, help="batch size of a model that leaves it free [1]")
+    flags.add_argument("--dymBatch", type=batch_size, default=1, help="batch size of a model that leaves it free [1]")
     flags.add_argument("--device", type=int, default=0, help="there is one cpu: 0 [0]")
     flags.add_argument("--pure_data_type", default="zero", choices=PURE_DATA, help="data of a pure run [zero]")
     flags.add_argument("--display_all_summary", type=_flag, default=False, help="prints the copy times too [False]")

@@ -28,9 +28,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (work, meaning, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=meaning, description=meaning)
-        one_of = command.add_mutually_exclusive_group()
+        alternatives = arguments.keys() & {*_KNOWN, "--from-zero"}
+        one_of = command.add_mutually_exclusive_group() if alternatives else command
         for argument, settings in arguments.items():
-            group = one_of if argument in (*_KNOWN, "--from-zero") else command
+            group = one_of if argument in alternatives else command
             if "role" in settings:
                 command.add_path(argument, group=group, **settings)
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, batch_size
 from ResNeSt.common.errors import run
 from ResNeSt.mindir.to_mindir import export
 
@@ -21,7 +21,7 @@ def main() -> None:
     )
     parser.reads("--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not")
     parser.writes("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
-    parser.add_argument("--batch", type=positive, metavar="N", help="fixed batch size [free]")
+    parser.add_argument("--batch", type=batch_size, metavar="N", help="fixed batch size [free]")
     options = parser.parse_args()
     target = options.target or options.onnx.with_suffix(".mindir")
     same = export(options.onnx, target, options.batch)

@@ -12,10 +12,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.arguments import LARGEST_SIDE
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, read_json, write_json
 from ResNeSt.images.recipes import RECIPES
@@ -135,7 +137,7 @@ def read_card(path: PathLike) -> Card:
         )
     try:
         model_card = _own(stem(path), fields)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"{path}: not a card ({type(error).__name__}: {error})") from None
     return model_card
 
@@ -167,16 +169,28 @@ def _check(model_card: Card) -> None:
         raise ValueError(f"the name {model_card.name!r} goes into file names; use letters, digits, _ and -")
     shape = model_card.architecture
     numbers = [*shape.layers, *shape.planes, shape.radix, shape.cardinality, shape.width, shape.stem_width]
-    if {len(shape.layers), len(shape.planes)} != {4} or not all(type(value) is int and value > 0 for value in numbers):
-        raise ValueError("architecture takes four layers, four planes, and whole numbers above 0")
+    if {len(shape.layers), len(shape.planes)} != {4} or not all(
+        type(value) is int and 0 < value <= 9999 for value in numbers
+    ):
+        raise ValueError("architecture takes four layers, four planes, and whole numbers above 0, to 9,999")
     if model_card.recipe not in RECIPES:
         raise ValueError(f"recipe {model_card.recipe!r}, expected one of {', '.join(RECIPES)}")
-    if not all(type(value) is int and value > 0 for value in (model_card.size, model_card.classes)):
-        raise ValueError(f"size {model_card.size!r} and classes {model_card.classes!r}, expected whole numbers above 0")
-    if len(model_card.mean) != 3 or len(model_card.std) != 3 or min(model_card.std) <= 0:
-        raise ValueError("mean and std take three numbers each, std above 0")
+    sizes = ((model_card.size, LARGEST_SIDE), (model_card.classes, 1_000_000))
+    if not all(type(value) is int and 0 < value <= most for value, most in sizes):
+        raise ValueError(
+            f"size {model_card.size!r} and classes {model_card.classes!r}, expected whole numbers from 1 to 4,096, "
+            "and to 1,000,000"
+        )
+    if not are_moments(model_card.mean, model_card.std):
+        raise ValueError("mean and std take three numbers each, std above 0 (from 0.000001), none beyond 1,000")
     if model_card.class_names is not None and len(model_card.class_names) != model_card.classes:
         raise ValueError(f"{len(model_card.class_names)} class_names, expected {model_card.classes}")
+
+
+def are_moments(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether these can be mean and standard deviation of three channels: finite in float32, and so is 1 / std."""
+    within = all(-1000 <= value <= 1000 for value in mean) and all(1e-6 <= value <= 1000 for value in std)
+    return len(mean) == len(std) == 3 and within
 
 
 def write_card(model_card: Card, path: PathLike) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ResNeSt.common.arguments import check_side
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, sha256
 from ResNeSt.models.cards import Card
@@ -45,7 +46,8 @@ def format_of(card: Card, dtype: str, recipe: str | None = None, size: int | Non
     """
     if dtype not in LAYOUTS:
         raise ArgumentError(f"dtype {dtype!r}, expected one of {', '.join(LAYOUTS)}")
-    return TensorFormat(recipe or card.recipe, size or card.size, dtype, card.mean, card.std)
+    side = check_side(card.size if size is None else size)
+    return TensorFormat(recipe or card.recipe, side, dtype, card.mean, card.std)
 
 
 def recipe_note(info: Mapping[str, str], recipe: str | None) -> str:
@@ -74,7 +76,7 @@ def tensor_format(info: Mapping[str, str], shape: Sequence[int], dtype: str, pat
         mean, std = (tuple(float(value) for value in json.loads(info[key])) for key in ("mean", "std"))
         input_format = TensorFormat(info["recipe"], int(shape[2]), dtype, mean, std)
         fits = tuple(shape[1:]) == input_format.shape
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise PipelineError(
             f"{path}: does not say how its images are prepared ({error!r}); name its network with --arch"
         ) from None

@@ -163,7 +163,7 @@ def read(folder: PathLike) -> Report:
     fields = read_json(path)
     try:
         return _report(fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"{path}: not a report ({error}); let bench.sh or run.sh make it again") from None
 
 

@@ -87,7 +87,7 @@ def read_index(folder: PathLike) -> TensorSet | None:
     fields = read_json(path)
     try:
         return _tensor_set(fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(
             f"{path}: not an index of tensors ({error!r}); run resnest_preprocess.py into a new folder"
         ) from None

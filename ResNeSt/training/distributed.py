@@ -14,6 +14,7 @@ from typing import Any, Callable, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from ResNeSt.common.arguments import variable
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 
 Item = TypeVar("Item")
@@ -87,7 +88,7 @@ def joined(device: str) -> Iterator[Processes]:
 
     Raises MissingRuntimeError where there is no GPU for this process.
     """
-    rank, count, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    rank, count, local = (variable(name, least, least) for name, least in _VARIABLES)
     if device == "cuda" and torch.cuda.device_count() <= local:
         raise MissingRuntimeError(
             f"--device cuda: PyTorch finds {torch.cuda.device_count()} GPUs here, this run takes {local + 1}; "
@@ -106,4 +107,4 @@ def joined(device: str) -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
-_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+_VARIABLES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
