@@ -259,7 +259,7 @@ def _other_metadata(draw: st.DataObject, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", READERS)
-@looking(5)
+@looking(3)
 @given(draw=st.data())
 def test_any_content_of_a_side_file_gives_a_code_of_the_table_and_one_line(
     name: str, draw: st.DataObject, ground: Path
