@@ -554,6 +554,7 @@ def array_file() -> bytes:
         (pickle.dumps(torch.nn.Linear(1, 1)), r"a pickle that holds \S+, which no array needs"),
         (pickle.dumps({"conv1.0.weight": np.zeros(3)}), "a pickle that has none of PaddleClas's names"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # contents hold times and weights of their own
 )
 def test_what_a_file_is_that_is_no_checkpoint_is_said_whatever_its_suffix(
     content: bytes, words: str, name: str, tmp_path: Path
