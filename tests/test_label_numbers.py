@@ -95,6 +95,15 @@ def test_numbers_beside_other_names_are_refused_unless_a_list_of_names_has_them(
     assert numbers("10", "2", "unknown", known=known) == {"unknown": 0, "10": 1, "2": 2}
 
 
+def test_synsets_beside_other_names_are_refused_unless_they_are_to_be_counted_by_order() -> None:
+    """Else `unknown` or `0_junk` would shift the numbers of all classes behind it."""
+    assert "its folder n01440764 is a synset of ImageNet, junk is none; move it elsewhere" in refusal(
+        "n01440764", "junk", "n01443537"
+    )
+    assert number_folders(["n01440764", "junk"], "val", from_zero=True).numbers == {"junk": 0, "n01440764": 1}
+    assert numbers("n09999999", "junk") == {"junk": 0, "n09999999": 1}
+
+
 def test_a_number_beyond_the_model_s_classes_is_refused_and_1_to_n_recognised() -> None:
     ten = class_list("resnest_demo", None, 10)
     assert numbers("3", "9", known=ten) == {"3": 3, "9": 9}
@@ -337,6 +346,27 @@ def test_nothing_is_moved_where_something_could_not_be(trap: Callable[[Path], st
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_two_classes_of_one_name_do_not_become_one_folder(tmp_path: Path) -> None:
+    root = tmp_path / "val"
+    root.mkdir()
+    for name in ("a.png", "b.png"):
+        picture(8, 8).save(root / name)
+    (labels := tmp_path / "l.txt").write_text("a.png 0\nb.png 2\n")
+    alike = ClassList("names.txt", [ClassName("cat"), ClassName("dog"), ClassName("cat")])
+    with pytest.raises(PipelineError, match="classes 0 and 2 are both called cat"):
+        folders.to_tree(labels, root, alike)
+    assert sorted(path.name for path in root.iterdir()) == ["a.png", "b.png"]
+
+
+def test_what_is_not_moved_out_of_class_folders_is_told(tmp_path: Path) -> None:
+    root = tree(tmp_path / "val", cat=["a.png"])
+    (root / "cat/a.heif2").touch()
+    said: list[str] = []
+    folders.to_flat(root, tmp_path / "l.txt", say=said.append)
+    assert len(said) == 1
+    assert "cat/a.heif2" in said[0]
+
+
 def test_a_link_by_a_whole_path_is_moved_as_a_link(tmp_path: Path) -> None:
     root = tree(tmp_path / "val", cat=["a.png"])
     picture(8, 8).save(tmp_path / "kept.png")
@@ -380,7 +410,7 @@ def test_names_of_labels_end_at_the_last_blank_or_tab_and_at_no_other_white_spac
         read_labels(file)
 
 
-@pytest.mark.parametrize("line", ['"a.png" 3', "a.png, 3", "'a.png'\t3", "a.png; 3"])
+@pytest.mark.parametrize("line", ['"a.png" 3', "a.png, 3", "'a.png'\t3", "a.png; 3", "a.png,3", "my a.png, 3"])
 def test_a_line_of_a_csv_among_labels_is_told_what_it_is(line: str, tmp_path: Path) -> None:
     (file := tmp_path / "l.txt").write_text(line + "\n")
     with pytest.raises(PipelineError, match=r"make a labels file of a CSV by `python -m ResNeSt\.labels csv`"):

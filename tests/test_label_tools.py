@@ -128,7 +128,7 @@ def test_a_csv_without_a_head_is_refused_and_loses_no_image(tmp_path: Path) -> N
 
 
 def test_images_that_cannot_be_told_apart_or_written_in_a_labels_file_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"image 'a' was already labelled in line 1"):
+    with pytest.raises(PipelineError, match=r"l\.txt: line 2: image 'a\.png' was already labelled in line 1"):
         write_labels({"a": 1, "a.png": 2}, tmp_path / "l.txt")
     with pytest.raises(PipelineError, match=r"l\.txt: the file name 'caf\\udce9.jpg 1\\n' is not UTF-8"):
         write_labels({os.fsdecode(b"caf\xe9.jpg"): 1}, tmp_path / "l.txt")

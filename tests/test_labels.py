@@ -55,6 +55,20 @@ def test_a_line_without_a_class_number_is_named(label_file: Callable[[bytes], Pa
         read_labels(path)
 
 
+@pytest.mark.parametrize("line", ["b.jpg 3 0", "val/b.JPEG\t3\t1", "my b.png 0.25 1"])
+def test_a_line_with_more_than_one_field_behind_the_name_is_refused(
+    label_file: Callable[[bytes], Path], line: str
+) -> None:
+    """Lists of detection and of several labels; the last of their fields is no class."""
+    with pytest.raises(PipelineError, match=r"line 2: found .*between the name and the class; expected the class"):
+        read_labels(label_file(f"a.jpg 1\n{line}\n".encode()))
+
+
+def test_a_blank_in_a_name_is_no_field(label_file: Callable[[bytes], Path]) -> None:
+    path = label_file(b"v1.jpg copy 2.jpg 7\nimage 12 3\nSt. Louis, 1904.png 4\n")
+    assert read_labels(path) == {"v1": 7, "image 12": 3, "St": 4}
+
+
 def test_an_image_that_is_labelled_twice_is_named_with_both_lines(label_file: Callable[[bytes], Path]) -> None:
     for again in (b"a.jpg 1", b"./a.jpg 2", b"a 1"):
         path = label_file(b"a.jpg 1\nb.jpg 2\n" + again)

@@ -29,6 +29,13 @@ def test_what_begins_with_a_dot_is_neither_an_image_nor_a_class(tmp_path: Path) 
     assert found.folders == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("name", ["__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"])
+def test_what_a_system_puts_beside_the_classes_is_none(name: str, tmp_path: Path) -> None:
+    found = scan(files(tmp_path, "cat/a.jpg", f"{name}/b.jpg"))
+    assert (list(map(stem, found.images)), found.folders) == (["a"], ["cat"])
+    assert list(found.skipped.values()) == ["made by a system"]
+
+
 def test_every_suffix_of_what_pillow_decodes_counts_in_any_case(tmp_path: Path) -> None:
     taken = ["jfif", "jpe", "ppm", "pgm", "jp2", "JPEG", "Jpg", "tiff", "webp", "bmp", "gif", "png", "mpo"]
     files(tmp_path, *(f"{suffix}.{suffix}" for suffix in taken), *(f"no.{no}" for no in ("pdf", "eps", "mpg", "h5")))

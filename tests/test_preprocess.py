@@ -27,7 +27,7 @@ from ResNeSt.images.listing import find_images
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
-from ResNeSt.tensors.folder import TensorFile, find_tensors, read_bytes
+from ResNeSt.tensors.folder import TensorFile, check_files, find_tensors, read_bytes, read_tensor
 from ResNeSt.tensors.format import TensorFormat, read_index
 from tests.conftest import PROJECT, assert_refused, call, picture
 
@@ -355,3 +355,17 @@ def test_a_pipe_among_tensors_is_refused_and_not_waited_for(name: str, tmp_path:
     os.mkfifo(tmp_path / name)
     with pytest.raises(PipelineError, match=rf"{name}: not a plain file"):
         read_bytes(TensorFile(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("axes", [(1, 2, 0), (1, 0, 2), (2, 1, 0)])
+def test_a_npy_whose_axes_stand_in_another_order_is_refused(axes: tuple[int, int, int], tmp_path: Path) -> None:
+    values = np.arange(3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
+    np.save(tmp_path / "a.npy", values.transpose(axes))
+    file, turned = TensorFile(str(tmp_path / "a.npy")), r"a\.npy: of shape .*, the model takes \[3, 4, 5\]"
+    with pytest.raises(PipelineError, match=turned):
+        read_tensor(file, (3, 4, 5), "float32")
+    with pytest.raises(PipelineError, match=turned):
+        check_files(file.path, (3, 4, 5), "float32")
+    for same in (values, values[None], values.ravel()):
+        np.save(tmp_path / "a.npy", same)
+        assert np.array_equal(read_tensor(file, (3, 4, 5), "float32"), values)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import subprocess
@@ -387,6 +388,27 @@ def test_a_result_of_another_size_than_most_is_named_even_if_it_comes_first(clie
     result = client_run.score()
     assert found(result) == {"wrong-size": [f"{client_run.file('img1')}: 7 values, most have 8"]}
     assert (result.score.total, result.classes) == (11, CLASSES)
+
+
+def test_where_the_number_of_classes_is_known_results_of_another_size_reject_no_other(client_run: Run) -> None:
+    for image in client_run.images[:8]:
+        write_output(client_run.file(image), np.zeros(2 * CLASSES))
+    result = score_summaries([client_run.summary], client_run.labels, classes=CLASSES)
+    assert len(result.problems["wrong-size"]) == 8
+    assert (result.score.total, result.classes) == (4, CLASSES)
+
+
+def test_a_result_that_is_no_plain_file_is_named_once(client_run: Run) -> None:
+    client_run.file("img1").unlink()
+    os.mkfifo(client_run.file("img1"))
+    (problem,) = client_run.score().problems["unreadable"]
+    assert problem.count("img1_0") == 1
+
+
+def test_the_folder_of_results_is_answered_with_the_summary_beside_it(client_run: Run) -> None:
+    folder = client_run.file("img1").parent
+    with pytest.raises(PipelineError, match=f"{folder}: a folder; give the summary .*{folder}_summary.json"):
+        score_summaries([folder], client_run.labels)
 
 
 def test_a_result_with_nan_is_named_and_does_not_count(client_run: Run) -> None:

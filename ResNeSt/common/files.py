@@ -230,7 +230,7 @@ def write_json(path: PathLike, value: Any) -> None:
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file; raises PipelineError that names the file and the line where it is broken."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
         return json.loads(text, parse_int=_whole_number, parse_float=_number, parse_constant=_number)
     except FileNotFoundError:
         raise PipelineError(f"{path}: no such file") from None

@@ -2,7 +2,7 @@
 
 An image is a file whose suffix, in any case, is of a format that Pillow decodes here, at any depth; what lies in a
 folder of `source`, however deep, is of that folder's class. Links count as what they lead to. Files and folders whose
-name begins with a dot do not count: .ipynb_checkpoints, .DS_Store, macOS's ._a.jpg.
+name begins with a dot do not count (.ipynb_checkpoints, .DS_Store, macOS's ._a.jpg), nor do those that a system makes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from ResNeSt.common.progress import Say, silent
 # Formats that Pillow opens and that are no pictures, or that it only hands to another program.
 NO_PICTURES = {"BUFR", "EPS", "FITS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 SHOWN = 3  # names of a kind, in a message
+# Made by macOS's zip, by file systems of Linux, by Synology's disks and by Windows.
+OF_A_SYSTEM = {"__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 
 
 class Listing(NamedTuple):
@@ -83,7 +85,7 @@ def scan(source: PathLike) -> Listing:
 
 def class_folders(source: PathLike) -> list[str]:
     """Names of the folders in `source` that count, sorted, those without images too."""
-    return sorted(entry.name for entry in os.scandir(source) if _is_folder(entry) and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(source) if _is_folder(entry) and not _why_hidden(entry.name))
 
 
 def relative(image: PathLike, source: PathLike) -> str:
@@ -105,14 +107,18 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...], skipped: dict[str, st
         skipped[folder] = "linked to a folder that they lie in"
         return
     for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            skipped[entry.path] = "hidden"
+        if hidden := _why_hidden(entry.name):
+            skipped[entry.path] = hidden
         elif _is_folder(entry):
             yield from _walk(entry.path, (*above, here), skipped)
         elif os.path.splitext(entry.name)[1].lower() in picture_suffixes():
             yield entry.path
         else:
             skipped[entry.path] = f"with no suffix of a picture that Pillow {PIL.__version__} reads"
+
+
+def _why_hidden(name: str) -> str:
+    return "hidden" if name.startswith(".") else "made by a system" if name in OF_A_SYSTEM else ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

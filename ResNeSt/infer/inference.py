@@ -205,20 +205,21 @@ def _file_batches(engine: Engine, source: PathLike, say: Say) -> TensorBatches:
     if note:
         say(f"note: {source}: {note}")
     check_tensors(source, spec.shape, spec.dtype, engine.info)
-    first, size = len(read_bytes(files[0], spec.dtype)), spec.shape[0]
+    shape, size = spec.shape[1:], spec.shape[0]
+    first = len(read_bytes(files[0], spec.dtype, shape))
     if first == 0 or spec.nbytes % first:
         raise PipelineError(f"[ERROR] arg0 tensorsize: {spec.nbytes} filesize: {first} not match ({files[0].path})")
     if first != spec.nbytes // size:
         # ais_bench takes it; then rows of results are of images that nobody named, or values of another dtype.
         raise PipelineError(
             f"{files[0].path}: {first} bytes, an image takes {spec.nbytes // size} ({spec.dtype} "
-            f"{list(spec.shape[1:])}); a tensor file holds one image, make it with resnest_preprocess.py"
+            f"{list(shape)}); a tensor file holds one image, make it with resnest_preprocess.py"
         )
     groups = [files[start : start + size] for start in range(0, len(files), size)]
     say(f"get filesperbatch files0 size:{first} tensor0size:{spec.nbytes} filesperbatch:{size} runcount:{len(groups)}")
 
     def load(group: Sequence[TensorFile]) -> np.ndarray:
-        parts = [_read_sized(tensor, first, spec.dtype) for tensor in group]
+        parts = [_read_sized(tensor, first, spec.dtype, shape) for tensor in group]
         parts += parts[:1] * (size - len(group))  # ais_bench pads with the batch's first file
         return np.frombuffer(bytearray().join(parts), spec.dtype).reshape(spec.shape)
 
@@ -226,8 +227,8 @@ def _file_batches(engine: Engine, source: PathLike, say: Say) -> TensorBatches:
     return TensorBatches(len(groups), (TensorBatch([file.path for file in group], tensor) for group, tensor in loaded))
 
 
-def _read_sized(tensor: TensorFile, nbytes: int, dtype: str) -> bytes:
-    content = read_bytes(tensor, dtype)
+def _read_sized(tensor: TensorFile, nbytes: int, dtype: str, shape: Sequence[int]) -> bytes:
+    content = read_bytes(tensor, dtype, shape)
     if len(content) != nbytes:
         raise PipelineError(f"{tensor.path}: {len(content)} bytes, the first file has {nbytes}; make the tensor again")
     return content

@@ -105,7 +105,7 @@ def _to_tree(options: argparse.Namespace) -> int:
 
 
 def _to_flat(options: argparse.Namespace) -> int:
-    moved = folders.to_flat(options.images, options.labels, _known(options), options.from_zero)
+    moved = folders.to_flat(options.images, options.labels, _known(options), options.from_zero, aloud)
     print(f"{options.images}: {moved} images moved out of their class folders; {options.labels} says their classes")
     return 0
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from ResNeSt.common.ais_bench_names import distinct_names, stem, whole_name
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, whole
-from ResNeSt.images.listing import relative
+from ResNeSt.images.listing import picture_suffixes, relative
 
 # Labels for each class, of which none is of class 0 by chance in one of twenty cases.
 MANY = 3
 BLANKS = " \t"  # not all that Unicode has: macOS writes U+202F into the names of screenshots
 _CLASS = re.compile("[0-9]{1,9}")
+_OF_CSV = re.compile(r"""(["']).*\1[ \t,;]+[0-9]+|[^ \t,;]*[,;][ \t]*[0-9]+|.*[,;][ \t]+[0-9]+""")
 
 
 def read_labels(path: PathLike) -> dict[str, int]:
@@ -27,21 +28,25 @@ def read_labels(path: PathLike) -> dict[str, int]:
     CRLF and a byte-order mark are fine. Raises PipelineError, with the line number, where a line is anything else or
     where a name comes twice.
     """
+    return _labels_in(_text(path), path)
+
+
+def _labels_in(text: str, path: PathLike) -> dict[str, int]:
     parsed = {
         number: _parse(line, f"{path}: line {number}")
-        for number, line in enumerate(_text(path).split("\n"), start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip(BLANKS)
     }
     if not parsed:
         raise PipelineError(f"{path}: holds no labels; expected a line 'NAME CLASS' for every image")
     labels: dict[str, int] = {}
     lines: dict[str, int] = {}
-    for name, (number, (_, label)) in zip(_keys([name for name, _ in parsed.values()]), parsed.items()):
+    for name, (number, (written, label)) in zip(_keys([name for name, _ in parsed.values()]), parsed.items()):
         first = lines.setdefault(name, number)
         if first != number:
             raise PipelineError(
-                f"{path}: line {number}: image {name!r} was already labelled in line {first} as class {labels[name]}, "
-                f"here {label} (names count up to the first dot); remove one of them"
+                f"{path}: line {number}: image {written!r} was already labelled in line {first} as class "
+                f"{labels[name]}, here {label} (names count up to the first dot); remove one of them"
             )
         labels[name] = label
     return labels
@@ -87,13 +92,14 @@ def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
     if os.path.lexists(path):
         raise PipelineError(f"{path}: exists; name another file, or delete it")
     try:
-        text = "".join(f"{name} {label}\n" for name, label in labels.items()).encode()
+        text = "".join(f"{name} {label}\n" for name, label in labels.items())
+        content = text.encode()
     except UnicodeEncodeError as error:
         raise PipelineError(f"{path}: the file name {error.object[:80]!a} is not UTF-8; rename it") from None
+    if _labels_in(text, path) != dict(zip(_keys(list(labels)), labels.values())):
+        raise PipelineError(f"{path}: a file name holds a line break, or blanks at its end; rename it")
     with whole(path) as temporary:
-        temporary.write_bytes(text)
-        if read_labels(temporary) != dict(zip(_keys(list(labels)), labels.values())):
-            raise PipelineError(f"{path}: a file name holds a line break, or blanks at its end; rename it")
+        temporary.write_bytes(content)
 
 
 def check_names(labels: PathLike, truth: Mapping[str, int], folder: PathLike, files: Sequence[str]) -> None:
@@ -121,16 +127,22 @@ def _text(path: PathLike) -> str:
 
 def _parse(line: str, where: str) -> tuple[str, int]:
     name, label = _last_field(line.strip(BLANKS))
-    if not name or (number := class_number(label)) is None:
+    found = f"{where}: found {line.strip()[:80]!r}"
+    if _OF_CSV.fullmatch(line.strip(BLANKS)):
         raise PipelineError(
-            f"{where}: found {line.strip()[:80]!r}, expected a file name, a blank and a class number from 0"
-        )
-    if name[-1] in ",;" or (name[0] == name[-1] and name[0] in "\"'"):
-        raise PipelineError(
-            f"{where}: found {line.strip()[:80]!r}, a name in quotes or before a comma; make a labels file of a CSV by "
+            f"{found}, a name in quotes or before a comma; make a labels file of a CSV by "
             "`python -m ResNeSt.labels csv`"
         )
+    if not name or (number := class_number(label)) is None:
+        raise PipelineError(f"{found}, expected a file name, a blank and a class number from 0")
+    before, behind = _last_field(name)
+    if _is_picture(before) and not _is_picture(name):
+        raise PipelineError(f"{found}, with {behind!r} between the name and the class; expected the class alone")
     return name.removeprefix("./"), number
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in picture_suffixes()
 
 
 def _last_field(line: str) -> tuple[str, str]:

@@ -129,6 +129,7 @@ def _refuse_unlabelled(truth: Mapping[str, int], images: Sequence[str], keys: Se
 
 
 def _refuse_nameless(numbers: Mapping[str, int], folders: Mapping[int, str], labels: PathLike) -> None:
+    classes: dict[str, int] = {}
     for image, number in numbers.items():
         folder = folders.get(number)
         if folder is None:
@@ -138,6 +139,11 @@ def _refuse_nameless(numbers: Mapping[str, int], folders: Mapping[int, str], lab
             )
         if not _names_a_folder(folder, number):
             raise PipelineError(f"{labels}: class {number} is called {folder!r}, which no folder of a class can be")
+        if classes.setdefault(folder, number) != number:
+            raise PipelineError(
+                f"{labels}: classes {classes[folder]} and {number} are both called {folder}, so one folder would hold "
+                "both; give each a name of its own with --names"
+            )
 
 
 def _names_a_folder(folder: str, number: object) -> bool:
@@ -152,14 +158,16 @@ def _counted_alike(used: Mapping[str, int], source: PathLike) -> bool:
         return False
 
 
-def to_flat(source: PathLike, labels: PathLike, known: ClassList | None = None, from_zero: bool = False) -> int:
+def to_flat(
+    source: PathLike, labels: PathLike, known: ClassList | None = None, from_zero: bool = False, say: Say = silent
+) -> int:
     """Moves all images out of their class folders into `source`, and returns how many were moved.
 
     Their classes, numbered as `number_folders` does, go to the file `labels`, and the names of the folders beside it,
     before anything moves. Labels that are there are kept, after all images still in a folder were found in them, with a
-    class for each folder. Raises PipelineError where they do not fit, and what `_move` raises.
+    class for each folder. `say` hears what is skipped. Raises PipelineError where they do not fit, and as `_move` does.
     """
-    images = find_images(source)
+    images = find_images(source, say)
     inside = [image for image in images if Path(image).parent != Path(source)]
     targets = {image: Path(source, os.path.basename(image)) for image in inside}
     _check_moves(targets, source)

@@ -44,7 +44,7 @@ def number_folders(
     The classes that are `known` decide where they have names. Else folders that are all numbers mean these, and those
     that are all ImageNet's synsets have ImageNet's numbers, even if not all 1,000 are there. All others, and with
     `from_zero` all, are counted from 0 in the order of their names, as torchvision's ImageFolder does. Raises
-    PipelineError for a folder that is no class of them, and where numbers stand beside other names.
+    PipelineError for a folder that is no class of them, and where numbers or synsets stand beside other names.
     """
     if not folders:
         raise PipelineError(f"{source}: has no folder of a class; expected one for each, with its images in it")
@@ -56,19 +56,26 @@ def number_folders(
     if known is not None and known.named:
         return _by_list(folders, source, known)
     imagenet = ClassList("ImageNet", imagenet_classes())
-    if known is None and set(folders) <= {class_name.synset for class_name in imagenet.names}:
+    synsets = {class_name.synset for class_name in imagenet.names}
+    if known is None and set(folders) <= synsets:
         return _by_list(folders, source, imagenet)._replace(rule=BY_SYNSET)
-    if any(digits):
-        raise PipelineError(
-            f"{source}: its folder {folders[digits.index(True)]} is a number, {folders[digits.index(False)]} is none; "
-            "say which class each is by a list of their names"
-        )
+    _refuse_some("a number", folders, digits, source)
+    if known is None:
+        _refuse_some("a synset of ImageNet", folders, [folder in synsets for folder in folders], source)
     if known is not None and len(known.names) != len(folders):
         raise PipelineError(
             f"{source}: has {len(folders)} folders, {known.source} has {len(known.names)} classes without names; say "
             "which class each is by a list of their names"
         )
     return _by_order(folders)
+
+
+def _refuse_some(what: str, folders: Sequence[str], are: Sequence[bool], source: PathLike) -> None:
+    if any(are):
+        raise PipelineError(
+            f"{source}: its folder {folders[are.index(True)]} is {what}, {folders[are.index(False)]} is none; move it "
+            "elsewhere, or say which class each is by a list of their names"
+        )
 
 
 def _counts(known: ClassList) -> bool:

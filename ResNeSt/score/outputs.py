@@ -58,6 +58,9 @@ def list_outputs(path: PathLike) -> list[str]:
 
 
 def _entries(path: PathLike) -> Iterable[Any]:
+    if os.path.isdir(path):
+        summary = f"{os.fspath(path).rstrip('/')}_summary.json"
+        raise PipelineError(f"{path}: a folder; give the summary that the client writes beside it, {summary}")
     summary = read_json(path)
     entries = summary.get("filesinfo") if isinstance(summary, dict) else None
     if not isinstance(entries, dict):
@@ -157,6 +160,8 @@ def read_output(path: PathLike, dtype: str = "<f4") -> np.ndarray:
         raise OutputError(f"{path}: expected a file that ends in .bin, .npy or .txt")
     try:
         values = read(path, dtype)
+    except PipelineError as error:
+        raise OutputError(str(error)) from None
     except Exception as error:  # NumPy's readers raise nearly anything on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: {reason}") from None

@@ -125,7 +125,7 @@ def score_summaries(
     known = classes or next(filter(None, map(model_classes, summaries)), None)
     dtype = bin_dtype(list(results.values()), [known or max(truth.values()) + 1])
     outputs = _read_all(results, problems, dtype, workers)
-    size = _number_of_classes(outputs)
+    size = _number_of_classes(outputs, known)
     if known is not None and size > known and size % known == 0:
         raise PipelineError(
             f"{next(iter(results.values()))}: most results have {size} values, the model has {known} classes; a tensor "
@@ -202,9 +202,10 @@ def _predict(path: str, dtype: str) -> _Output | _Problem:
     return _Output(path, logits.size, tuple(top_k_predictions(logits[None])[0].tolist()))
 
 
-def _number_of_classes(outputs: dict[str, _Output]) -> int:
-    """The size that most outputs have."""
-    return Counter(output.size for output in outputs.values()).most_common(1)[0][0]
+def _number_of_classes(outputs: dict[str, _Output], known: int | None) -> int:
+    """The number of classes that is `known` where some output has as many values, else that of most."""
+    sizes = Counter(output.size for output in outputs.values())
+    return known if known is not None and known in sizes else sizes.most_common(1)[0][0]
 
 
 def check_labels(truth: dict[str, int], classes: int, path: PathLike) -> None:

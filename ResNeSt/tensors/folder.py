@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -82,22 +82,22 @@ def tensor_files(source: PathLike) -> list[TensorFile]:
     return tensors
 
 
-def read_bytes(tensor: TensorFile, dtype: str | None = None) -> bytes:
-    """The values of a tensor, without the header that a `.npy` has; `dtype` is what such a header must say, if given.
+def read_bytes(tensor: TensorFile, dtype: str | None = None, shape: Sequence[int] = ()) -> bytes:
+    """The values of a tensor, without the header that a `.npy` has; `dtype` and `shape` must be its own, if given.
 
-    Raises PipelineError where a `.npy` is damaged or holds another dtype, which its size would not tell.
+    Raises PipelineError where a `.npy` is damaged or of another dtype or order of axes, which its size would not tell.
     """
     if tensor.shard is not None:
         with open(tensor.shard, "rb") as file:
             file.seek(tensor.offset)
             return file.read(tensor.nbytes)
     if tensor.path.lower().endswith(".npy"):
-        return _npy_bytes(tensor.path, dtype)
+        return _npy_bytes(tensor.path, dtype, shape)
     with open_plain(tensor.path) as file:
         return file.read()
 
 
-def _npy_bytes(path: str, dtype: str | None) -> bytes:
+def _npy_bytes(path: str, dtype: str | None, shape: Sequence[int]) -> bytes:
     try:
         with open_plain(path) as file:
             values = np.lib.format.read_array(file, allow_pickle=False)
@@ -106,7 +106,7 @@ def _npy_bytes(path: str, dtype: str | None) -> bytes:
     except Exception as error:  # a damaged header makes NumPy raise nearly anything, tokenize.TokenError among it
         raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
     if dtype is not None:
-        _check_dtype(path, values.dtype, dtype)
+        _check_header(path, values, dtype, shape)
     return bytes(values.tobytes())
 
 
@@ -122,7 +122,7 @@ def refuse_packed(folder: PathLike) -> None:
 
 def read_tensor(tensor: TensorFile, shape: Sequence[int], dtype: str) -> np.ndarray:
     """A tensor as an array of `shape`, without the batch axis; raises PipelineError where its size or dtype differs."""
-    content = read_bytes(tensor, dtype)
+    content = read_bytes(tensor, dtype, shape)
     expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if len(content) != expected:
         raise PipelineError(
@@ -136,7 +136,7 @@ def check_files(source: PathLike, shape: Sequence[int], dtype: str) -> None:
     expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     for tensor in tensor_files(source):
         if tensor.path.lower().endswith(".npy"):
-            found = _npy_size(tensor.path, dtype)
+            found = _npy_size(tensor.path, dtype, shape)
         else:
             found = tensor.nbytes or os.path.getsize(tensor.path)
         if found != expected:
@@ -146,8 +146,8 @@ def check_files(source: PathLike, shape: Sequence[int], dtype: str) -> None:
             )
 
 
-def _npy_size(path: str, dtype: str) -> int:
-    """Bytes of the values of a `.npy` file, which must be of `dtype`."""
+def _npy_size(path: str, dtype: str, shape: Sequence[int]) -> int:
+    """Bytes of the values of a `.npy` file, which must be of `dtype`, and of `shape` where it has as many values."""
     try:
         with open_plain(path):
             values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -155,13 +155,19 @@ def _npy_size(path: str, dtype: str) -> int:
         raise
     except Exception as error:  # as in _npy_bytes
         raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
-    _check_dtype(path, values.dtype, dtype)
+    _check_header(path, values, dtype, shape)
     return int(values.nbytes)
 
 
-def _check_dtype(path: str, found: np.dtype[Any], expected: str) -> None:
-    if found != np.dtype(expected):
-        raise PipelineError(f"{path}: holds {found.str}, the model takes {expected}; make the tensor again")
+def _check_header(path: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
+    """Raises PipelineError for another dtype, and for other axes of as many values; axes of one do not count."""
+    if values.dtype != np.dtype(dtype):
+        raise PipelineError(f"{path}: holds {values.dtype.str}, the model takes {dtype}; make the tensor again")
+    sides = [side for side in values.shape if side > 1]
+    if len(sides) > 1 and values.size == np.prod(shape) and sides != [side for side in shape if side > 1]:
+        raise PipelineError(
+            f"{path}: of shape {list(values.shape)}, the model takes {list(shape)}; turn its axes, or make it again"
+        )
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
