@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ResNeSt.bench import Benchmark, BenchRow
+from ResNeSt.bench import Benched, Benchmark, BenchRow
 from ResNeSt.bench import _accuracy as accuracy
+from ResNeSt.bench import _measured as measured
 from ResNeSt.bench import _record as record_of
 from ResNeSt.bench import _unlike as unlike
 from ResNeSt.bench import bench as bench_models
@@ -103,6 +104,55 @@ def test_the_figures_are_those_of_the_client_s_times(on_cpu: dict[str, Any], wor
         assert row["p50_ms"] == pytest.approx(np.percentile(times, 50))
         assert row["p90_ms"] == pytest.approx(np.percentile(times, 90))
         assert row["p99_ms"] == pytest.approx(np.percentile(times, 99))
+
+
+def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Path) -> None:
+    """Of 1 to 101 ms, dealt out to two devices."""
+    times = np.random.default_rng(0).permutation(np.arange(1.0, 102)).tolist()
+    shares, summaries = (times[:40], times[40:]), []
+    for device, share in enumerate(shares):
+        summaries.append(tmp_path / f"device{device}_summary.json")
+        summaries[device].write_text(json.dumps({"npu_compute_time_list": share}))
+    (tmp_path / "m_bs4.om").write_bytes(b"model")
+    found = measured(tmp_path / "m_bs4.om", 4, None, [], summaries, [])
+    assert (found.row.p50_ms, found.row.p90_ms, found.row.p99_ms) == (51, 91, 100)
+    assert found.row.mean_ms == found.speed.mean_ms == 51
+    assert found.row.images_per_second == pytest.approx(sum(4000 * len(share) / sum(share) for share in shares))
+    assert found.speed.percentiles_ms == pytest.approx(range(1, 102))
+    assert (found.speed.batch, found.speed.images_per_second) == (4, found.row.images_per_second)
+
+
+def test_the_fastest_row_is_the_one_with_most_images_a_second() -> None:
+    latencies, unknown = (9.0, 9.0, 9.0, 9.0), ("", "", "", "")
+    rows = [BenchRow(batch, None, None, rate, *latencies, "m", {}, *unknown) for batch, rate in ((1, 5), (4, 7))]
+    assert Benched(tuple(rows), Path("out")).fastest is rows[1]
+    assert Benched(tuple(rows[::-1]), Path("out")).fastest is rows[1]
+
+
+def scored(folder: Path, images: int, runs: int) -> Path:
+    """A client's results of `images` images, all right, that took `runs` runs; the labels name two, or all, of them."""
+    (folder / "r").mkdir()
+    files = {}
+    for number in range(images):
+        np.eye(3, dtype=np.float32)[number % 3].tofile(folder / f"r/img{number}_0.bin")
+        files[str(number)] = {"infiles": [f"img{number}.bin"], "outfiles": [f"r/img{number}_0.bin"]}
+    (folder / "labels").write_text("".join(f"img{number} {number % 3}\n" for number in range(5)))
+    summary = folder / "r_summary.json"
+    summary.write_text(json.dumps({"filesinfo": files, "npu_compute_time_list": [1.0] * runs}))
+    return summary
+
+
+def test_an_image_without_a_result_stops_the_run(tmp_path: Path) -> None:
+    assert accuracy(Path("m"), 4, [scored(tmp_path, 5, 2)], tmp_path / "labels").score.top1 == 5
+    (tmp_path / "other").mkdir()
+    with pytest.raises(PipelineError, match=r"r_summary\.json: 1 missing, such as img4; look with: .*--gt_path="):
+        accuracy(Path("m"), 4, [scored(tmp_path / "other", 4, 1)], tmp_path / "labels")
+
+
+@pytest.mark.parametrize("runs", [1, 3, 5])
+def test_a_model_that_took_other_runs_than_its_name_says_is_refused(runs: int, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=rf"m_bs4\.om: took {runs} runs for 5 images, a batch of 4 takes 2"):
+        accuracy(Path("m_bs4.om"), 4, [scored(tmp_path, 5, runs)], tmp_path / "labels")
 
 
 def test_the_fastest_batch_size_is_marked_in_every_output(on_cpu: dict[str, Any], work: Path) -> None:

@@ -70,6 +70,7 @@ def test_the_client_gets_the_flags_of_its_manual_and_its_words_go_to_a_log(work:
 
 def test_the_client_finds_this_project_and_what_the_caller_s_path_has(work: Path) -> None:
     run_client("m.om", "out", "result")
+    assert str(called(work)["argv"]).endswith("'--device=0']")
     project, rest = str(called(work)["path"]).split(os.pathsep)
     assert (Path(project) / "ResNeSt/infer/client.py").is_file()
     assert rest == os.environ["PYTHONPATH"]

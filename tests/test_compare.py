@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.compare.pairs import compare as compare_sides
+from ResNeSt.compare.pairs import open_pair
 from ResNeSt.compare.parting import Layers, find_first
 from ResNeSt.engines.tensor_batches import TensorFolder
 from tests.conftest import PROJECT, Completed, assert_refused, call, corrupt
@@ -101,7 +103,18 @@ def test_tensors_that_fit_no_model_are_refused(work: Path) -> None:
     assert_refused(result, "small: holds float32 tensors", "[3, 96, 96]")
 
 
-def test_count_takes_images_at_even_distances(work: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(None, range(1, 14)), (1, [1]), (2, [1, 13]), (4, [1, 5, 9, 13]), (99, range(1, 14))]
+)
+def test_count_takes_images_at_even_distances(count: int | None, chosen: Sequence[int], tmp_path: Path) -> None:
+    for number in range(1, 14):
+        np.full(3, number, np.float32).tofile(tmp_path / f"img_{number}_0.bin")
+    chunks = [chunk.names for chunk in open_pair(tmp_path, tmp_path, None, count, None).chunks]
+    assert [name for names in chunks for name in names] == [f"img_{number}" for number in chosen]
+    assert max(map(len, chunks)) <= 8
+
+
+def test_as_many_images_are_compared_as_the_flag_says(work: Path) -> None:
     assert figures(work, "m_bs4.xml", "m_bs3.xml", "--input=prep", "--count=10")["images"] == 10
 
 

@@ -42,6 +42,32 @@ def test_an_environment_that_was_only_half_made_is_made_again_and_nothing_is_ins
     assert not (tmp_path / ".venv/.resnest-unfinished").exists()
 
 
+def test_requirements_that_could_not_be_installed_are_asked_for_again(tmp_path: Path) -> None:
+    """By a pip that fails at first, with the lines of a real one, and is called once more and no third time."""
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin/python"
+    (tmp_path / "none.txt").touch()
+    (tmp_path / "some.txt").write_text("numpy\n")
+    shutil.copy(PROJECT / "env.sh", tmp_path)
+    environment = {
+        **os.environ,
+        "VIRTUAL_ENV": str(tmp_path),
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [
+        "bash",
+        "-c",
+        ". ./env.sh; use_environment none.txt some.txt; code=$?; ls -A | grep -c resnest-; exit $code",
+    ]
+    for code, stamps, calls in ((7, "0", 1), (0, "1", 3), (0, "1", 3)):
+        python.write_text(f"#!/bin/sh\necho Collecting numpy\necho $@ >>{tmp_path / 'calls'}\nexit {code}\n")
+        python.chmod(0o755)
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (result.returncode != 0) == (code != 0)
+        assert result.stdout.splitlines()[-1] == stamps
+        assert len((tmp_path / "calls").read_text().splitlines()) == calls
+
+
 def test_a_venv_of_another_kind_is_not_wiped(tmp_path: Path) -> None:
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/precious").touch()

@@ -23,6 +23,7 @@ from PIL import Image
 from ResNeSt import evaluate
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import sha256
+from ResNeSt.common.made_of import state_of
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import TensorSpec
@@ -135,7 +136,22 @@ def test_it_says_where_the_time_went_and_how_fast_it_was(work: Path) -> None:
     printed = run(work, "m_bs8.xml").stdout
     assert "396 images in" in printed
     assert "img/s; waited: decoding" in printed
-    assert any(f"{stage}-bound" in printed for stage in evaluate.Watches._fields)
+
+
+@pytest.mark.parametrize(
+    ("worked", "waited", "bound"),
+    [
+        ((18.0, 2.0, 1.0), "decoding 10 %, inference 80 %, ranking 90 %", "decoding"),  # by two threads
+        ((4.0, 9.5, 1.0), "decoding 80 %, inference 5 %, ranking 90 %", "inference"),
+        ((4.0, 2.0, 10.5), "decoding 80 %, inference 80 %, ranking 0 %", "ranking"),
+    ],
+)
+def test_the_stage_that_waited_least_bounds_the_speed(worked: tuple[float, ...], waited: str, bound: str) -> None:
+    watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
+    for watch, seconds in zip(watches, worked):
+        watch.seconds = seconds
+    line = evaluate._speed_line(25, 10.0, watches, workers=2)
+    assert line == f"25 images in 10.0 s, 2.5 img/s; waited: {waited} of the time; {bound}-bound"
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_the_others_count(work: Path, tmp_path: Path) -> None:
@@ -274,8 +290,8 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
 
     def head(**changes: Any) -> dict[str, Any]:
         tensors = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
-        changed = {key: value for key, value in changes.items() if key not in ("engine", "batch", "images")}
-        model = image_batches.ModelChoice(tmp_path / "m.xml", engine=changes.get("engine"))
+        changed = {key: value for key, value in changes.items() if key not in ("engine", "ema", "batch", "images")}
+        model = image_batches.ModelChoice(tmp_path / "m.xml", engine=changes.get("engine"), ema=changes.get("ema"))
         images = changes.get("images", [str(tmp_path / "a.png"), str(tmp_path / "b.png")])
         return evaluate._head(model, dataclasses.replace(tensors, **changed), images, changes.get("batch", 8))
 
@@ -285,12 +301,15 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
     assert head() == before
     changes: list[dict[str, Any]] = [
         {"engine": "null"},
+        {"ema": True},
+        {"ema": False},
         {"batch": 4},
         {"recipe": "squash-bilinear"},
         {"size": 9},
         {"dtype": "uint8"},
         {"mean": (0.5, 0.456, 0.406)},
         {"std": (0.5, 0.224, 0.225)},
+        {"exif": True},
         {"images": [str(tmp_path / "b.png"), str(tmp_path / "a.png")]},
         {"images": [str(tmp_path / "a.png")]},
     ]
@@ -301,6 +320,11 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
         assert head() != before, name
         (tmp_path / name).write_bytes(content)
     assert head() == before
+    with pytest.MonkeyPatch.context() as patch:  # a copy keeps the date of the content, another file has its own
+        for field in ("size", "mtime_ns", "ctime_ns"):
+            odd: dict[str, Any] = {field: 7}
+            patch.setattr(evaluate, "state_of", lambda image, odd=odd: state_of(image)._replace(**odd))
+            assert head() != before, field
     for name in ("a.png", "b.png"):
         os.utime(tmp_path / name, ns=(1, 1))
     touched = head()

@@ -77,6 +77,7 @@ def test_the_five_best_agree_in_whatever_order_and_no_sixth() -> None:
     expected = np.array([[9.0, 8, 7, 6, 5, 4, 0]])
     assert agreement(["a"], np.array([[5.0, 6, 7, 8, 9, 4, 0]]), expected).same_top5 == 1
     assert agreement(["a"], np.array([[9.0, 8, 7, 6, 4, 5, 0]]), expected).same_top5 == 0
+    assert Agreement(images=8, same_top5=6).top5 == 0.75
 
 
 def test_an_image_of_zeros_has_no_direction_and_raises_nothing() -> None:

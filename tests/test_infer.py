@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from ResNeSt.engines.engine import TensorSpec
 from ResNeSt.infer import inference
 from tests.conftest import Completed, assert_refused, call
 
@@ -145,6 +148,24 @@ def test_a_pure_run_writes_one_result_and_one_time_per_loop(model: Path, tmp_pat
     assert found["filesinfo"]["0"]["outfiles"] == ["./out/pure/pure_infer_data_0.bin"]
     assert len(found["npu_compute_time_list"]) == found["NPU_compute_time"]["count"] == 20
     assert (tmp_path / "out/pure/pure_infer_data_0.bin").stat().st_size == 4 * CLASSES * 4
+
+
+@pytest.mark.parametrize(("asked", "uncounted"), [({}, 1), ({"warmup": 3}, 3), ({"warmup": 0}, 0)])
+def test_warm_up_runs_come_first_and_do_not_count(
+    asked: dict[str, Any], uncounted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[float] = []
+    monkeypatch.setattr(time, "perf_counter", lambda: float(len(ran) ** 2))  # each run takes longer
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        ran.append(float(batch.sum()))
+        return np.zeros((2, CLASSES), np.float32)
+
+    engine: Any = SimpleNamespace(input=TensorSpec("x", (2, *SHAPE), "float32"), run=run, info={})
+    done = inference._run(engine, inference.Inference("m.xml", loop=4, **asked), None, lambda line: None)
+    assert len(ran) == uncounted + 4
+    assert done.times_ms == tuple(1000.0 * ((n + 1) ** 2 - n**2) for n in range(uncounted, uncounted + 4))
+    assert done.throughput == pytest.approx(2000 / np.mean(done.times_ms))
 
 
 def test_pure_data_is_zero_or_random_as_asked(model: Path, tmp_path: Path) -> None:

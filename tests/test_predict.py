@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ResNeSt import predict as predicting
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.engines.image_batches import ImageBatch
 from ResNeSt.labels.class_names import imagenet_classes, names_of, read_names
 from ResNeSt.score.ranking import softmax
 from tests.conftest import PROJECT, assert_refused, call
@@ -78,6 +82,22 @@ def test_probabilities_are_the_softmax_of_the_logits(torchvision: ModuleType) ->
     logits = np.random.default_rng(0).normal(0, 30, (4, 1000)).astype(np.float32)
     expected = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
     assert np.allclose(softmax(logits), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_an_answer_holds_the_softmax_taken_once(probabilities: bool) -> None:
+    """Of logits whose powers of e are 1, 2 and 5; what is a probability already stays as it is."""
+    logits = np.array([[0, math.log(2), math.log(5)], [math.nan, 0, 0], [math.log(4), 0, math.log(3)]], np.float32)
+    batch = ImageBatch(["a", "b", "c", "d"], [None, None, None, "d: broken"], np.empty(0))
+    engine: Any = SimpleNamespace(info={}, probabilities=probabilities)
+    given = np.exp(logits) / 8 if probabilities else logits
+    rows = np.concatenate([given, given[:1]])
+    first, odd, third, broken = predicting._answers(iter([(batch, rows)]), engine, 2, None)
+    assert [guess.label for guess in (*first.guesses, *third.guesses)] == [2, 1, 0, 2]
+    shares = [guess.probability for guess in (*first.guesses, *third.guesses)]
+    assert shares == pytest.approx([5 / 8, 2 / 8, 4 / 8, 3 / 8])
+    assert [odd.guesses, broken.guesses, broken.reason] == [(), (), "d: broken"]
+    assert odd.reason == "b: the model gives NaN or infinity for it; check the model"
 
 
 def test_the_three_formats_say_the_same(demo_onnx: Path, few: Path) -> None:

@@ -45,11 +45,12 @@ LABELS = np.arange(IMAGES) % CLASSES
 
 
 def answers() -> tuple[np.ndarray, np.ndarray]:
-    """Logits of a reference that is right but for images 7 and 8, and of a stage with three other answers."""
+    """Logits of a reference that is right but for images 7 and 8, and of a stage with four other answers."""
     reference = np.eye(CLASSES)[LABELS] * 4
     reference[7] = reference[8] = [0, 0, 5, 0]  # labels 3 and 0
     judged = reference.copy()
     judged[1] = [1, 0, 0, 0]  # label 1: right before, wrong now
+    judged[2] = [1, 0, 0, 0]  # label 2: the same
     judged[7] = [0, 0, 0, 2]  # label 3: wrong before, right now
     judged[8] = [0, 3, 0, 0]  # label 0: wrong both times
     return reference, judged
@@ -138,17 +139,21 @@ def test_what_is_collected_is_what_the_logits_say(drawn: Path) -> None:
     stage = found.stages[1]
     assert (stage.top1, stage.total) == ((after == LABELS).sum(), IMAGES)
     assert stage.same_top1 == (before == after).sum() == found.same_top1[0][1] == found.same_top1[1][0]
-    assert (stage.lost, stage.gained) == (1, 1)
+    assert (stage.lost, stage.gained) == (2, 1)
     assert found.classes is not None
-    assert {(score.label, score.right, score.images) for score in found.classes.worst} == {(0, 9, 10), (1, 9, 10)}
-    assert {(pair.label, pair.found, pair.count) for pair in found.classes.confused} == {(0, 1, 1), (1, 0, 1)}
+    assert {(score.label, score.right, score.images) for score in found.classes.worst} == {
+        *((0, 9, 10), (1, 9, 10), (2, 9, 10))
+    }
+    assert {(pair.label, pair.found, pair.count) for pair in found.classes.confused} == {
+        *((0, 1, 1), (1, 0, 1), (2, 0, 1))
+    }
     assert found.speeds[1].percentiles_ms[99] == pytest.approx(np.percentile(np.linspace(8, 24, 50), 99))
 
 
 def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy_come_first(drawn: Path) -> None:
     reference, judged = answers()
     flips = data.read(drawn).flips
-    assert [flip.image for flip in flips] == ["img_1", "img_7", "img_8"]
+    assert [flip.image for flip in flips] == ["img_1", "img_2", "img_7", "img_8"]
     for flip in flips:
         number = int(flip.image[4:])
         for answer, values in ((flip.expected, reference[number]), (flip.found, judged[number])):
@@ -159,7 +164,7 @@ def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy
 def test_the_page_shows_the_figures_of_the_json(page: Page) -> None:
     text = page.text
     assert "PyTorch 8 95.00 83.50 to 98.62" in text
-    assert "compiled, batch 8 37 of 40 3 1 1" in text
+    assert "compiled, batch 8 36 of 40 4 2 1" in text
     assert "img_1 label 1 shark PyTorch, batch 8 1 shark, 94.8 %, right compiled, batch 8 0 tench, 47.5 %" in text
     assert "this run 1,000 (1.00)" in text
     assert "63.5 s 2 processes the largest held 345 MB" in text
@@ -254,7 +259,7 @@ def test_thumbnails_show_the_flipped_images(page: Page) -> None:
         pixel = image.getpixel((80, 50))
         assert isinstance(pixel, tuple)
         colours.append(pixel[0])
-    assert colours == pytest.approx([6 * 1, 6 * 7, 6 * 8], abs=4)
+    assert colours == pytest.approx([6 * 1, 6 * 2, 6 * 7, 6 * 8], abs=4)
 
 
 def test_pictures_that_are_gone_or_damaged_are_left_out(folder: Path) -> None:
@@ -271,7 +276,7 @@ def test_the_command_draws_it_again_elsewhere_with_the_pictures_of_that_machine(
     result = call("-m", "ResNeSt.report", folder, f"--images={folder / 'elsewhere'}")
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"to look at: {folder}/report.html\n"
-    assert len(Page(folder / "report.html").attributes["src"]) == 3
+    assert len(Page(folder / "report.html").attributes["src"]) == 4
 
 
 def test_without_matplotlib_a_run_says_how_to_draw_it_and_the_command_what_to_install(

@@ -364,11 +364,14 @@ def test_a_result_without_a_label_is_extra_and_does_not_count(client_run: Run) -
 
 def test_an_image_listed_twice_counts_once_and_is_named(client_run: Run) -> None:
     expected = client_run.score()
-    client_run.list([client_run.recorded(image) for image in [*client_run.images, "img4"]])
+    other = client_run.folder / "again"
+    other.mkdir()
+    write_output(other / "img4_0.txt", -client_run.logits[3])
+    client_run.list([*map(client_run.recorded, client_run.images), str(other / "img4_0.txt")])
     result = client_run.score()
-    assert list(found(result)) == ["duplicate"]
-    assert str(client_run.file("img4")) in result.problems["duplicate"][0]
+    assert found(result) == {"duplicate": [f"{other / 'img4_0.txt'}: the first is {client_run.file('img4')}"]}
     assert result.score == expected.score
+    assert result.predictions == expected.predictions
 
 
 def test_a_listed_file_that_is_not_there_is_unreadable_not_missing(client_run: Run) -> None:
@@ -383,10 +386,11 @@ def test_a_file_without_an_output_number_is_unreadable(client_run: Run) -> None:
     assert list(found(client_run.score())) == ["unreadable"]
 
 
-def test_a_result_of_another_size_than_most_is_named_even_if_it_comes_first(client_run: Run) -> None:
-    write_output(client_run.file("img1"), np.zeros(CLASSES - 1))
+@pytest.mark.parametrize("size", [CLASSES - 1, CLASSES + 1])
+def test_a_result_of_another_size_than_most_is_named_even_if_it_comes_first(size: int, client_run: Run) -> None:
+    write_output(client_run.file("img1"), np.zeros(size))
     result = client_run.score()
-    assert found(result) == {"wrong-size": [f"{client_run.file('img1')}: 7 values, most have 8"]}
+    assert found(result) == {"wrong-size": [f"{client_run.file('img1')}: {size} values, most have 8"]}
     assert (result.score.total, result.classes) == (11, CLASSES)
 
 

@@ -30,7 +30,10 @@ def test_a_room_s_init_holds_a_docstring_and_nothing_else() -> None:
         assert isinstance(docstring, ast.Expr), init
 
 
-@pytest.mark.parametrize("packed", ["engines", "convert", "infer", "report", "score", "tensors", "labels", "models"])
+@pytest.mark.parametrize(
+    "packed",
+    [*("engines", "convert", "infer", "report", "score", "tensors", "labels", "models", "formats", "common", "images")],
+)
 def test_the_walk_below_finds_the_modules_of(packed: str) -> None:
     assert len([module for module in modules() if not is_heavy(module) and module.parts[-2] == packed]) > 2
 
@@ -48,7 +51,9 @@ for name in {light_modules()!r}:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in modules() if not is_heavy(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix()
+    "path",
+    [*(path for path in modules() if not is_heavy(path)), *PROJECT.glob("resnest_pre*.py"), *PROJECT.glob("*post*.py")],
+    ids=lambda path: path.relative_to(PROJECT).as_posix(),
 )
 def test_a_module_of_an_ascend_host_is_written_in_python_3_9(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 9))
