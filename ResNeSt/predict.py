@@ -34,7 +34,7 @@ from ResNeSt.images.decode import carries_orientation
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.class_names import ClassName, names_of
 from ResNeSt.models.model_info import recipe_note
-from ResNeSt.score.ranking import softmax, top_k_predictions
+from ResNeSt.score.ranking import are_probabilities, softmax, top_k_predictions
 
 
 class Guess(NamedTuple):
@@ -85,7 +85,7 @@ def _answers(
         for image, reason, row in zip(batch.images, batch.reasons, logits):
             if reason is None and not np.isfinite(row).all():
                 reason = f"{image}: the model gives NaN or infinity for it; check the model"
-            answer = row if engine.probabilities else softmax(row)
+            answer = row if engine.probabilities or are_probabilities(row[None]) else softmax(row)
             yield Answer(image, (), reason) if reason is not None else Answer(image, _guesses(answer, classes, top))
 
 

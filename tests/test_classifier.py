@@ -136,6 +136,16 @@ OTHERS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {"outputs": [value("out", ["N", 1], "INT64")]},
         "without the ArgMax",
     ),
+    "the five best": (
+        [node("TopK", ["logits", "five"], ["out", "numbers"])],
+        {"outputs": [value("out", ["N", 5])], "constants": [constant("five", [5], np.int64)]},
+        "what TopK makes",
+    ),
+    "class numbers as floats": (
+        [node("TopK", ["logits", "five"], ["best", "numbers"]), node("Cast", "numbers", "out", to=1)],
+        {"outputs": [value("out", ["N", 5])], "constants": [constant("five", [5], np.int64)]},
+        "what TopK makes",
+    ),
     "batch norm in training": (
         [node("BatchNormalization", ["x", *"abcd"], ["y", "mean", "variance"], training_mode=1)],
         {},
@@ -196,7 +206,9 @@ def test_every_command_that_takes_a_model_refuses_it(command: str, tmp_path: Pat
     assert sorted(each.name for each in tmp_path.iterdir()) == ["m.onnx"]
 
 
-@pytest.mark.parametrize("name", ["two outputs", "four axes", "class numbers", "channels last", "any size"])
+@pytest.mark.parametrize(
+    "name", ["two outputs", "four axes", "class numbers", "class numbers as floats", "channels last", "any size"]
+)
 def test_a_compiled_model_of_another_program_is_held_to_the_same(name: str, tmp_path: Path) -> None:
     ov.save_model(ov.convert_model(make(name, tmp_path / "m.onnx")), tmp_path / "m.xml")
     with pytest.raises(PipelineError, match=rf"m\.xml: .*{OTHERS[name][2]}"):
@@ -237,6 +249,7 @@ ENDS: dict[str, tuple[list[Any], bool]] = {
         ],
         True,
     ),
+    "the mean of two Softmaxes": ([node("Softmax", "logits", "p", axis=1), node("Mean", ["p", "p"], "out")], False),
     "Sigmoid": ([node("Sigmoid", "logits", "out")], True),
     "LogSoftmax": ([node("LogSoftmax", "logits", "out", axis=1)], False),
     "nothing": ([], False),
@@ -291,12 +304,12 @@ def test_probabilities_and_logits_are_not_compared(tmp_path: Path) -> None:
     assert compare(softmax, softmax, tensors).difference == 0
 
 
-@pytest.mark.parametrize("name", ["Softmax", "nothing"])
-def test_the_report_makes_no_probabilities_of_probabilities(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_softmax", "says_so"), [(True, True), (True, False), (False, False)])
+def test_the_report_makes_no_probabilities_of_probabilities(is_softmax: bool, says_so: bool, tmp_path: Path) -> None:
     values = np.array([[2.0, 1.0, 0.0]], np.float32)
     powers = np.exp(values) / np.exp(values).sum()
-    np.save(tmp_path / "a_0.npy", powers if name == "Softmax" else values)
-    stage = Judged("compiled", 1, Result(Score(), 0, 3, {}, {}), [], 1.0, probabilities=name == "Softmax")
+    np.save(tmp_path / "a_0.npy", powers if is_softmax else values)
+    stage = Judged("compiled", 1, Result(Score(), 0, 3, {}, {}), [], 1.0, probabilities=says_so)
     assert np.isclose(collect._probability(stage, str(tmp_path / "a_0.npy"), 0), powers[0, 0])
 
 
@@ -357,8 +370,56 @@ def test_without_mean_and_std_nothing_is_baked_into_a_model(tmp_path: Path) -> N
 
 def test_a_card_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx", metadata={"resnest.mean": "[0.5, 0.5, 0.5]"})
-    with pytest.raises(ArgumentError, match=r"its mean is \[0\.5, 0\.5, 0\.5\], plain has"):
-        convert(Conversion(path, [1], "cpu", tmp_path, arch=str(card_of_size(tmp_path))))
+    arch = str(card_of_size(tmp_path))
+    for use in (
+        lambda: convert(Conversion(path, [1], "cpu", tmp_path, arch=arch)),
+        lambda: predict(ModelChoice(path, arch=arch), [tmp_path / "a.png"]),
+    ):
+        with pytest.raises(ArgumentError, match=r"its mean is \[0\.5, 0\.5, 0\.5\], plain has"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("key", "said", "expected"),
+    [
+        ("std", "[0.0, 0.0, 0.0]", "std above 0"),
+        ("mean", "[0.5]", "three numbers"),
+        ("recipe", "nonsense", "recipe is 'nonsense', expected one of ecentercrop-bicubic"),
+        ("recipe", None, r"\(recipe lacking\); name its network with --arch"),
+    ],
+)
+def test_a_file_that_says_what_no_image_is_prepared_by_is_refused(
+    key: str, said: str | None, expected: str, tmp_path: Path
+) -> None:
+    info = {"recipe": "resize-bilinear", "mean": "[0.5, 0.5, 0.5]", "std": "[1, 1, 1]", key: said}
+    metadata = {f"resnest.{key}": value for key, value in info.items() if value is not None}
+    path = network(tmp_path / "m.onnx", metadata=metadata)
+    with pytest.raises(PipelineError, match=rf"m\.onnx: .*{expected}"):
+        predict(ModelChoice(path), [tmp_path / "a.png"])
+
+
+MIXING: dict[str, list[Any]] = {
+    "a Softmax over the images": [node("Softmax", "logits", "out", axis=0)],
+    "a mean over the images": [
+        node("ReduceMean", "logits", "mean", axes=[0], keepdims=1),
+        node("Sub", ["logits", "mean"], "out"),
+    ],
+}
+
+
+@pytest.mark.parametrize("size", ["N", 1, 4])
+@pytest.mark.parametrize("name", MIXING)
+def test_a_network_that_answers_by_the_other_images_is_refused(name: str, size: str | int, tmp_path: Path) -> None:
+    images, answers = value("x", [size, 3, SIZE, SIZE]), value("out", [size, CLASSES])
+    path = network(tmp_path / "m.onnx", *MIXING[name], inputs=[images], outputs=[answers])
+    for use in (
+        lambda: open_engine(path),
+        lambda: open_engine(path, "openvino"),
+        lambda: convert(Conversion(path, [1], "cpu", tmp_path)),
+    ):
+        with pytest.raises(PipelineError, match=r"m\.onnx: its answer to an image .*axis 0"):
+            use()
+    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_a_compiled_model_of_a_network_that_ends_in_softmax_says_so(tmp_path: Path) -> None:

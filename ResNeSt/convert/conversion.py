@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -19,6 +20,7 @@ from ResNeSt.convert.calibration import CalibrationTensors
 from ResNeSt.convert.compile import Compilation, Compiled, compile_all
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import check_batches, compiled_name
+from ResNeSt.engines.opening import open_engine
 from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
@@ -84,6 +86,7 @@ def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
     """
     conversion = resolved(conversion)
     _refuse_missing(conversion)
+    _refuse_mixing(conversion)
     conversion.folder.mkdir(parents=True, exist_ok=True)
     with alone(conversion.folder / f"{conversion.stem}{SIMPLIFIED}.onnx"):
         _refuse_to_replace(conversion)
@@ -189,6 +192,17 @@ def _refuse_missing(conversion: Conversion) -> None:
         raise PipelineError(
             f"{conversion.onnx}: no such file; make it with resnest_pth2onnx.py, or name another with --onnx"
         )
+
+
+def _refuse_mixing(conversion: Conversion) -> None:
+    """Raises PipelineError where a network of another program mixes the images of a batch, as far as can be told here.
+
+    What this project writes does not.
+    """
+    path = conversion.onnx if conversion.onnx.exists() else conversion.simplified
+    if not onnx_file.read(path).info:
+        with contextlib.suppress(MissingRuntimeError):
+            open_engine(path, "onnxruntime")
 
 
 def _refuse_to_replace(conversion: Conversion) -> None:

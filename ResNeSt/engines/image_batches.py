@@ -85,10 +85,15 @@ def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH) -> Engine:
 def image_format(engine: Engine, model: ModelChoice) -> TensorFormat:
     """What images are turned into for the model, by the card of its `arch` or what its file says of itself.
 
-    Raises PipelineError where neither tells.
+    Raises PipelineError where neither tells, ArgumentError where they are of other means or stds. Another recipe is
+    the user's choice.
     """
-    named = card(model.arch) if model.arch else None
-    info = model_info.describe(named, named.size, weights="") if named else engine.info
+    info = engine.info
+    if model.arch:
+        named = card(model.arch)
+        info = model_info.describe(named, named.size, weights="")
+        said = {key: info[key] for key in ("mean", "std")}
+        model_info.refuse_other(engine.info, said, model.file, named.name)
     tensor_format = model_info.tensor_format(info, engine.input.shape, engine.input.dtype, model.file)
     return dataclasses.replace(tensor_format, exif=model.exif)
 

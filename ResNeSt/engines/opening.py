@@ -6,6 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+import numpy as np
+
 from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
@@ -31,6 +33,7 @@ RUNTIMES: dict[str, _Runtime] = {
 }
 NAMES = (*RUNTIMES, "null")
 SUFFIXES = {suffix: name for name, runtime in RUNTIMES.items() for suffix in runtime.suffixes}
+DEPENDS = 0.1  # of the largest answer: a scale that a runtime takes from the whole batch stays below
 CHECKPOINTS = RUNTIMES["torch"].suffixes
 
 
@@ -70,7 +73,36 @@ def open_engine(
     opened = (*runtime.suffixes, *runtime.others)
     if path.suffix not in opened:
         raise ArgumentError(f"{path}: the {name} engine opens {' and '.join(opened)} files")
-    return _opener(runtime)(path, batch, arch, device, ema)
+    opener = _opener(runtime)
+    engine = opener(path, batch, arch, device, ema)
+    _check_apart(path, engine, lambda: opener(path, 2, arch, device, ema))
+    return engine
+
+
+def _check_apart(path: Path, engine: Engine, with_two: Callable[[], Engine]) -> None:
+    """Raises PipelineError where the answer to an image depends on the others of its batch, or tells no classes apart.
+
+    In networks of other programs it may: a Softmax over the wrong axis does it, and batch norms as in training, in
+    whatever operators they were written. One image at a time hides it: `with_two` opens the same model for two, where
+    it leaves that free.
+    """
+    if engine.info or path.suffix not in (".onnx", ".xml"):
+        return
+    if engine.input.shape[0] == 1:
+        engine = with_two()
+    shape = engine.input.shape
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    if engine.input.dtype == "float32":
+        images = images.astype(np.float32) / 64 - 2
+    alone = engine.run(np.broadcast_to(images[:1], shape).copy())[0]
+    images[1:] //= 4
+    difference = np.abs(alone - engine.run(images)[0]).max()
+    if difference > DEPENDS * np.abs(alone).max() or np.ptp(alone) == 0:
+        what = "depends on the other images of the batch" if difference else f"is {alone[0]:.3g} for every class"
+        raise PipelineError(
+            f"{path}: its answer to an image {what}; export it again for inference (model.eval()), with nothing "
+            "computed over axis 0, such as a Softmax"
+        )
 
 
 def _opener(runtime: _Runtime) -> Callable[..., Engine]:

@@ -21,7 +21,10 @@ PROBABILITIES = ("Softmax", "Sigmoid", "HardSigmoid")
 # These change the form of what they are given, not its meaning.
 _PASSING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Convert", "Dropout"}
 _PASSING |= {"QuantizeLinear", "DequantizeLinear"}
+_CHOOSING = {"ArgMax", "ArgMin", "TopK", "OneHot", "NonMaxSuppression"}
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+# What follows such an operator are numbers of classes, or values in another order than the classes'.
+_WITHOUT = "export it without the ArgMax or TopK at its end"
 
 
 class Classifier(NamedTuple):
@@ -60,7 +63,10 @@ def of_graph(
                 "compilers do not know; export it again in ONNX's own operators (as it was before a runtime optimized "
                 "or quantized it)"
             )
-    return Classifier(images, answers, _last_operator(nodes, answers.name) in PROBABILITIES)
+    last = _last_operator(nodes, answers.name)
+    if last in _CHOOSING:
+        raise PipelineError(f"{path}: its output is what {last} makes, expected a value for every class; {_WITHOUT}")
+    return Classifier(images, answers, last in PROBABILITIES)
 
 
 def _ends(
@@ -110,7 +116,7 @@ def _wrong_images(tensor: Tensor, dtypes: Sequence[str]) -> str:
 def _wrong_answers(tensor: Tensor) -> str:
     """What to do about an output that is not one value for every class; "" where it is, or may be."""
     if tensor.dtype not in FLOATS:
-        return "class numbers alone cannot be scored or compared; export it without the ArgMax or TopK at its end"
+        return f"class numbers alone cannot be scored or compared; {_WITHOUT}"
     if tensor.shape is not None and len(tensor.shape) != 2:
         return "export it with a Flatten (start_dim=1), and with the batch axis kept"
     if tensor.shape is not None and tensor.shape[1] == 1:

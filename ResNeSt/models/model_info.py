@@ -9,7 +9,8 @@ from pathlib import Path
 from ResNeSt.common.arguments import check_side
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, sha256
-from ResNeSt.models.cards import Card
+from ResNeSt.images.recipes import RECIPES
+from ResNeSt.models.cards import Card, are_moments
 from ResNeSt.tensors.format import LAYOUTS, TensorFormat
 
 # In ONNX metadata_props the keys carry this prefix; in OpenVINO's rt_info they are a section of this name.
@@ -67,20 +68,56 @@ def of_onnx(properties: Mapping[str, str]) -> dict[str, str]:
     return {key[len(prefix) :]: value for key, value in properties.items() if key.startswith(prefix)}
 
 
+def normalisation(info: Mapping[str, str], path: PathLike) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and std, each None where the metadata `info` of the file at `path` does not say it.
+
+    Raises PipelineError where they cannot be that.
+    """
+    try:
+        mean, std = (_floats(info[key]) if key in info else None for key in ("mean", "std"))
+        possible = are_moments(mean or (0.0,) * 3, std or (1.0,) * 3)
+    except (ArithmeticError, TypeError, ValueError):
+        possible = False
+    if not possible:
+        said = ", ".join(f"{key} {info[key]!r}" for key in ("mean", "std") if key in info)
+        raise PipelineError(
+            f"{path}: its metadata says {said}, expected three numbers each, std above 0; export it again"
+        )
+    return mean, std
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(value) for value in json.loads(text))
+
+
+def refuse_other(info: Mapping[str, str], said: Mapping[str, str], path: PathLike, name: str) -> None:
+    """Raises ArgumentError where the metadata `info` of the file at `path` and those of the card `name` differ."""
+    for key, value in said.items():
+        if info.get(key, value) != value:
+            raise ArgumentError(
+                f"{path}: says itself that its {key} is {info[key]}, {name} has {value}; leave --arch out, or export "
+                "it with that card"
+            )
+
+
 def tensor_format(info: Mapping[str, str], shape: Sequence[int], dtype: str, path: PathLike) -> TensorFormat:
     """What the images for a model must be turned into; `shape` and `dtype` are its input's, with the batch axis.
 
     Raises PipelineError where the metadata `info` of the file at `path` does not say it, or the input is no image.
     """
-    try:
-        mean, std = (tuple(float(value) for value in json.loads(info[key])) for key in ("mean", "std"))
-        input_format = TensorFormat(info["recipe"], int(shape[2]), dtype, mean, std)
-        fits = tuple(shape[1:]) == input_format.shape
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+    mean, std = normalisation(info, path)
+    recipe = info.get("recipe")
+    if mean is None or std is None or recipe is None:
+        lacking = ", ".join(key for key in ("recipe", "mean", "std") if key not in info)
         raise PipelineError(
-            f"{path}: does not say how its images are prepared ({error!r}); name its network with --arch"
-        ) from None
-    if not fits:
+            f"{path}: does not say how its images are prepared ({lacking} lacking); name its network with --arch"
+        )
+    if recipe not in RECIPES:
+        raise PipelineError(
+            f"{path}: says that its recipe is {recipe!r}, expected one of {', '.join(RECIPES)}; export it again"
+        )
+    input_format = TensorFormat(recipe, int(shape[2]) if len(shape) > 2 else 0, dtype, mean, std)
+    if tuple(shape[1:]) != input_format.shape:
         raise PipelineError(
             f"{path}: its input is {dtype} {list(shape)}, expected [N, {str(input_format.shape)[1:-1]}]"
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_weights import in_one_piece, write_one_file
@@ -76,14 +75,15 @@ def read(path: PathLike) -> Network:
     found = classifier.of_onnx(path, header)
     batch, _, height, width = found.input.shape or ()
     info = model_info.of_onnx(header.metadata)
+    mean, std = model_info.normalisation(info, path)
     return Network(
         path=Path(path),
         input_name=found.input.name,
         height=int(height),
         width=int(width),
         batch=batch if isinstance(batch, int) else None,
-        mean=_channels(path, info.get("mean")),
-        std=_channels(path, info.get("std")),
+        mean=mean,
+        std=std,
         probabilities=found.probabilities,
         info=info,
         data_files=header.data_files,
@@ -97,12 +97,7 @@ def described(network: Network, card: Card) -> Network:
     """
     card_info = model_info.describe(card, network.height, weights="")
     said = {key: card_info[key] for key in ("recipe", "size", "mean", "std")}
-    for key in said:
-        if network.info.get(key, said[key]) != said[key]:
-            raise ArgumentError(
-                f"{network.path}: says itself that its {key} is {network.info[key]}, {card.name} has {said[key]}; "
-                "leave --arch out, or export it with that card"
-            )
+    model_info.refuse_other(network.info, said, network.path, card.name)
     return dataclasses.replace(network, mean=card.mean, std=card.std, info={**said, **network.info})
 
 
@@ -125,13 +120,3 @@ def holds(path: PathLike, made_of: Mapping[str, str | None]) -> bool:
         return False
     metadata = onnx_header.read(path).metadata
     return all(metadata.get(key) == value for key, value in made_of.items())
-
-
-def _channels(path: PathLike, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        red, green, blue = (float(value) for value in json.loads(text))
-    except (TypeError, ValueError):
-        raise PipelineError(f"{path}: its metadata says {text!r}, expected three numbers; export it again") from None
-    return red, green, blue

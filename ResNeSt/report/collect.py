@@ -15,7 +15,7 @@ from ResNeSt.models import cards
 from ResNeSt.models.cards import Card, Published
 from ResNeSt.report.data import Classes, ClassScore, Confusion, FlippedImage, Guessed, Report, Speed, StageScore, Step
 from ResNeSt.score.outputs import OUTPUT_NAME, list_outputs, read_output
-from ResNeSt.score.ranking import softmax
+from ResNeSt.score.ranking import are_probabilities, softmax
 from ResNeSt.score.score import Result
 
 SHOWN_FLIPS = 24
@@ -197,7 +197,8 @@ def _outputs(stage: Judged) -> dict[str, str]:
 
 def _probability(stage: Judged, path: str, number: int) -> float:
     values = read_output(path)
-    return float((values if stage.probabilities else softmax(values))[number])
+    are_already = stage.probabilities or are_probabilities(values[None])
+    return float((values if are_already else softmax(values))[number])
 
 
 def _classes(stage: Judged) -> Classes:
