@@ -22,7 +22,7 @@ from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import PipelineError, run
 from ResNeSt.common.files import PathLike, sha256, write_json
 from ResNeSt.common.journal import Journal
-from ResNeSt.common.made_of import state_of
+from ResNeSt.common.made_of import Unchanged, state_of
 from ResNeSt.common.parallel import Stopwatch, cores, in_parallel
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, aloud, hidden, silent
@@ -81,11 +81,13 @@ class Evaluated:
 
     `score` counts the labelled images that have an answer, `labelled` those in the labels file; `problems` holds a line
     for each that went wrong, by KINDS. `kept` images were answered by an earlier run, the others took `seconds`.
-    `model` is the file, `engine` names the runtime, `tensors` says what the images were turned into, `remarks` where
-    the labels seem to count from another class than the model, or the recipe is not the model's own.
+    `model` is the file, `sha256` its digest and those of the files beside it that hold its weights, `engine` names the
+    runtime, `tensors` says what the images were turned into, `remarks` where the labels seem to count from another
+    class than the model, or the recipe is not the model's own.
     """
 
     model: str
+    sha256: dict[str, str]
     engine: str
     batch: int
     tensors: TensorFormat
@@ -114,7 +116,7 @@ def evaluate(
     raises.
     """
     refuse_clashes([model.file, images, labels], [predictions] if predictions else [])
-    engine = open_for_images(model)
+    engine, digests = _opened(model)
     tensor_format = image_format(engine, model)
     truth = read_labels(labels)
     chosen, by_path, problems = _join(images, labels, truth, allowed, say)
@@ -128,7 +130,8 @@ def evaluate(
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
     score, kept, differences = Score(), 0, Counter[int]()
-    with _journal(predictions, lambda: _head(model, tensor_format, chosen, batch), chosen, batch) as journal:
+    names = [relative(image, images) for image in chosen]
+    with _journal(predictions, lambda: _head(model, digests, engine, tensor_format, chosen), names, batch) as journal:
         for record in journal or ():
             score += _tally([Outcome(**record)], by_path, problems, differences)
             kept += 1
@@ -143,6 +146,7 @@ def evaluate(
     say(_speed_line(len(chosen) - kept, seconds, watches, workers))
     return Evaluated(
         model=os.fspath(model.file),
+        sha256=digests,
         engine=engine.title,
         batch=batch,
         tensors=tensor_format,
@@ -154,6 +158,13 @@ def evaluate(
         seconds=seconds,
         remarks=[*remarks(labels, truth.values(), classes, differences), *filter(None, [note])],
     )
+
+
+def _opened(model: ModelChoice) -> tuple[Engine, dict[str, str]]:
+    """The model, and the SHA-256 of each of its files; raises PipelineError where one was replaced in between."""
+    with Unchanged(*(model_files(model.file) if os.path.isfile(model.file) else [])):
+        engine = open_for_images(model)
+        return engine, {file.name: sha256(file) for file in model_files(model.file)}
 
 
 def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
@@ -237,15 +248,15 @@ def _tally(
 
 
 def _journal(
-    path: PathLike | None, head: Callable[[], dict[str, Any]], images: Sequence[str], batch: int
+    path: PathLike | None, head: Callable[[], dict[str, Any]], names: Sequence[str], batch: int
 ) -> contextlib.AbstractContextManager[Journal | None]:
     def is_record(place: int, record: Any) -> bool:
         """Whether it is an Outcome of the image in this place."""
         return (
-            place < len(images)
+            place < len(names)
             and isinstance(record, dict)
             and record.keys() == set(Outcome._fields)
-            and record["image"] == os.path.basename(images[place])
+            and record["image"] == names[place]
             and record["problem"] in ("", *KINDS)
             and isinstance(record["classes"], list)
             and all(type(label) is int and label >= 0 for label in record["classes"])
@@ -255,17 +266,20 @@ def _journal(
     return Journal(path, head(), batch, is_record) if path else contextlib.nullcontext()
 
 
-def _head(model: ModelChoice, tensor_format: TensorFormat, images: Sequence[str], batch: int) -> dict[str, Any]:
+def _head(
+    model: ModelChoice, digests: dict[str, str], engine: Engine, tensor_format: TensorFormat, images: Sequence[str]
+) -> dict[str, Any]:
     """All that the predictions depend on."""
     states = hashlib.sha256()
     for image in images:
         state = state_of(image) if os.path.exists(image) else image  # a link to nothing is broken, like other files
         states.update(os.fsencode(f"{state}\0"))
     return {
-        "model": {file.name: sha256(file) for file in model_files(model.file)},
+        "model": digests,
         "engine": model.engine,
         "ema": model.ema,
-        "batch": batch,
+        "batch": engine.input.shape[0],
+        "architecture": engine.info.get("architecture"),
         "tensors": dataclasses.asdict(tensor_format),
         "images": len(images),
         "pictures": states.hexdigest(),
@@ -308,7 +322,7 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
         "notes": list(evaluated.remarks),
         "engine": evaluated.engine,
         "batch": evaluated.batch,
-        "sha256": {file.name: sha256(file) for file in model_files(evaluated.model)},
+        "sha256": evaluated.sha256,
         "kept": evaluated.kept,
         "seconds": evaluated.seconds,
         "images_per_second": done / evaluated.seconds,

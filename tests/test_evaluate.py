@@ -27,12 +27,13 @@ from ResNeSt.common.made_of import state_of
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.engines.opening import open_engine
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.infer.inference import Inference, infer
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.folders import names_and_labels
 from ResNeSt.labels.sources import read_tree
-from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD, card
+from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD, card, write_card
 from ResNeSt.models.model_info import format_of
 from ResNeSt.score.score import score_summary
 from ResNeSt.tensors.format import TensorFormat
@@ -290,10 +291,15 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
 
     def head(**changes: Any) -> dict[str, Any]:
         tensors = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
-        changed = {key: value for key, value in changes.items() if key not in ("engine", "ema", "batch", "images")}
+        changed = {
+            key: value for key, value in changes.items() if key not in ("engine", "ema", "batch", "images", "network")
+        }
         model = image_batches.ModelChoice(tmp_path / "m.xml", engine=changes.get("engine"), ema=changes.get("ema"))
         images = changes.get("images", [str(tmp_path / "a.png"), str(tmp_path / "b.png")])
-        return evaluate._head(model, dataclasses.replace(tensors, **changed), images, changes.get("batch", 8))
+        spec = TensorSpec("", (changes.get("batch", 8), 3, 8, 8), "float32")
+        engine: Any = SimpleNamespace(input=spec, info={"architecture": changes.get("network")})
+        digests = {name: sha256(tmp_path / name) for name in ("m.xml", "m.bin")}
+        return evaluate._head(model, digests, engine, dataclasses.replace(tensors, **changed), images)
 
     for name in ("m.xml", "m.bin", "a.png", "b.png"):
         (tmp_path / name).write_bytes(name.encode())
@@ -303,6 +309,7 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
         {"engine": "null"},
         {"ema": True},
         {"ema": False},
+        {"network": "of the same shapes"},
         {"batch": 4},
         {"recipe": "squash-bilinear"},
         {"size": 9},
@@ -332,6 +339,49 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
     (tmp_path / "b.png").write_bytes(b"gnp.b")
     os.utime(tmp_path / "b.png", ns=(1, 1))
     assert head() != touched, "of one size and date, and another picture"
+
+
+def test_predictions_of_pictures_in_class_folders_are_gone_on_with_too(demo_onnx: Path, tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/x.png", "b/y.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (96, 96)).save(tmp_path / "images" / name)
+    (tmp_path / "labels.txt").write_text("a/x.png 0\nb/x.png 1\nb/y.png 1\n")
+    predictions = tmp_path / "p.jsonl"
+
+    def kept() -> int:
+        model = image_batches.ModelChoice(demo_onnx, batch=1)
+        return evaluate.evaluate(model, tmp_path / "images", tmp_path / "labels.txt", predictions).kept
+
+    assert kept() == 0
+    lines = predictions.read_bytes().splitlines(keepends=True)
+    predictions.unlink()
+    (tmp_path / "p.jsonl.unfinished").write_bytes(b"".join(lines[:3]))
+    assert kept() == 2
+    assert predictions.read_bytes().splitlines(keepends=True) == lines
+
+
+def test_a_checkpoint_s_engine_tells_networks_of_the_same_shapes_apart(demo_checkpoint: Path, tmp_path: Path) -> None:
+    told = []
+    for avd_first in (False, True):
+        shape = dataclasses.replace(card("resnest_demo").architecture, avd_first=avd_first)
+        write_card(dataclasses.replace(card("resnest_demo"), architecture=shape), tmp_path / "m.json")
+        told.append(open_engine(demo_checkpoint, arch=str(tmp_path / "m.json")).info["architecture"])
+    assert told[0] != told[1]
+
+
+def test_a_model_that_is_replaced_while_it_is_opened_is_not_recorded(
+    demo_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "m.onnx"
+    shutil.copy(demo_onnx, model)
+
+    def opened(choice: image_batches.ModelChoice) -> None:
+        shutil.copy(demo_onnx, tmp_path / "other")
+        (tmp_path / "other").replace(model)
+
+    monkeypatch.setattr(evaluate, "open_for_images", opened)
+    with pytest.raises(PipelineError, match="changed while it was being read"):
+        evaluate._opened(image_batches.ModelChoice(model))
 
 
 def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,9 @@ class TorchEngine:
     def __init__(self, path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> None:
         model_card = card_for(path, arch)
         self.input = TensorSpec(INPUT, (batch, 3, model_card.size, model_card.size), "float32")
-        self.info = describe(model_card, model_card.size, path.name)
+        # Of networks with the same shapes it tells which one this is.
+        architecture = json.dumps(dataclasses.asdict(model_card.architecture))
+        self.info = {**describe(model_card, model_card.size, path.name), "architecture": architecture}
         self.probabilities = False
         self._model = create_model(model_card)
         weights = load(self._model, path, ema, model_card)
