@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -77,6 +78,8 @@ def test_the_five_best_agree_in_whatever_order_and_no_sixth() -> None:
     expected = np.array([[9.0, 8, 7, 6, 5, 4, 0]])
     assert agreement(["a"], np.array([[5.0, 6, 7, 8, 9, 4, 0]]), expected).same_top5 == 1
     assert agreement(["a"], np.array([[9.0, 8, 7, 6, 4, 5, 0]]), expected).same_top5 == 0
+    swapped = agreement(["a"], expected, np.array([[9.0, 8, 7, 6, 4, 5, 0]]))
+    assert swapped.same_top5 == 0
     assert Agreement(images=8, same_top5=6).top5 == 0.75
 
 
@@ -93,6 +96,14 @@ def test_logits_that_are_no_numbers_agree_with_nothing(bad: float) -> None:
     for sides in ((broken, EXPECTED), (EXPECTED, broken)):
         with pytest.raises(NotFiniteError):
             agreement(["a", "b", "c"], *sides)
+
+
+def test_of_no_image_all_figures_are_0_and_add_nothing() -> None:
+    assert set(dataclasses.asdict(Agreement()).values()) == {0, ()}
+    small = Agreement(images=1, cosines=0.5, largest_difference=0.25, largest_expected=0.5)
+    assert Agreement() + small == small + Agreement() == small
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        small.images = 2  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
@@ -141,6 +152,7 @@ MEASURED = Agreement(images=8, same_top1=6, largest_difference=1.0, largest_expe
         (Tolerance(0.75), True),
         (Tolerance(0.7501), False),
         (Tolerance(0.75, 0.25), True),
+        (Tolerance(0.5, 0.3), True),
         (Tolerance(0.75, 0.2499), False),
         (Tolerance(0.0, 0.0), False),
         (Tolerance(0.0), True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,52 @@ def test_a_file_of_another_program_is_refused_and_stays(left: bytes, path: Path)
     with pytest.raises(PipelineError, match="is of a run with another "):
         Journal(path, HEAD)
     assert unfinished(path).read_bytes() == left
+
+
+def test_records_are_kept_up_to_the_first_that_is_none_in_its_place(path: Path) -> None:
+    left_by_a_run(path, [RECORDS[0], RECORDS[1], RECORDS[3], RECORDS[3]])
+    asked: list[int] = []
+
+    def in_place(place: int, record: dict[str, str]) -> bool:
+        asked.append(place)
+        return record == RECORDS[place]
+
+    with Journal(path, HEAD, is_record=in_place) as journal:
+        assert list(journal) == RECORDS[:2]
+    assert asked == [0, 1, 2]
+
+
+@pytest.mark.parametrize("odd", [b"garbage", b"[" * 100_000, b"[]", b""])
+def test_a_line_that_is_no_record_goes_with_all_behind_it(odd: bytes, path: Path) -> None:
+    left_by_a_run(path, RECORDS)
+    lines = unfinished(path).read_bytes().split(b"\n")
+    lines[3] = odd
+    unfinished(path).write_bytes(b"\n".join(lines))
+    with Journal(path, HEAD) as journal:
+        assert list(journal) == RECORDS[:2]
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "predictions.jsonl.unfinished"])
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_is_no_plain_file_is_refused_and_stays(name: str, kind: str, path: Path) -> None:
+    odd = path.with_name(name)
+    if kind == "link":
+        odd.symlink_to(path.with_name("elsewhere"))
+    else:
+        odd.mkdir()
+    with pytest.raises(PipelineError, match=rf"{name}: "):
+        Journal(path, HEAD)
+    assert [entry.name for entry in path.parent.iterdir()] == [name]
+
+
+def test_others_may_read_a_journal_as_the_umask_says(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with Journal(path, HEAD) as journal:
+            journal.finish()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_second_writer_is_refused_while_the_first_one_lives(path: Path) -> None:
