@@ -13,7 +13,7 @@ import pytest
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.cards import card, find_card, names, read_card, write_card
-from tests.conftest import PROJECT, assert_refused, call
+from tests.conftest import PROJECT, assert_refused, call, picture
 
 OWN = {
     "architecture": "resnest_demo",
@@ -148,8 +148,10 @@ def test_the_four_stages_run_a_user_s_own_card(tmp_path: Path) -> None:
 
 def test_run_with_an_own_card_and_no_weights_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, OWN)
-    demo = PROJECT / "demo"
-    flags = [f"--images={demo / 'val'}", f"--labels={demo / 'val_label.txt'}", "--model=pets.json"]
+    (tmp_path / "val").mkdir()
+    picture(8, 8).save(tmp_path / "val/a.png")
+    (tmp_path / "labels.txt").write_text("a.png 2\n")
+    flags = ["--images=val", "--labels=labels.txt", "--model=pets.json"]
     assert_refused(call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path), "pets: has no published weight file")
 
 

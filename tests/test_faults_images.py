@@ -93,10 +93,20 @@ def broken(odd: Path, tmp_path: Path) -> Path:
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     (folder / "vanished.JPEG").symlink_to(tmp_path / "nothing")
+    (folder / "round.JPEG").symlink_to("round.JPEG")
     return folder
 
 
-NAMES = ("bomb.png", "cut.png", "cut_in_half.JPEG", "cut_in_head.JPEG", "empty.JPEG", "text.JPEG", "vanished.JPEG")
+NAMES = (
+    "bomb.png",
+    "cut.png",
+    "cut_in_half.JPEG",
+    "cut_in_head.JPEG",
+    "empty.JPEG",
+    "round.JPEG",
+    "text.JPEG",
+    "vanished.JPEG",
+)
 
 
 def test_every_broken_file_is_named_and_the_sound_ones_are_made(broken: Path, tmp_path: Path) -> None:

@@ -141,6 +141,14 @@ def test_classes_without_names_do_not_number_a_part_of_the_folders() -> None:
     assert numbers("c", "b", "a", known=class_list("mine", None, 3)) == {"a": 0, "b": 1, "c": 2}
 
 
+def test_the_folder_above_the_class_folders_is_told(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data/val", cat=["a.png"], dog=["b.png"])
+    (told,) = read_tree(root.parent).remarks
+    assert "all images lie two folders down or deeper, such as val/cat/a.png" in told
+    picture(8, 8).save(root / "c.png")
+    assert read_tree(root.parent).remarks == []
+
+
 def test_an_empty_class_folder_is_a_class_and_is_named(tmp_path: Path) -> None:
     root = tree(tmp_path / "val", ape=[], bee=["b.png"], cow=["c.png"], **{".cache": ["hidden.png"]})
     found = read_tree(root)

@@ -618,8 +618,9 @@ def test_broken_pictures_are_named_before_the_first_epoch(split: str, pictures: 
     cut = sorted((tmp_path / "a" / split).rglob("*.png"))[-1]
     cut.write_bytes(cut.read_bytes()[:-900])
     (tmp_path / "a" / split / "blue/x.jpg").write_bytes(b"no picture")
+    (tmp_path / "a" / split / "blue/y.jpg").symlink_to("y.jpg")
     count = len(list((tmp_path / "a" / split).rglob("*.*")))
-    words = rf"{split}: 2 of {count} pictures cannot .*blue/x.jpg: not an image.*; .*{cut.name}: cannot be decoded"
+    words = rf"{split}: 3 of {count} pictures cannot .*/x.jpg: not an image.*; .*/y.jpg.*; .*{cut.name}: cannot be"
     with pytest.raises(PipelineError, match=words):
         train(tiny_run(tmp_path / "a"), tmp_path / "out", ALONE, tensorboard=False)
     assert not list((tmp_path / "out").iterdir())
@@ -711,6 +712,16 @@ def test_a_folder_that_training_does_not_know_and_too_few_pictures_are_named(
         trained(monkeypatch, *flags, f"--val={tmp_path / 'val'}")
     with pytest.raises(PipelineError, match="12 training images, one step takes 13 on each of 1; lower --batch"):
         trained(monkeypatch, *flags, f"--val={pictures / 'val'}", "--batch=13")
+
+
+def test_pictures_of_one_class_are_not_learnt_to_100_percent(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the folder above the class folders is given."""
+    shutil.copytree(pictures / "train", tmp_path / "data/train")
+    flags = [f"--train={tmp_path / 'data'}", f"--val={tmp_path / 'data'}", f"--output={tmp_path / 'out'}"]
+    with pytest.raises(PipelineError, match="all 12 training pictures are of one class; expected two or more"):
+        trained(monkeypatch, *flags, "--model=resnest_demo")
 
 
 def test_empty_folders_are_classes_and_numbers_mean_themselves_in_training_as_in_labels(tmp_path: Path) -> None:

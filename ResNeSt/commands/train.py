@@ -148,6 +148,11 @@ def _samples(options: argparse.Namespace, base: Card, say: Say) -> tuple[Samples
     """The pictures to learn from, in the classes of an own card's names, and those to be judged by, in the same."""
     named = base.class_names and class_list(f"class_names in {options.model}", base.class_names, base.classes)
     train_on = read_samples(options.train, options.train_labels, named or None, say)
+    if len(set(train_on.labels)) == 1:
+        raise PipelineError(
+            f"{options.train}: all {len(train_on.images)} training pictures are of one class; expected two or more, "
+            "such as a folder for each, and not the folder above these"
+        )
     known = class_list("the training pictures", train_on.class_names, train_on.classes)
     return train_on, read_samples(options.val, options.val_labels, known, say)
 

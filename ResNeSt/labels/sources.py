@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,11 @@ def read_tree(source: PathLike, known: ClassList | None = None, from_zero: bool 
     lies_in = [class_folder(image, source) for image in images]
     numbering = number_folders(folders, source, known, from_zero)
     remarks = numbering.remarks(source)
+    if images and all(os.path.dirname(relative(image, source)).count("/") for image in images):
+        remarks.append(
+            f"{source}: all images lie two folders down or deeper, such as {relative(images[0], source)}; the first "
+            "folder is the class, is it the one that holds the class folders?"
+        )
     if empty := sorted(set(folders) - set(lies_in)):
         remarks.append(
             f"{source}: {len(empty)} class folders have no images, such as {empty[0]}; each is a class all the same"

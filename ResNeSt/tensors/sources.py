@@ -30,7 +30,7 @@ class SourceLog:
         """Whether `file` holds the tensor of `image`, called `name`, both as they are now."""
         try:
             return self._records.get(tensor_name(name)) == _record(state_of(image), file)
-        except FileNotFoundError:
+        except OSError:  # one of them is not there, or cannot be reached, which making it tells
             return False
 
     def begin(self, kept: Iterable[str]) -> None:

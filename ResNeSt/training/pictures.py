@@ -4,6 +4,7 @@ learnt from is known by its bytes, wherever it lies. A run that goes on reads no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -40,7 +41,7 @@ def examine(
     Raises PipelineError, in all processes, that counts and names the pictures that cannot be decoded.
     """
     mine = range(processes.rank, len(samples.images), processes.count)
-    states = _digest(samples, mine, (str(state_of(samples.images[index])[1:]) for index in mine))
+    states = _digest(samples, mine, (_state(samples.images[index]) for index in mine))
     broken: list[str] = []
     if len(before) == processes.count and before[processes.rank].states == states:
         found = before[processes.rank]
@@ -58,6 +59,12 @@ def examine(
             f"by: {'; '.join(problems[:NAMED])}{more}; fetch them again, or take them away"
         )
     return [Examined(*examined) for examined, _ in shares]
+
+
+def _state(path: str) -> str:
+    with contextlib.suppress(OSError):  # reading it names it
+        return str(state_of(path)[1:])
+    return ""
 
 
 def _read(
