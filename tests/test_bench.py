@@ -216,7 +216,7 @@ def test_models_of_two_networks_make_no_table(compiled: Callable[..., Path], tmp
     compiled(8, network="b", source="3")
     asked = Benchmark([1, 2, 4, 8], "310P3", prefix=str(tmp_path / "m"), folder=tmp_path / "out")
     with pytest.raises(
-        PipelineError, match=r"m_bs8\.om: is compiled from another network than .*m_bs1\.om; .* 1,2,4,8 310P3$"
+        PipelineError, match=r"m_bs8\.om: is compiled from another network than .*m_bs1\.om; .* 1,2,4,8 310P3\b"
     ):
         bench_models(asked)
 

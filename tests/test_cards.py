@@ -13,7 +13,7 @@ import pytest
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.cards import card, find_card, names, read_card, write_card
-from tests.conftest import PROJECT, assert_refused, call, picture
+from tests.conftest import PROJECT, assert_refused, call
 
 OWN = {
     "architecture": "resnest_demo",
@@ -148,13 +148,8 @@ def test_the_four_stages_run_a_user_s_own_card(tmp_path: Path) -> None:
 
 def test_run_with_an_own_card_and_no_weights_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, OWN)
-    (tmp_path / "val").mkdir()
-    picture(8, 8).save(tmp_path / "val/a.png")
-    (tmp_path / "labels.txt").write_text("a.png 2\n")
-    flags = ["--images=val", "--labels=labels.txt", "--model=pets.json"]
+    demo, labels = PROJECT / "demo", tmp_path / "labels.txt"
+    named = (line.split()[0] for line in (demo / "val_label.txt").read_text().splitlines())
+    labels.write_text("".join(f"{name} 0\n" for name in named))
+    flags = [f"--images={demo / 'val'}", f"--labels={labels}", "--model=pets.json"]
     assert_refused(call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path), "pets: has no published weight file")
-
-
-def test_a_card_that_windows_wrote_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
-    (tmp_path / "mine.json").write_text('{"architecture": "resnest50"}', encoding="utf-8-sig")
-    assert card(str(tmp_path / "mine.json")).classes == 1000
