@@ -620,6 +620,17 @@ def test_halves_of_which_nothing_says_how_many_classes_there_are_are_refused(tmp
         score_summary(summary, tmp_path / "labels")
 
 
+def test_labels_of_half_the_classes_make_no_floats_of_a_few_halves(tmp_path: Path) -> None:
+    summary = write_bins(tmp_path, ROWS[:5].astype(np.float16), [0, 1, 2, 3, 4])
+    with pytest.raises(PipelineError, match="its 20 bytes look like 10 values of float16"):
+        score_summary(summary, tmp_path / "labels")
+
+
+def test_the_number_of_classes_that_is_given_decides_what_the_values_are(tmp_path: Path) -> None:
+    rows = np.full((8, 10), 0x3C003C00, np.uint32).view(np.float32)  # 20 halves of 1
+    assert score_summaries([write_bins(tmp_path, rows, [9] * 8)], tmp_path / "labels", classes=10).classes == 10
+
+
 @pytest.mark.parametrize("kind", ["float32", "from float16", "from bfloat16"])
 def test_floats_are_read_as_floats_whatever_the_labels_say(kind: str, tmp_path: Path) -> None:
     rows = ROWS.astype(np.float16).astype(np.float32) if kind == "from float16" else ROWS

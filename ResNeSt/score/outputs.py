@@ -97,20 +97,23 @@ def model_classes(summary: PathLike) -> int | None:
     return None
 
 
-def bin_dtype(paths: Iterable[PathLike], classes: Collection[int] = ()) -> str:
+def bin_dtype(paths: Iterable[PathLike], classes: Collection[int] = (), labelled: int = 0) -> str:
     """`<f4` or `<f2`: what the values of `.bin` outputs of one run are, which a file does not say.
 
     A model compiled in FP16 writes halves, and two of them are as long as a float32. `classes` are the numbers of
-    classes that the model or the labels speak for. Raises PipelineError where the values do not look like float32 and
-    none of these numbers fits.
+    classes that the models have, `labelled` is how many the labels speak of, which may be fewer. Raises PipelineError
+    where the values do not look like float32 and none of these numbers fits.
     """
     contents = _sample([path for path in paths if os.fspath(path).endswith(".bin")])
     size = len(contents[0]) if contents else 0
-    if not size or size % 2 or (size % 4 and size // 2 not in classes):
+    is_half = size // 2 in {*classes, labelled}
+    if not size or size % 2 or (size % 4 and not is_half):
         return "<f4"  # or cut short, which reading them tells
-    if size % 4 == 0 and _look_like_float32(np.frombuffer(b"".join(contents), "<u4"), size // 4 in classes):
+    if size // 4 in classes and not is_half:
         return "<f4"
-    if size // 2 in classes:
+    if size % 4 == 0 and _look_like_float32(np.frombuffer(b"".join(contents), "<u4"), size // 4 == labelled):
+        return "<f4"
+    if is_half:
         return "<f2"
     first = next(os.fspath(path) for path in paths if os.fspath(path).endswith(".bin"))
     raise PipelineError(
@@ -129,7 +132,7 @@ def _sample(paths: Sequence[PathLike]) -> list[bytes]:
     return [content for content in contents if sizes and len(content) == sizes.most_common(1)[0][0]]
 
 
-_FEW = 64
+_FEW = 16
 _TOP = 5
 
 
@@ -137,7 +140,7 @@ def _look_like_float32(words: np.ndarray, fits: bool) -> bool:
     """Of float32 the lower half is the end of the mantissa: noise, or 0 where the value comes from a shorter type.
 
     A lower half of noise is, as float16, above 1,024 or no number in 7 of 32 cases; logits never are. `fits` is whether
-    the number of classes is that of float32, which decides where there is too little to see.
+    the labels speak of as many classes as there are float32, which decides where there is too little to see.
     """
     words = words[words != 0]
     if len(words) < _FEW and fits:

@@ -123,7 +123,7 @@ def score_summaries(
             f"{listed[0]}, the first labelled image {next(iter(truth))}"
         )
     known = classes or next(filter(None, map(model_classes, summaries)), None)
-    dtype = bin_dtype(list(results.values()), [known or max(truth.values()) + 1])
+    dtype = bin_dtype(list(results.values()), [known] if known else (), max(truth.values()) + 1)
     outputs = _read_all(results, problems, dtype, workers)
     size = _number_of_classes(outputs, known)
     if known is not None and size > known and size % known == 0:
