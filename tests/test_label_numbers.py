@@ -210,7 +210,8 @@ def evaluated(root: Path, monkeypatch: pytest.MonkeyPatch, **labels: int) -> Eva
     monkeypatch.setattr(evaluation, "open_for_images", lambda model: Always())
     made = TensorFormat("ecentercrop-bicubic", 8, "float32", (0.0,) * 3, (1.0,) * 3)
     monkeypatch.setattr(evaluation, "image_format", lambda engine, model: made)
-    return evaluate(ModelChoice("m.onnx"), root, root.parent / "l.txt")
+    (root.parent / "m.om").touch()
+    return evaluate(ModelChoice(root.parent / "m.om"), root, root.parent / "l.txt")
 
 
 def test_evaluation_refuses_labels_that_contradict_the_model_s_names(
@@ -218,7 +219,7 @@ def test_evaluation_refuses_labels_that_contradict_the_model_s_names(
 ) -> None:
     root = tree(tmp_path / "val", cat=["a.png"], fish=["b.png"])
     assert evaluated(root, monkeypatch, a=0, b=2).score.total == 2
-    with pytest.raises(PipelineError, match=r"b\.png, class 1, while fish is class 2 of m\.onnx"):
+    with pytest.raises(PipelineError, match=r"b\.png, class 1, while fish is class 2 of .*m\.om"):
         evaluated(root, monkeypatch, a=0, b=1)
 
 

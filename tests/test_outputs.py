@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ResNeSt.common import files
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.models import sidecar
 from ResNeSt.score import outputs
@@ -62,7 +63,8 @@ def test_an_entry_that_lists_no_paths_is_refused(odd: object, tmp_path: Path) ->
     files = {"0": {"outfiles": ["out/a_0.bin"]}, "1": odd}
     with pytest.raises(PipelineError, match="not a summary of ais_bench: an entry of filesinfo is"):
         list_outputs(write(tmp_path / "s.json", {"filesinfo": files}))
-    for fields in ({}, [], {"filesinfo": []}):
+    others: list[object] = [{}, [], {"filesinfo": []}]
+    for fields in others:
         with pytest.raises(PipelineError, match="no object called filesinfo"):
             list_outputs(write(tmp_path / "s.json", fields))
 
@@ -113,8 +115,12 @@ def test_halves_are_told_from_floats_by_the_number_of_classes_and_by_their_bits(
     paths = bins(tmp_path, LOGITS)
     assert [bin_dtype(paths, classes) for classes in ((), [12], [24], [12, 24])] == ["<f4"] * 4
     paths = bins(tmp_path, LOGITS.astype(np.float16))
-    assert bin_dtype(paths, [12]) == bin_dtype(paths, [5, 12]) == "<f2"
-    for classes in ((), [6], [5]):
+    assert bin_dtype(paths, [12]) == bin_dtype(paths, [5, 12]) == bin_dtype(paths, (), 12) == "<f2"
+    assert bin_dtype(paths, [6]) == "<f4"  # the model's number decides, the labels' does not
+    assert bin_dtype(paths, [6, 12]) == bin_dtype(paths, [6], 12) == "<f2"
+    with pytest.raises(PipelineError, match="look like 12 values of float16"):
+        bin_dtype(paths, (), 6)
+    for classes in ((), [5]):
         with pytest.raises(
             PipelineError, match=r"0_0\.bin: its 24 bytes look like 12 values of float16, .* 6 of float32"
         ):
@@ -139,7 +145,7 @@ def test_a_few_files_of_another_size_or_gone_do_not_decide(tmp_path: Path) -> No
 
 def test_of_many_files_some_are_looked_at_from_first_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    opened = outputs.open_plain
+    opened = files.open_plain
 
     def noted(path: Path) -> Any:
         looked.append(Path(path).name)
@@ -151,7 +157,7 @@ def test_of_many_files_some_are_looked_at_from_first_to_last(tmp_path: Path, mon
     assert looked == [f"{number}_0.bin" for number in range(0, 200, 3)]
 
 
-@pytest.mark.parametrize(("count", "fits", "floats"), [(63, True, True), (63, False, False), (64, True, False)])
+@pytest.mark.parametrize(("count", "fits", "floats"), [(15, True, True), (15, False, False), (16, True, False)])
 def test_where_there_is_little_to_see_the_number_of_classes_decides(count: int, fits: bool, floats: bool) -> None:
     """Words of two halves of 1.5 and more: as float32 their lower bits are no noise, and no zeros."""
     words = np.frombuffer(np.linspace(1.5, 9.3, 2 * count).astype("<f2").tobytes(), "<u4")
@@ -219,6 +225,7 @@ def test_halves_become_float32_and_half_a_value_is_refused(tmp_path: Path) -> No
     path = tmp_path / "a_0.bin"
     path.write_bytes(np.array([1.5, -2, 0.25], "<f2").tobytes())
     values = read_output(path, "<f2")
-    assert (values.dtype, values.tolist()) == (np.float32, [1.5, -2, 0.25])
+    assert values.dtype == np.float32
+    assert values.tolist() == [1.5, -2, 0.25]
     with pytest.raises(PipelineError, match="cut short, 6 bytes are no whole number of float32 values"):
         read_output(path)

@@ -174,15 +174,17 @@ def _answers(stages: Sequence[Judged], groups: dict[Group, list[int]]) -> list[F
     truth = {image: prediction.label for image, prediction in stages[0].result.predictions.items()}
     shown = sorted(groups.items(), key=lambda item: item[0][1] != truth[item[0][0]])[:SHOWN_FLIPS]
     outputs = [_outputs(stage) for stage in stages]
+    softmaxed = [_are_probabilities(stage, paths) for stage, paths in zip(stages, outputs)]
     flips = []
     for (image, expected, actual), places in shown:
+        first = places[0]
         flips.append(
             FlippedImage(
                 image=image,
                 label=truth[image],
                 stages=places,
-                expected=Guessed(expected, _probability(stages[0], outputs[0][image], expected)),
-                found=Guessed(actual, _probability(stages[places[0]], outputs[places[0]][image], actual)),
+                expected=Guessed(expected, _probability(outputs[0][image], softmaxed[0], expected)),
+                found=Guessed(actual, _probability(outputs[first][image], softmaxed[first], actual)),
             )
         )
     return flips
@@ -195,9 +197,14 @@ def _outputs(stage: Judged) -> dict[str, str]:
     return {match[1]: path for match, path in reversed(named) if match}
 
 
-def _probability(stage: Judged, path: str, number: int) -> float:
+def _are_probabilities(stage: Judged, outputs: dict[str, str]) -> bool:
+    """As the stage says, or as its first outputs show, all of them: logits of one image may sum to 1, too."""
+    some = list(outputs.values())[:SHOWN_FLIPS]
+    return stage.probabilities or all(are_probabilities(read_output(path)[None]) for path in some)
+
+
+def _probability(path: str, are_already: bool, number: int) -> float:
     values = read_output(path)
-    are_already = stage.probabilities or are_probabilities(values[None])
     return float((values if are_already else softmax(values))[number])
 
 
