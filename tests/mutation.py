@@ -24,7 +24,7 @@ TESTS = {
     "ResNeSt/convert/preflight.py": "tests/test_preflight.py",
     "ResNeSt/images/recipes.py": "tests/test_recipes.py",
     "ResNeSt/infer/client.py": "tests/test_client.py",
-    "ResNeSt/score/outputs.py": "tests/test_scoring.py",
+    "ResNeSt/score/outputs.py": "tests/test_outputs.py tests/test_scoring.py",
     "ResNeSt/score/ranking.py": "tests/test_figures.py",
     "ResNeSt/score/score.py": "tests/test_scoring.py",
     "ResNeSt/tensors/folder.py": "tests/test_tensors.py",

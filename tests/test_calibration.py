@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.progress import silent
 from ResNeSt.compare.agreement import Agreement
 from ResNeSt.convert import amct, calibration, chips, conversion, nncf
+from ResNeSt.convert import gate as gates
 from ResNeSt.convert.compile import Compilation
 from ResNeSt.convert.conversion import Conversion
 from ResNeSt.convert.gate import Gate
+from ResNeSt.engines.engine import TensorSpec
 from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.onnx_file import Network
 from ResNeSt.tensors.folder import TensorFile
@@ -184,7 +187,7 @@ class Judged(Gate):
         return measured
 
 
-HELD_OUT = [TensorFile("prep/a.bin")]
+HELD_OUT = [TensorFile("prep/a.bin"), TensorFile("later/b.bin")]
 
 
 @pytest.mark.parametrize(("others", "taken"), [(0, False), (1, True), (2, True)])
@@ -212,6 +215,7 @@ def test_nineteen_answers_of_twenty_may_be_one_class_and_no_more(others: int, ta
         (0.95, 1.0, 0.501, False),
         (0.0, 0.0, 9.0, True),
         (0.001, 0.001, 9.0, False),
+        (0.5, 0.9, 0.2, True),
         (0.0, None, 0.1, False),
         (0.0, 1.0, None, False),
     ],
@@ -240,3 +244,70 @@ def test_the_distance_is_relative_to_how_far_the_logits_lie_from_their_mean() ->
     ]
     with pytest.raises(PipelineError, match=r"^m\.xml: not written: agrees with fp32 on 0\.500 .* is 0\.75, .* 0\.10"):
         gate.given(expected, same_top1=2, **figures).check(Path("m.xml"), NETWORK.path, "m.xml")
+
+
+class Corner:
+    """A model whose logits are the first pixel of each image."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.input, self.ran = spec, list[int]()
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        assert (batch.shape, batch.dtype.name) == (self.input.shape, self.input.dtype)
+        self.ran.append(len(batch))
+        return np.asarray(batch[:, :, 0, 0] if batch.shape[1] == 3 else batch[:, 0, 0], np.float32)
+
+
+@pytest.mark.parametrize(("batch", "runs"), [(1, [1] * 13), (5, [5] * 3), (20, [20])])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_the_model_and_fp32_answer_all_held_out_tensors_in_their_order(
+    dtype: str, batch: int, runs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = [normalised(picture(number)) for number in range(13)]
+    write(tmp_path / "t", tensors)
+    files = [TensorFile(str(tmp_path / f"t/t_{number}.bin")) for number in range(13)]
+    shape = (batch, 3, SIDE, SIDE) if dtype == "float32" else (batch, SIDE, SIDE, 3)
+    fp32, model = Corner(TensorSpec("x", (8, 3, SIDE, SIDE), "float32")), Corner(TensorSpec("x", shape, dtype))
+    monkeypatch.setattr(gates, "open_engine", lambda path, *how: fp32 if path == NETWORK.path else model)
+    gate = Gate(NETWORK, files, 0.5)
+    measured = gate._measure(Path("m.xml"))
+    assert np.array_equal(gate._expected, np.stack(tensors)[:, :, 0, 0])
+    assert (fp32.ran, model.ran, measured.images) == ([8, 8], runs, 13)
+    if dtype == "float32":
+        assert (measured.same_top1, measured.largest_difference) == (13, 0)
+    else:
+        levels = np.stack([picture(number)[:, 0, 0] for number in range(13)]).astype(float)
+        assert measured.largest_difference == pytest.approx(np.abs(levels - gate._expected).max())
+
+
+def test_a_model_of_another_input_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Corner(TensorSpec("x", (1, 3, SIDE, SIDE - 1), "float32"))
+    monkeypatch.setattr(gates, "open_engine", lambda path, *how: small)
+    with pytest.raises(PipelineError, match=r"^m\.xml: takes float32 \[1, 3, 16, 15\], not the network's input$"):
+        Gate(NETWORK, HELD_OUT, 0.5)._measure(Path("m.xml"))
+
+
+@pytest.mark.parametrize("compiled_from", ["a_int8.onnx", "z_int8.onnx"])
+def test_of_a_quantized_model_that_is_too_far_off_the_five_worst_layers_are_named(
+    compiled_from: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, Path, int]] = []
+
+    class Worst:
+        def __init__(self, network: Path, quantized: Path) -> None:
+            self.paths = network, quantized
+
+        def worst(self, images: np.ndarray) -> list[SimpleNamespace]:
+            asked.append((*self.paths, len(images)))
+            return [SimpleNamespace(node=f"/layer{number}", distance=1 / number) for number in range(1, 9)]
+
+    monkeypatch.setattr(gates, "Layers", Worst)
+    write(tmp_path / "t", [normalised(picture(number)) for number in range(13)])
+    files = [TensorFile(str(tmp_path / f"t/t_{number}.bin")) for number in range(13)]
+    gate = Judged(NETWORK, files, 0.9).given(np.eye(13), same_top1=0)
+    with pytest.raises(PipelineError, match=r"; furthest off: /layer1 1\.000, /layer2 0\.500, .*, /layer5 0\.200$"):
+        gate.check(Path("m.xml"), Path(compiled_from), "m.xml")
+    assert asked == [(NETWORK.path, Path(compiled_from), 8)]
+    with pytest.raises(PipelineError, match=r"0\.5 is allowed$"):
+        gate.check(Path("m.xml"), Path(str(NETWORK.path)), "m.xml")
+    assert len(asked) == 1
