@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,8 @@ import pytest
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import alone, sha256
 from ResNeSt.convert import __main__ as convert
-from ResNeSt.convert import atc, openvino_ir, simplify, targets
+from ResNeSt.convert import atc, calibration, openvino_ir, simplify, targets
+from ResNeSt.convert.conversion import _is_own_int8
 from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.cards import card
 from tests.conftest import PROJECT, STANDINS, assert_refused, call
@@ -153,14 +155,75 @@ def test_the_simplified_file_keeps_batch_axis_opset_metadata_and_answers(folder:
     assert after.graph.input == before.graph.input
     assert after.graph.output == before.graph.output
     assert [(entry.domain, entry.version) for entry in after.opset_import] == [("", 11)]
-    assert list(after.metadata_props)[:-1] == list(before.metadata_props)
-    made_of = after.metadata_props[-1]
-    assert (made_of.key, made_of.value) == ("simplified_from", sha256("demo.onnx"))
+    assert list(after.metadata_props)[:-2] == list(before.metadata_props)
+    told = {entry.key: entry.value for entry in after.metadata_props[-2:]}
+    graph = hashlib.sha256(after.graph.SerializeToString()).hexdigest()
+    assert told == {"graph_sha256": graph, "simplified_from": sha256("demo.onnx")}
     for batch in (1, 5):
         images = normalised(PIXELS[:batch])
         np.testing.assert_allclose(
             onnx_logits("demo_sim.onnx", images), onnx_logits("demo.onnx", images), atol=ROUNDING
         )
+
+
+def damage(path: Path) -> bytes:
+    """Changes a weight; returns the content."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+    return bytes(content)
+
+
+def test_a_simplified_file_that_is_not_as_it_was_left_is_neither_taken_nor_written_over(folder: Path) -> None:
+    simplify.simplify(Path("demo.onnx"), Path("demo_sim.onnx"))
+    content = damage(Path("demo_sim.onnx"))
+    with pytest.raises(PipelineError, match=r"^demo_sim\.onnx: is not as convert\.sh left it, damaged or edited"):
+        run("1", "cpu")
+    assert Path("demo_sim.onnx").read_bytes() == content
+
+
+@pytest.mark.parametrize("chip", ["cpu", "310P3"])
+def test_an_int8_file_is_known_for_what_convert_sh_left_until_a_weight_differs(folder: Path, chip: str) -> None:
+    model, path = onnx.load("demo.onnx"), Path("demo_int8.onnx")
+    model.metadata_props.add(key=calibration.QUANTIZED, value="")
+    onnx_file.seal(model)
+    onnx.save(model, path)
+    sidecar.write(path, {calibration.QUANTIZED: "", "sha256": sha256(path)})
+    assert _is_own_int8(path, chip)
+    damage(path)
+    assert not _is_own_int8(path, chip)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("demo_aipp.cfg", ["1", "310P3", "--dtype=uint8"]),
+        ("demo_int8.onnx", ["1", "cpu", "--precision=int8"]),
+        ("demo_int8_deploy_model.onnx", ["1", "310P3", "--precision=int8"]),
+    ],
+)
+def test_a_file_of_the_user_s_in_the_place_of_one_on_the_way_is_kept(
+    folder: Path, ascend: None, name: str, flags: list[str]
+) -> None:
+    Path(name).write_text("mine")
+    with pytest.raises(PipelineError, match=rf"^{name}: is not .*; --force replaces it, --output-dir names another"):
+        run(*flags)
+    assert Path(name).read_text() == "mine"
+
+
+def test_an_aipp_file_is_written_anew_for_a_network_of_another_mean_and_not_over_an_edited_one(
+    folder: Path, ascend: None
+) -> None:
+    run("1", "310P3", "--dtype=uint8")
+    model = onnx.load("demo.onnx")
+    onnx.helper.set_model_props(model, {**read_metadata("demo.onnx"), "resnest.mean": "[0.5, 0.5, 0.5]"})
+    onnx.save(model, "demo.onnx")
+    run("1", "310P3", "--dtype=uint8")
+    written = Path("demo_aipp.cfg").read_text()
+    assert "min_chn_0: 127.5" in written
+    Path("demo_aipp.cfg").write_text(written.replace("127.5", "128"))
+    with pytest.raises(PipelineError, match=r"^demo_aipp\.cfg: is not what convert\.sh writes for demo_sim\.onnx"):
+        run("1", "310P3", "--dtype=uint8")
 
 
 def test_what_onnxsim_s_own_command_wrote_is_made_again_only_when_older_than_its_source(
@@ -379,7 +442,11 @@ def test_nothing_is_compiled_again_until_source_options_or_files_change(
         file.write(b" ")
     assert again()
     Path(target + ".json").write_text("{")
-    assert again()
+    with pytest.raises(
+        PipelineError, match=rf"^{target}: no {target}\.json says that convert\.sh made it; --force repl"
+    ):
+        again()
+    assert again("--force")
     os.unlink(target)
     assert again()
     assert not again()

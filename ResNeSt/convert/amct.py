@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
-from ResNeSt.common.files import remove_plain, scratch_folder
+from ResNeSt.common.files import remove_plain, scratch_folder, sha256
 from ResNeSt.convert import atc
-from ResNeSt.convert.calibration import CalibrationTensors, check_described, is_float_branch
+from ResNeSt.convert.calibration import QUANTIZED, CalibrationTensors, check_described, is_float_branch
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_weights import write_one_file
 from ResNeSt.models import sidecar
@@ -27,6 +27,7 @@ from ResNeSt.tensors.folder import TensorFile, read_bytes
 PROGRAM = "amct_onnx"
 BATCH = 1  # of calibration; the network's batch axis is free
 SHOWN_LINES = 10
+DIGEST = "sha256"  # key of the record: of the calibrated network
 
 
 def target_of(folder: Path, stem: str) -> Path:
@@ -49,6 +50,12 @@ def command(network: Network) -> list[str]:
         *("--input_shape", f"{network.input_name}:{shape}", "--data_dir", "./data", "--data_types", "float32"),
         *("--calibration_config", "./quant.cfg"),
     ]
+
+
+def is_ours(target: Path) -> bool:
+    """Whether `quantize` left the file at `target` as it is, or a release that did not record its digest."""
+    record = sidecar.read(target)
+    return QUANTIZED in record and record.get(DIGEST) in (None, sha256(target))
 
 
 def quantize(
@@ -92,8 +99,10 @@ def quantize(
             )
         onnx_header.read(deploy_model)
         check_described(made_of, network.path, tensors)
-        sidecar.write(target, made_of)
-        write_one_file(deploy_model, target)
+        one_file = Path(scratch, target.name)
+        write_one_file(deploy_model, one_file)
+        sidecar.write(target, {**made_of, DIGEST: sha256(one_file)})
+        os.replace(one_file, target)
 
 
 def _write_inputs(folder: Path, network: Network, calibration: Sequence[TensorFile]) -> None:

@@ -6,21 +6,24 @@ Options, messages and file names are those of CANN 5 to 8. ATC needs no NPU in t
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Callable
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import scratch_folder, whole
 from ResNeSt.formats import om_header
+from ResNeSt.models import sidecar
 from ResNeSt.models.onnx_file import Network
 
+AIPP = "aipp"  # key of a model's record: SHA-256 of the pre-processing file that it was compiled with
 LOG_LEVELS = ("debug", "info", "warning", "error", "null")
 
 # ATC's own default is force_fp16, so that a command without the option is the one everybody knows.
@@ -121,6 +124,14 @@ def aipp_config(network: Network) -> str:
         *(f"var_reci_chn_{channel}: {1 / (255 * std):.16f}" for channel, std in enumerate(stds)),
     ]
     return "aipp_op {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
+
+
+def is_own_aipp(network: Network, path: Path, models: Iterable[Path]) -> bool:
+    """Whether the file at `path` is that of `aipp_config`, for `network` or when one of `models` was compiled."""
+    text = path.read_bytes()
+    digest = hashlib.sha256(text).hexdigest()
+    told = [sidecar.recorded(model, [AIPP]) for model in models]
+    return text == aipp_config(network).encode() or {AIPP: digest} in told
 
 
 def write_aipp(network: Network, path: Path) -> None:

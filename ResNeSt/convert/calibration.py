@@ -26,6 +26,7 @@ FEWEST = 12
 # demo's differ by 13 and more), those that vary by less are one colour; bicubic sampling without clipping overshoots.
 SAME, FLAT, GRID = 2.0, 1.0, 8
 OVERSHOOT = 64
+QUANTIZED = f"{SECTION}.quantized"
 NOISE = (
     0.9  # squared differences of neighbours, relative to those of any two pixels; 0.02 in the demo, 0.35 in photographs
 )
@@ -166,7 +167,7 @@ def describe(source: Path, tensors: CalibrationTensors) -> dict[str, str]:
     folder = Path(tensors.calibration[0].path).parent
     calibration = f"{len(tensors.calibration)} tensors of {folder.name} sha256:{sha256_of(tensors.calibration)}"
     return {
-        f"{SECTION}.quantized": f"{source.name} sha256:{sha256_of_onnx(source)}",
+        QUANTIZED: f"{source.name} sha256:{sha256_of_onnx(source)}",
         f"{SECTION}.calibration": calibration,
     }
 

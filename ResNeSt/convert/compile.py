@@ -150,7 +150,8 @@ def _compile_for_ascend(compilation: Compilation, source: str, toolkit: atc.Tool
 
     def finish(model: Path) -> None:
         # Where atc lies tells its release: CANN installs each into a folder of its version.
-        _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc)})
+        aipp = {atc.AIPP: sha256(compilation.aipp)} if compilation.aipp else {}
+        _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc), **aipp})
 
     verbose, command = compilation.log is not None, compilation.atc_command(batch)
     header = atc.compile_model(toolkit, compilation.network, command, target, verbose, finish)

@@ -254,12 +254,29 @@ def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> No
 
 
 def _refuse_to_replace_others(compilation: Compilation, conversion: Conversion) -> None:
-    """Raises PipelineError where a file stands in the place of a model, and no record says that convert.sh made it."""
-    for target in map(compilation.target, [] if conversion.force else conversion.batches):
-        record = sidecar.path_of(target)
+    """Raises PipelineError where a file stands in the place of one that is written, and nothing says it is ours."""
+    if conversion.force:
+        return
+    targets = [compilation.target(batch) for batch in conversion.batches]
+    for target in targets:
         for path in model_files(target):
-            if path.exists() and not record.exists():
-                raise PipelineError(f"{path}: no {record.name} says that convert.sh made it; {_WAYS_OUT}")
+            if path.exists() and not sidecar.recorded(target, ["source"]):
+                record = sidecar.path_of(target).name
+                raise PipelineError(f"{path}: no {record} says that convert.sh made it; {_WAYS_OUT}")
+    quantized, aipp = _quantized(compilation), compilation.aipp
+    foreign = compilation.precision == "int8" and quantized.exists() and not _is_own_int8(quantized, compilation.chip)
+    if foreign:
+        raise PipelineError(f"{quantized}: is not as convert.sh leaves it, damaged or of another program; {_WAYS_OUT}")
+    if aipp and aipp.exists() and not atc.is_own_aipp(compilation.network, aipp, targets):
+        raise PipelineError(f"{aipp}: is not what convert.sh writes for {compilation.network.path}; {_WAYS_OUT}")
+
+
+def _is_own_int8(path: Path, chip: str) -> bool:
+    if chip != chips.CPU:
+        return amct.is_ours(path)
+    with contextlib.suppress(PipelineError):  # it is not even an ONNX file
+        return onnx_file.is_sealed(path, calibration.QUANTIZED)
+    return False
 
 
 def _readable(conversion: Conversion) -> Path:

@@ -61,5 +61,6 @@ def quantize(network: Network, target: Path, tensors: CalibrationTensors) -> Non
     check_described(made_of, network.path, tensors)
     metadata = {**onnx_header.read(network.path).metadata, **made_of}
     onnx.helper.set_model_props(quantized, metadata)
+    onnx_file.seal(quantized)
     with whole(target) as temporary:
         onnx.save(quantized, str(temporary))

@@ -37,6 +37,7 @@ def is_current(source: Path, target: Path) -> bool:
     """Whether `target` is there and made of `source`, which an Ascend host may not have at all.
 
     What onnxsim's own command wrote does not say what it is made of; it must not be older than `source` (see `check`).
+    Raises PipelineError where this project wrote it, and its graph is another now.
     """
     if not (target.exists() and source.exists()):
         return target.exists()
@@ -45,6 +46,8 @@ def is_current(source: Path, target: Path) -> bool:
             [file.stat().st_mtime_ns for file in model_files(path)] for path in (target, source)
         )
         return min(target_times) >= max(source_times)
+    if not onnx_file.is_sealed(target, MADE_OF):
+        raise PipelineError(f"{target}: is not as convert.sh left it, damaged or edited; delete it, or move it away")
     return onnx_file.holds(target, {MADE_OF: sha256_of_onnx(source)})
 
 
@@ -218,6 +221,7 @@ def simplify(source: Path, target: Path) -> None:
     # onnxsim adds pages of its own remarks.
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(model.metadata_props)
+    onnx_file.seal(simplified)
     simplified.metadata_props.add(key=MADE_OF, value=digest)
     with whole(target) as temporary:
         onnx.save(simplified, str(temporary))

@@ -7,6 +7,7 @@ file of any size takes milliseconds.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -78,6 +79,11 @@ def read(path: PathLike) -> Header:
         return _header(model, data_files(path, model))
     except (ValueError, RecursionError) as error:  # damage, an empty file, text that is no UTF-8
         raise PipelineError(f"{path}: not a whole ONNX file ({error}); export or copy it again") from None
+
+
+def graph_sha256(path: PathLike) -> str:
+    """Hex SHA-256 of the graph in the ONNX file at `path`: its nodes and the weights that lie in the file itself."""
+    return hashlib.sha256(message(mapped(path), _MODEL_GRAPH)).hexdigest()
 
 
 def _header(model: memoryview, files: Sequence[str]) -> Header:

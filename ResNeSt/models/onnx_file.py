@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_weights import in_one_piece, write_one_file
 from ResNeSt.models import classifier, model_info
 from ResNeSt.models.cards import Card
+
+GRAPH = "graph_sha256"  # key among the metadata_props
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +102,22 @@ def described(network: Network, card: Card) -> Network:
     said = {key: card_info[key] for key in ("recipe", "size", "mean", "std")}
     model_info.refuse_other(network.info, said, network.path, card.name)
     return dataclasses.replace(network, mean=card.mean, std=card.std, info={**said, **network.info})
+
+
+def seal(model: Any) -> None:
+    """Puts the digest of its graph into the metadata of an onnx.ModelProto, which is written as one file then."""
+    for entry in [entry for entry in model.metadata_props if entry.key == GRAPH]:
+        model.metadata_props.remove(entry)
+    model.metadata_props.add(key=GRAPH, value=hashlib.sha256(model.graph.SerializeToString()).hexdigest())
+
+
+def is_sealed(path: PathLike, key: str) -> bool:
+    """Whether the ONNX file at `path` has `key` in its metadata, and the graph that it was sealed with.
+
+    Files of releases that sealed none are taken as they are. Raises PipelineError where it is damaged.
+    """
+    metadata = onnx_header.read(path).metadata
+    return key in metadata and metadata.get(GRAPH) in (None, onnx_header.graph_sha256(path))
 
 
 def load(path: PathLike) -> Any:
