@@ -322,7 +322,7 @@ def test_metadata_that_make_no_sense_are_refused(exported: Path, tmp_path: Path)
     model = onnx.load(exported)
     onnx.helper.set_model_props(model, {"resnest.mean": "[1, 2]"})
     onnx.save(model, tmp_path / "odd.onnx")
-    with pytest.raises(PipelineError, match=r"odd\.onnx: its metadata says '\[1, 2\]', expected three numbers"):
+    with pytest.raises(PipelineError, match=r"odd\.onnx: its metadata says mean '\[1, 2\]', expected three numbers"):
         onnx_file.read(tmp_path / "odd.onnx")
 
 
