@@ -26,6 +26,7 @@ from ResNeSt.bench import bench as bench_models
 from ResNeSt.bench import bench as run_bench
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.models import sidecar
+from ResNeSt.score.score import Result, Score
 from tests.conftest import PROJECT, Completed, assert_refused, call
 
 LABELS = PROJECT / "demo" / "val_label.txt"
@@ -107,8 +108,9 @@ def test_the_figures_are_those_of_the_client_s_times(on_cpu: dict[str, Any], wor
 
 
 def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Path) -> None:
-    """Of 1 to 101 ms, dealt out to two devices."""
-    times = np.random.default_rng(0).permutation(np.arange(1.0, 102)).tolist()
+    """Of 1 to 100 and 152 ms, dealt out to two devices."""
+    expected = [*range(1, 101), 152]
+    times = np.random.default_rng(0).permutation(expected).tolist()
     shares, summaries = (times[:40], times[40:]), []
     for device, share in enumerate(shares):
         summaries.append(tmp_path / f"device{device}_summary.json")
@@ -116,10 +118,22 @@ def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Pa
     (tmp_path / "m_bs4.om").write_bytes(b"model")
     found = measured(tmp_path / "m_bs4.om", 4, None, [], summaries, [])
     assert (found.row.p50_ms, found.row.p90_ms, found.row.p99_ms) == (51, 91, 100)
-    assert found.row.mean_ms == found.speed.mean_ms == 51
+    assert found.row.mean_ms == found.speed.mean_ms == pytest.approx(5202 / 101)
     assert found.row.images_per_second == pytest.approx(sum(4000 * len(share) / sum(share) for share in shares))
-    assert found.speed.percentiles_ms == pytest.approx(range(1, 102))
+    assert found.speed.percentiles_ms == pytest.approx(expected)
     assert (found.speed.batch, found.speed.images_per_second) == (4, found.row.images_per_second)
+
+
+def test_a_row_says_how_many_were_right_at_first_guess_and_within_five(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(json.dumps({"npu_compute_time_list": [2.0]}))
+    (tmp_path / "m_bs4.om").write_bytes(b"model")
+    result = Result(Score(top1=3, top5=5, total=8), 8, 10, {}, {})
+    found = measured(tmp_path / "m_bs4.om", 4, result, [], [tmp_path / "s.json"], [])
+    assert (found.row.top1, found.row.top5) == (37.5, 62.5)
+    assert found.judged is not None
+    assert (found.judged.result, found.judged.images_per_second) == (result, 2000)
+    without = measured(tmp_path / "m_bs4.om", 4, None, [], [tmp_path / "s.json"], [])
+    assert (without.row.top1, without.row.top5, without.judged) == (None, None, None)
 
 
 def test_the_fastest_row_is_the_one_with_most_images_a_second() -> None:

@@ -39,6 +39,7 @@ PIXELS = dataclasses.replace(FLOATS, dtype="uint8", exif=True)
 
 
 def test_floats_lie_channel_by_channel_and_pixels_side_by_side() -> None:
+    assert (FLOATS.exif, PIXELS.exif) == (False, True)
     assert (FLOATS.layout, FLOATS.shape, FLOATS.nbytes) == ("NCHW", (3, 4, 4), 192)
     assert (PIXELS.layout, PIXELS.shape, PIXELS.nbytes) == ("NHWC", (4, 4, 3), 48)
     assert str(FLOATS) == "ecentercrop-bicubic 4, float32 NCHW"
@@ -67,6 +68,13 @@ def test_the_json_of_an_earlier_release_is_of_files_that_heed_no_exif(tmp_path: 
     del fields["exif"], fields["packed"]
     index_path(tmp_path).write_text(json.dumps(fields))
     assert read_index(tmp_path) == TensorSet(dataclasses.replace(PIXELS, exif=False), 1, 1, True)
+
+
+def test_what_tensors_are_does_not_change_while_they_are_made() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FLOATS.size = 5  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TensorSet(FLOATS, 1, 1, True).count = 2  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("change", [{"layout": "NHWC"}, {"dtype": "int8"}, {"count": "many"}, {"mean": 1}])
@@ -224,7 +232,7 @@ def test_shards_are_listed_in_order(tmp_path: Path) -> None:
 def test_a_shard_of_other_tensors_or_cut_short_is_refused(tmp_path: Path) -> None:
     path = shard_path(tmp_path, 0)
     write_shard(path, FLOATS.shape, "float32", [("a", values(1))])
-    for shape, dtype in (((3, 4, 5), "float32"), (FLOATS.shape, "float64")):
+    for shape, dtype in (((3, 4, 5), "float32"), ((3, 4, 3), "float32"), (FLOATS.shape, "float64")):
         with pytest.raises(PipelineError, match=r"shard_00000\.npy: holds float32 \[1, 3, 4, 4\]"):
             read_shard(path, shape, dtype)
     names = path.with_suffix(".json").read_text()
@@ -234,6 +242,9 @@ def test_a_shard_of_other_tensors_or_cut_short_is_refused(tmp_path: Path) -> Non
     path.with_suffix(".json").write_text(names)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(PipelineError, match="not a shard of tensors"):
+        read_shard(path, FLOATS.shape, "float32")
+    np.save(path, np.array([{}]))
+    with pytest.raises(PipelineError, match=r"not a shard of tensors"):
         read_shard(path, FLOATS.shape, "float32")
 
 
