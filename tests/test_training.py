@@ -550,7 +550,13 @@ def test_a_run_does_not_go_on_with_the_checkpoint_of_another(pictures: Path, tmp
     other = tiny_run(pictures, dataclasses.replace(ONE, smoothing=0.2))
     with pytest.raises(PipelineError, match=r"last.pth: is of a run with another smoothing \(0.1, not 0.2\); repeat"):
         train(other, tmp_path, ALONE, tensorboard=False)
-    (tmp_path / "last.pth").write_bytes(b"half")
+    whole = (tmp_path / "last.pth").read_bytes()
+    damaged = bytes([*whole[: len(whole) // 2], whole[len(whole) // 2] ^ 1, *whole[len(whole) // 2 + 1 :]])
+    for content, words in ((damaged, "cut short or damaged"), (whole[:999], "damaged"), (b"half", "is text that beg")):
+        (tmp_path / "last.pth").write_bytes(content)
+        with pytest.raises(PipelineError, match=rf"last.pth: .*{words}.*, or name another --output"):
+            train(tiny_run(pictures, ONE), tmp_path, ALONE, tensorboard=False)
+    torch.save({}, tmp_path / "last.pth")
     with pytest.raises(PipelineError, match=r"last.pth: not a checkpoint of a training run"):
         train(other, tmp_path, ALONE, tensorboard=False)
 

@@ -24,7 +24,7 @@ ALLOWED = {
     "compare": "common engines export.rewrites models score tensors",
     "infer": "common engines models tensors",
     "report": "common images labels models score",
-    "training": "common images labels models score tensors",
+    "training": "common formats images labels models score tensors",
     "evaluate": "common engines images labels models score tensors",
     "predict": "common engines images labels models score",
     "mindir": "common engines export models",

@@ -11,6 +11,7 @@ import torch
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, naming, whole
 from ResNeSt.common.made_of import differing
+from ResNeSt.formats.content import kind
 from ResNeSt.training.pictures import Examined
 
 # What the parts of an identity that are told by their bytes are called.
@@ -40,9 +41,13 @@ class Saved(NamedTuple):
 
 
 def read_saved(path: Path) -> Saved | None:
-    """What `path` holds, None where there is no file; raises PipelineError where it is not of a training run."""
+    """What `path` holds, None where there is no file; raises PipelineError for one that is damaged or of no training."""
     if not path.exists():
         return None
+    try:
+        kind(path)  # torch does not look at its checksums
+    except PipelineError as error:
+        raise PipelineError(f"{error}, or name another --output") from None
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
         pictures = {split: [Examined(*share) for share in held["pictures"][split]] for split in ("train", "val")}
