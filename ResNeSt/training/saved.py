@@ -41,7 +41,7 @@ class Saved(NamedTuple):
 
 
 def read_saved(path: Path) -> Saved | None:
-    """What `path` holds, None where there is no file; raises PipelineError for one that is damaged or of no training."""
+    """What `path` holds, None where there is no file; raises PipelineError where it is damaged or of no training."""
     if not path.exists():
         return None
     try:
