@@ -333,7 +333,9 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
             patch.setattr(evaluate, "state_of", lambda image, odd=odd: state_of(image)._replace(**odd))
             assert head() != before, field
     for name in ("a.png", "b.png"):
+        previous = head()
         os.utime(tmp_path / name, ns=(1, 1))
+        assert head() != previous, name
     touched = head()
     assert touched != before
     (tmp_path / "b.png").write_bytes(b"gnp.b")

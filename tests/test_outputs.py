@@ -127,6 +127,16 @@ def test_halves_are_told_from_floats_by_the_number_of_classes_and_by_their_bits(
             bin_dtype(paths, classes)
 
 
+@pytest.mark.parametrize("classes", [12, 10])
+def test_of_a_few_values_the_labels_decide(classes: int, tmp_path: Path) -> None:
+    paths = bins(tmp_path, LOGITS[:2, :classes].astype(np.float16))
+    assert bin_dtype(paths, (), classes) == "<f2"
+    assert bin_dtype(paths, (), classes // 2) == "<f4"
+    for labelled in (classes // 2 - 1, classes // 2 + 1, 2 * classes):
+        with pytest.raises(PipelineError, match=f"look like {classes} values of float16, but may be {classes // 2} of"):
+            bin_dtype(paths, (), labelled)
+
+
 def test_an_odd_number_of_halves_are_no_floats(tmp_path: Path) -> None:
     paths = bins(tmp_path, LOGITS[:, :5].astype(np.float16))
     assert bin_dtype(paths, [5]) == "<f2"
@@ -179,6 +189,11 @@ def test_floats_have_lower_halves_that_no_logits_are_in_one_word_of_twenty(half:
     words = np.full(100, 0x3FC0_3C01, np.uint32)
     words[:wild] = 0x3FC0_0000 | half
     assert outputs._look_like_float32(words, False) is floats
+
+
+@pytest.mark.parametrize("half", [0x6400, 0xE400, 0x2001, 0x3001])
+def test_halves_of_1024_and_those_with_a_last_bit_may_be_logits(half: int) -> None:
+    assert not outputs._look_like_float32(np.full(100, 0x3FC0_0000 | half, np.uint32), False)
 
 
 def test_zeros_alone_are_floats() -> None:

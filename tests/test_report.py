@@ -140,7 +140,9 @@ def test_what_is_collected_is_what_the_logits_say(drawn: Path) -> None:
     assert (stage.top1, stage.total) == ((after == LABELS).sum(), IMAGES)
     assert stage.same_top1 == (before == after).sum() == found.same_top1[0][1] == found.same_top1[1][0]
     assert (stage.lost, stage.gained) == (2, 1)
+    assert (stage.top5, found.flip_count) == (IMAGES, 4)
     assert found.classes is not None
+    assert found.classes.of == "compiled, batch 8"
     assert {(score.label, score.right, score.images) for score in found.classes.worst} == {
         *((0, 9, 10), (1, 9, 10), (2, 9, 10))
     }

@@ -332,6 +332,14 @@ def test_the_score_of_files_is_the_score_in_memory(client_run: Run) -> None:
     assert client_run.score().score == score_of(client_run.logits, client_run.truth)
 
 
+def test_accuracies_are_shares_of_what_was_scored_and_scores_of_shards_add_up() -> None:
+    score = Score(top1=3, top5=5, total=8)
+    assert (score.top1_acc, score.top5_acc) == (0.375, 0.625)
+    assert score + Score(1, 2, 4) == Score(4, 7, 12)
+    assert Score() + score == score
+    assert np.isnan([Score().top1_acc, Score().top5_acc]).all()
+
+
 def test_predictions_are_by_image_best_class_first(client_run: Run) -> None:
     predictions = client_run.score().predictions
     assert predictions["img3"] == Prediction(client_run.truth[2], tuple(ranked_by_hand(client_run.logits[2])[:5]))
