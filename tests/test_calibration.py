@@ -167,6 +167,14 @@ def test_force_quantizes_what_is_up_to_date(chip: str, tmp_path: Path, monkeypat
         assert made == ([target] if force else [])
 
 
+@pytest.mark.parametrize(("asked", "minimum"), [(None, 0.95), (0, 0), (0.5, 0.5), (1, 1)])
+def test_a_bar_of_0_is_one_and_none_is_95_percent(asked: float | None, minimum: float, tmp_path: Path) -> None:
+    compilation = Compilation(NETWORK, "m", tmp_path, chips.CPU, "float32", "int8", None, silent)
+    tensors = calibration.CalibrationTensors([], HELD_OUT)
+    gate = conversion._gate(compilation, Conversion(NETWORK.path, [1], chips.CPU, min_agreement=asked), tensors)
+    assert (gate.minimum, gate.held_out, gate.network) == (minimum, HELD_OUT, NETWORK)
+
+
 # The bar
 
 
