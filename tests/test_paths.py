@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ResNeSt.__main__ import COMMANDS
+from ResNeSt.common import files
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.paths import refuse_clashes
@@ -160,3 +162,24 @@ def test_what_does_not_clash_is_let_through(tmp_path: Path) -> None:
     refuse_clashes([tmp_path / "images", "resnest50"], [tmp_path / "old.json", tmp_path / "images/new.json"])
     refuse_clashes([tmp_path / "images", tmp_path / "l.txt"], [tmp_path / "l.json"], [tmp_path / "images2"])
     refuse_clashes([tmp_path / "images"], fills=[tmp_path])
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_refused_before_the_work_and_by_its_name(tmp_path: Path) -> None:
+    parser = Parser()
+    parser.writes("--json")
+    there, gone = tmp_path / "x.json", tmp_path / "gone" / "x.json"
+    assert parser.parse_args(["--json", str(there)]).json == str(there)
+    with pytest.raises(PipelineError, match=r"gone/x\.json: there is no folder .*gone; make it first"):
+        parser.parse_args(["--json", str(gone)])
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_what_is_up_to_date_in_a_folder_that_takes_no_files_needs_no_lock(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "_exclusive", refused)
+    with files.alone(tmp_path / "model"):
+        pass

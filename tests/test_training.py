@@ -561,6 +561,14 @@ def test_a_run_does_not_go_on_with_the_checkpoint_of_another(pictures: Path, tmp
         train(other, tmp_path, ALONE, tensorboard=False)
 
 
+@pytest.mark.parametrize("name", ["best.pth", "best.json", "log.jsonl"])
+def test_what_no_checkpoint_says_is_of_this_run_is_not_overwritten(name: str, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(PipelineError, match=rf"{name}: would be overwritten, and no last\.pth says"):
+        train(tiny_run(pictures, ONE), tmp_path, ALONE, tensorboard=False)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_run_goes_on_only_from_the_weights_it_began_with(pictures: Path, tmp_path: Path) -> None:
     start = tmp_path / "start.pth"
     torch.save(build(TINY, None, seed=1)[0].state_dict(), start)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from ResNeSt.common.errors import ArgumentError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import STDOUT
 from ResNeSt.common.paths import refuse_clashes
 
@@ -54,7 +54,12 @@ class Parser(argparse.ArgumentParser):
             sys.stdout = sys.stderr  # what a command says besides; write_json knows where stdout was
         cards = [path for path in self._paths(options, "card") if path.endswith(".json")]
         reads = [*cards, *self._paths(options, "reads")]
-        refuse_clashes(reads, self._paths(options, "writes"), self._paths(options, "fills"))
+        writes = list(self._paths(options, "writes"))
+        refuse_clashes(reads, writes, self._paths(options, "fills"))
+        for path in writes:
+            folder = os.path.dirname(path) or "."
+            if not os.path.isdir(folder):
+                raise PipelineError(f"{path}: there is no folder {folder}; make it first, or name another")
         return options, rest
 
     def _paths(self, options: argparse.Namespace, wanted: str) -> Iterator[Any]:

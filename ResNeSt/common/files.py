@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -204,9 +205,16 @@ def lock(handle: int, path: PathLike) -> None:
 def alone(path: PathLike) -> Iterator[None]:
     """Lets one process at a time make `path` and what goes with it; raises PipelineError where another one does.
 
-    By a locked file beside it, gone at the end; one that a killed process left locks nobody out.
+    By a locked file beside it, gone at the end; one that a killed process left locks nobody out. Where nothing can be
+    written, nothing has to be locked.
     """
-    marker, handle = _exclusive(Path(path).with_name(_ours(f"lock-{_short_digest(path)}")), path)
+    try:
+        marker, handle = _exclusive(Path(path).with_name(_ours(f"lock-{_short_digest(path)}")), path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        yield
+        return
     try:
         yield
     finally:

@@ -75,6 +75,7 @@ def train(run: Run, folder: PathLike, processes: Processes, tensorboard: bool, s
     with contextlib.ExitStack() as stack:
         if processes.rank == 0:
             stack.enter_context(sole_writer(folder))
+        _refuse_others(folder)
         trainer = Trainer(run, folder, processes, say if processes.rank == 0 else silent)
         board = None
         if tensorboard and processes.rank == 0:
@@ -82,6 +83,15 @@ def train(run: Run, folder: PathLike, processes: Processes, tensorboard: bool, s
         for row in trainer.rows():
             if board:
                 board.add(row)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises PipelineError where files would be overwritten that no last.pth says are of this run."""
+    found = [folder / name for name in (BEST, CARD, LOG) if (folder / name).exists()]
+    if found and not (folder / LAST).exists():
+        raise PipelineError(
+            f"{found[0]}: would be overwritten, and no {LAST} says that it is of this run; name another --output"
+        )
 
 
 class Trainer:
