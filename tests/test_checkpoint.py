@@ -29,6 +29,7 @@ from ResNeSt.common.files import temporary_of
 from ResNeSt.compare.activations import TorchActivations
 from ResNeSt.compare.pairs import compare
 from ResNeSt.engines.image_batches import ModelChoice, open_for_images
+from ResNeSt.engines.opening import open_engine
 from ResNeSt.export.to_onnx import export
 from ResNeSt.infer.inference import Inference, infer
 from ResNeSt.models import onnx_file
@@ -623,6 +624,18 @@ def test_a_file_of_safetensors_is_read_whatever_its_suffix(
 
     save_file(state, tmp_path / f"c{suffix}")
     assert torch.equal(read_state(tmp_path / f"c{suffix}")["fc.weight"], state["fc.weight"])
+
+
+def test_a_file_of_pytorch_is_read_under_the_suffix_of_safetensors(
+    state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    torch.save(state, tmp_path / "c.safetensors")
+    assert torch.equal(read_state(tmp_path / "c.safetensors")["fc.weight"], state["fc.weight"])
+
+
+def test_ema_is_no_choice_in_what_is_no_checkpoint(demo_onnx: Path) -> None:
+    with pytest.raises(ArgumentError, match="--ema and --no-ema choose among a checkpoint's weights"):
+        open_engine(demo_onnx, ema=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut short"])

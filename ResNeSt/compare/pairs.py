@@ -20,7 +20,7 @@ from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.compare.agreement import Agreement, agreement
 from ResNeSt.engines.engine import Engine, run_images
-from ResNeSt.engines.opening import open_engine
+from ResNeSt.engines.opening import CHECKPOINTS, open_engine
 from ResNeSt.engines.tensor_batches import TensorFolder
 from ResNeSt.models.model_info import recipe_note
 from ResNeSt.score.outputs import OUTPUT_NAME, bin_dtype, list_outputs, model_classes, read_output
@@ -102,7 +102,8 @@ def _open_engines(paths: Sequence[Path], arch: str | None, ema: bool | None) -> 
     # The first one again at the end, now that the second one's batch is known.
     for path in [*paths, *paths[:1]]:
         if path not in engines or engines[path].input.shape[0] != batch:
-            engines[path] = open_engine(path, batch=batch, arch=arch, ema=ema)
+            chosen = ema if path.suffix in CHECKPOINTS else None  # the other side may be a checkpoint
+            engines[path] = open_engine(path, batch=batch, arch=arch, ema=chosen)
         batch = engines[path].input.shape[0]
     return engines
 

@@ -55,16 +55,9 @@ def open_engine(
     MissingRuntimeError where the runtime is not installed.
     """
     path = Path(path)
-    if not 1 <= batch <= LARGEST_BATCH:
-        raise ArgumentError(f"batch {batch}, expected a whole number from 1 to {LARGEST_BATCH:,}")
-    if not path.is_file():
-        raise PipelineError(f"{path}: no such model file")
-    if path.suffix not in SUFFIXES:
-        raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(SUFFIXES)}")
+    _check_asked(path, name, batch, ema)
     if path.suffix == ".onnx":
         classifier.read(path)  # which reads where its weights lie, too: the runtimes would follow that anywhere
-    if name is not None and name not in NAMES:
-        raise ArgumentError(f"unknown engine {name!r}; known: {', '.join(NAMES)}")
     if name == "null":
         from ResNeSt.engines.null import NullEngine
 
@@ -77,6 +70,19 @@ def open_engine(
     engine = opener(path, batch, arch, device, ema)
     _check_apart(path, engine, lambda: opener(path, 2, arch, device, ema))
     return engine
+
+
+def _check_asked(path: Path, name: str | None, batch: int, ema: bool | None) -> None:
+    if not 1 <= batch <= LARGEST_BATCH:
+        raise ArgumentError(f"batch {batch}, expected a whole number from 1 to {LARGEST_BATCH:,}")
+    if not path.is_file():
+        raise PipelineError(f"{path}: no such model file")
+    if path.suffix not in SUFFIXES:
+        raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(SUFFIXES)}")
+    if name is not None and name not in NAMES:
+        raise ArgumentError(f"unknown engine {name!r}; known: {', '.join(NAMES)}")
+    if ema is not None and path.suffix not in CHECKPOINTS:
+        raise ArgumentError(f"{path}: --ema and --no-ema choose among a checkpoint's weights; leave them out")
 
 
 def _check_apart(path: Path, engine: Engine, with_two: Callable[[], Engine]) -> None:

@@ -104,8 +104,9 @@ def _load_torch(path: PathLike, kind: str) -> Any:
             return load_file(path)
         # timm's trainer keeps its command line in the file, as a Namespace: an object that holds values and runs
         # nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # By its content: of a path, torch would read the suffix.
+        with torch.serialization.safe_globals([argparse.Namespace]), open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly anything on damaged files
         raise PipelineError(f"{path}: not a readable checkpoint of weights alone: {_reason(error)}") from None
 

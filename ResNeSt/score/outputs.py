@@ -85,7 +85,10 @@ def _find_folder(recorded: str, summary: Path) -> str:
 
 
 def model_classes(summary: PathLike) -> int | None:
-    """How many classes the model has that a summary is of, where it is still there and says so; else None."""
+    """How many classes the model has that a summary is of, where it is still there and says so; else None.
+
+    A checkpoint is not asked: it would have to be read whole, and its results are of this project's client.
+    """
     fields = read_json(summary)
     arguments = fields.get("args") if isinstance(fields, dict) else None
     if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
@@ -93,7 +96,8 @@ def model_classes(summary: PathLike) -> int | None:
     flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     flag.add_argument("--model", "-m", "--om-model", type=Path, default=Path("-"))
     with contextlib.suppress(argparse.ArgumentError, OSError, PipelineError, KeyError, TypeError, ValueError):
-        return int(info_of_file(flag.parse_known_args(arguments)[0].model)["classes"])
+        model = flag.parse_known_args(arguments)[0].model
+        return int(info_of_file(model)["classes"]) if model.suffix in (".om", ".onnx", ".xml") else None
     return None
 
 
