@@ -86,9 +86,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with its page, to be read only."""
-    made = make(tmp_path_factory.mktemp("drawn"))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, to be read only."""
+    return make(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def drawn(made: Path) -> Path:
+    """The same with its page."""
     draw(made)
     return made
 
@@ -132,9 +137,9 @@ def test_a_share_never_lies_outside_its_interval() -> None:
             assert 0 <= low <= right / total <= high <= 1, (right, total)
 
 
-def test_what_is_collected_is_what_the_logits_say(drawn: Path) -> None:
+def test_what_is_collected_is_what_the_logits_say(made: Path) -> None:
     reference, judged = answers()
-    found = data.read(drawn)
+    found = data.read(made)
     before, after = reference.argmax(1), judged.argmax(1)
     stage = found.stages[1]
     assert (stage.top1, stage.total) == ((after == LABELS).sum(), IMAGES)
@@ -152,9 +157,9 @@ def test_what_is_collected_is_what_the_logits_say(drawn: Path) -> None:
     assert found.speeds[1].percentiles_ms[99] == pytest.approx(np.percentile(np.linspace(8, 24, 50), 99))
 
 
-def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy_come_first(drawn: Path) -> None:
+def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy_come_first(made: Path) -> None:
     reference, judged = answers()
-    flips = data.read(drawn).flips
+    flips = data.read(made).flips
     assert [flip.image for flip in flips] == ["img_1", "img_2", "img_7", "img_8"]
     for flip in flips:
         number = int(flip.image[4:])
