@@ -25,6 +25,7 @@ from ResNeSt.bench import _unlike as unlike
 from ResNeSt.bench import bench as bench_models
 from ResNeSt.bench import bench as run_bench
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.models import sidecar
 from ResNeSt.score.score import Result, Score
 from tests.conftest import PROJECT, Completed, assert_refused, call
@@ -302,6 +303,20 @@ def test_pictures_that_are_not_those_of_the_tensors_are_refused_before_anything_
         with pytest.raises(PipelineError, match=words):
             run_bench(dataclasses.replace(asked, images=tmp_path / name))
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_count_from_1_are_told_below_the_table(work: Path, tmp_path: Path) -> None:
+    """They would be right one lower; class 9, which alone would become impossible, is not among them."""
+    truth = {name: label for name, label in read_labels(LABELS).items() if label < 9}
+    few = dict(list(truth.items())[:12])
+    (tmp_path / "prep").mkdir()
+    for name in few:
+        shutil.copy(work / f"prep/{name}.bin", tmp_path / "prep")
+    write_labels({name: label + 1 for name, label in few.items()}, tmp_path / "l.txt")
+    tensors = (f"--input={tmp_path / 'prep'}", f"--labels={tmp_path / 'l.txt'}")
+    result = bench(work, tmp_path / "out", *tensors, "--no-report", batches="1")
+    assert result.returncode == 0, result.stderr
+    assert "12 would be right: they seem to count from 1, and classes count from 0" in result.stdout
 
 
 def test_tensors_without_labels_are_refused(work: Path) -> None:

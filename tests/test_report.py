@@ -278,6 +278,11 @@ def test_pictures_that_are_gone_or_damaged_are_left_out(folder: Path) -> None:
     assert "src" not in Page(draw(folder)).attributes
 
 
+def test_a_folder_of_pictures_that_is_named_and_holds_none_is_refused(folder: Path) -> None:
+    with pytest.raises(PipelineError, match="elsewere: no such folder"):
+        draw(folder, folder / "elsewere")
+
+
 def test_the_command_draws_it_again_elsewhere_with_the_pictures_of_that_machine(folder: Path) -> None:
     shutil.move(folder / "images", folder / "elsewhere")
     result = call("-m", "ResNeSt.report", folder, f"--images={folder / 'elsewhere'}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ResNeSt.common.errors import MissingRuntimeError
 from ResNeSt.common.files import PathLike, whole
+from ResNeSt.images.listing import list_images
 from ResNeSt.report import data
 
 NAME = "report.html"
@@ -17,7 +18,8 @@ REPORTS = (data.NAME, NAME)
 def draw(folder: PathLike, images: PathLike | None = None) -> Path:
     """Writes report.html of the report.json in `folder`, with thumbnails from `images` [the folder it names].
 
-    Raises MissingRuntimeError without matplotlib, PipelineError where report.json is not there or is damaged.
+    Raises MissingRuntimeError without matplotlib, PipelineError where report.json is not there or is damaged, or
+    where the folder `images` holds no pictures.
     """
     report = data.read(folder)
     if not _can_draw():
@@ -25,6 +27,8 @@ def draw(folder: PathLike, images: PathLike | None = None) -> Path:
             f"{folder}: the plots need matplotlib, which is not installed here; pip install -r requirements.txt, or "
             f"copy {data.NAME} to where it is"
         )
+    if images is not None:
+        list_images(images)  # whoever names a folder wants its pictures; one that a run recorded may be elsewhere now
     from ResNeSt.report.page import page
     from ResNeSt.report.thumbnails import thumbnails
 
