@@ -10,6 +10,7 @@ from PIL import Image
 
 from ResNeSt.common.ais_bench_names import distinct_names, stem
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.images import listing
 from ResNeSt.images.decode import decode
 from ResNeSt.images.listing import find_images, image_names, list_images, picture_suffixes, relative, scan
 
@@ -107,3 +108,8 @@ def test_a_name_that_would_be_two_images_is_refused_and_a_long_one_is_cut() -> N
     names = distinct_names(long)
     assert len(set(names)) == 2
     assert max(len(os.fsencode(name)) for name in names) < 240
+
+
+def test_three_names_are_shown_and_of_more_that_there_are() -> None:
+    assert listing._some(["a", "b", "c"]) == "a, b, c"
+    assert listing._some(["a", "b", "c", "d"]) == "a, b, c, ..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,8 +28,8 @@ from ResNeSt.images.listing import find_images
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
-from ResNeSt.tensors.folder import TensorFile, check_files, find_tensors, read_bytes, read_tensor
-from ResNeSt.tensors.format import TensorFormat, read_index
+from ResNeSt.tensors.folder import TensorFile, check_files, check_tensors, find_tensors, read_bytes, read_tensor
+from ResNeSt.tensors.format import TensorFormat, TensorSet, read_index
 from tests.conftest import PROJECT, assert_refused, call, picture
 
 SCRIPT = "resnest_preprocess.py"
@@ -369,3 +370,21 @@ def test_a_npy_whose_axes_stand_in_another_order_is_refused(axes: tuple[int, int
     for same in (values, values[None], values.ravel()):
         np.save(tmp_path / "a.npy", same)
         assert np.array_equal(read_tensor(file, (3, 4, 5), "float32"), values)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_index_counts_what_was_made_and_names_what_failed(packed: bool, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in (1, 2, 10):
+        picture(20, 16, number).save(tmp_path / f"images/{number}.png")
+    (tmp_path / "images/2.png").write_bytes(b"broken")
+    made = TensorFormat("squash-bilinear", 8, "uint8", (0.0,) * 3, (1.0,) * 3)
+    done = preprocess(tmp_path / "images", tmp_path / "prep", made, packed=packed)
+    assert (done.written, done.kept, list(done.broken)) == (2, 0, ["2.png"])
+    whole = TensorSet(made, images=3, count=2, complete=True, broken=("2.png",), packed=packed)
+    assert read_index(tmp_path / "prep") == whole
+    check_tensors(tmp_path / "prep", (1, 8, 8, 3), "uint8", {})
+    picture(20, 16, 2).save(tmp_path / "images/2.png")
+    done = preprocess(tmp_path / "images", tmp_path / "prep", made, packed=packed)
+    assert (done.written, done.kept, done.broken) == ((3, 0, {}) if packed else (1, 2, {}))  # a shard is made whole
+    assert read_index(tmp_path / "prep") == dataclasses.replace(whole, count=3, broken=())
