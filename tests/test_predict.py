@@ -21,6 +21,7 @@ from PIL import Image
 from ResNeSt import predict as predicting
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.image_batches import ImageBatch
+from ResNeSt.images.decode import carries_orientation
 from ResNeSt.labels.class_names import imagenet_classes, names_of, read_names
 from ResNeSt.score.ranking import softmax
 from tests.conftest import PROJECT, assert_refused, call
@@ -180,3 +181,13 @@ def test_pictures_that_carry_an_orientation_are_told_in_one_line_unless_they_are
         assert "note: " in result.stderr
         assert "(notes.txt)" in result.stderr
         assert "pipe.jpg: not a plain file" in result.stderr
+
+
+def test_a_picture_is_turned_by_orientations_2_to_8(tmp_path: Path) -> None:
+    path, exif = tmp_path / "a.jpg", Image.Exif()
+    for orientation in range(10):
+        exif[0x0112] = orientation
+        Image.new("RGB", (8, 4)).save(path, exif=exif)
+        assert carries_orientation(path) == (2 <= orientation <= 8), orientation
+    Image.new("RGB", (8, 4)).save(path)
+    assert not carries_orientation(path)

@@ -22,7 +22,7 @@ from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import draw, draw_where_possible
 from ResNeSt.report.thumbnails import thumbnails
-from ResNeSt.score.score import score_summary
+from ResNeSt.score.score import Prediction, Result, Score, score_summary
 from tests.conftest import assert_refused, call
 
 CLASSES, IMAGES = 4, 40
@@ -155,6 +155,24 @@ def test_what_is_collected_is_what_the_logits_say(made: Path) -> None:
         *((0, 1, 1), (1, 0, 1), (2, 0, 1))
     }
     assert found.speeds[1].percentiles_ms[99] == pytest.approx(np.percentile(np.linspace(8, 24, 50), 99))
+
+
+def test_the_worst_class_and_the_most_confused_pair_come_first() -> None:
+    """Of equal shares the class with more images, of equal counts the pair with the larger share."""
+    answers = {0: [0, 0, 1, 1], 1: [1, 0], 2: [0, 0, 1], 3: [3] * 5}
+    pairs = [(label, found) for label, founds in answers.items() for found in founds]
+    predictions = {f"img_{place}": Prediction(label, (found,)) for place, (label, found) in enumerate(pairs)}
+    found = collect._classes(collect.Judged("int8", 2, Result(Score(), 14, CLASSES, predictions, {}), [], 1.0))
+    assert (found.of, found.count, found.fewest, found.most) == ("int8, batch 2", 4, 2, 5)
+    assert [(score.label, score.right, score.images) for score in found.worst] == [(2, 0, 3), (0, 2, 4), (1, 1, 2)]
+    confused = [(pair.label, pair.found, pair.count, pair.images) for pair in found.confused]
+    assert confused == [(2, 0, 2, 3), (0, 1, 2, 4), (1, 0, 1, 2), (2, 1, 1, 3)]
+
+
+def test_of_an_image_with_two_results_the_first_listed_is_shown(tmp_path: Path) -> None:
+    summaries = [run_of(tmp_path, name, np.eye(2)) for name in ("first", "second")]
+    stage = collect.Judged("compiled", 1, Result(Score(), 2, 2, {}, {}), summaries, 1.0)
+    assert collect._outputs(stage) == {f"img_{place}": str(tmp_path / f"first/img_{place}_0.bin") for place in (0, 1)}
 
 
 def test_flips_name_both_answers_with_their_softmax_and_those_that_cost_accuracy_come_first(made: Path) -> None:
