@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,10 +67,36 @@ def test_twelve_different_pictures_are_enough_and_eleven_are_not(tmp_path: Path)
     tensors = [normalised(picture(number)) for number in range(12)]
     chosen = calibration.choose(write(tmp_path / "t", tensors), NETWORK)
     assert (len(chosen.calibration), len(chosen.held_out)) == (8, 4)
-    with pytest.raises(PipelineError, match="11 tensors, calibration takes 12"):
+    with pytest.raises(PipelineError, match="11 tensors, calibration takes 12 and better 192;"):
         calibration.choose(write(tmp_path / "few", tensors[:11]), NETWORK)
-    with pytest.raises(PipelineError, match=r"1 of 12 tensors repeat another one.* takes 12 different"):
+    with pytest.raises(PipelineError, match=r"1 of 12 tensors repeat .* takes 12 different pictures and better 192,"):
         calibration.choose(write(tmp_path / "twice", [*tensors[:11], tensors[4]]), NETWORK)
+
+
+def test_of_many_tensors_192_are_taken_and_of_those_that_repeat_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, said = [normalised(picture(number)) for number in range(13)], list[str]()
+    folder = write(tmp_path / "t", [*tensors, tensors[0]])
+    calibration.choose(folder, NETWORK, said.append)
+    reason = "1 of 14 tensors repeat another one, or show one colour or noise alone; they are left out"
+    assert said == [f"note: {folder}: {reason}"]
+    monkeypatch.setattr(calibration, "_different", lambda folder, files, network, say: files)
+    chosen = calibration.choose(write(tmp_path / "many", tensors[:1] * 200), NETWORK)
+    assert (len(chosen.calibration), len(chosen.held_out)) == (128, 64)
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.0,) * 3, (1.0,) * 3), ((0.5,) * 3, (0.5,) * 3), IMAGENET])
+def test_tensors_normalised_as_for_another_network_are_refused(
+    mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "t", [normalised(picture(number), mean, std) for number in range(12)])
+    words = re.escape(f"t_0.bin: is normalised with mean {list(mean)} and std {list(std)}, the model")
+    with pytest.raises(PipelineError, match=words):
+        calibration.choose(folder, NETWORK)
 
 
 @pytest.mark.parametrize(("levels", "kept"), [(1, 12), (2, 13), (3, 13)])
@@ -102,6 +129,10 @@ def test_levels_are_whole_unless_they_are_off_by_more_than_rounding_or_beyond_a_
     whole = picture(3).astype(float)
     assert calibration._are_whole(whole)
     assert calibration._are_whole(whole + 0.1)
+    for within in (-0.05, 255.05):
+        near = whole.copy()
+        near[0, 0, 0] = within
+        assert calibration._are_whole(near), within
     assert not calibration._are_whole(whole + 0.11)
     for beyond in (-0.2, 255.2, math.nan):
         odd = whole.copy()

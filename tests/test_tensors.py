@@ -164,6 +164,29 @@ def test_a_npy_of_another_dtype_is_refused_by_name(dtype: str, folder: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        *(((3, 4, 4), ""), ((1, 3, 4, 4), ""), ((3, 4, 1, 4), ""), ((48,), ""), ((48, 1), "")),
+        *(((4, 4, 3), "turn its axes"), ((1, 4, 4, 3), "turn its axes"), ((3, 16), "turn its axes")),
+        *(((3, 4, 5), "240 bytes"), ((4, 4, 2), "128 bytes"), ((2, 3, 4, 4), "384 bytes")),
+    ],
+)
+def test_a_npy_with_turned_axes_is_refused_by_name(shape: tuple[int, ...], words: str, folder: Path) -> None:
+    np.save(folder / "img_2.npy", np.zeros(shape, np.float32))
+    tensor = TensorFile(str(folder / "img_2.npy"))
+    expected: list[Callable[[], object]] = [
+        lambda: read_tensor(tensor, FLOATS.shape, "float32"),
+        lambda: check_files(folder, FLOATS.shape, "float32"),
+    ]
+    for read in expected:
+        if not words:
+            read()
+            continue
+        with pytest.raises(PipelineError, match=rf"img_2\.npy: .*{words}"):
+            read()
+
+
+@pytest.mark.parametrize(
     ("count", "chosen"),
     [(1, [0]), (2, [0, 9]), (3, [0, 4, 9]), (4, [0, 3, 6, 9]), (10, list(range(10))), (11, list(range(10)))],
 )
