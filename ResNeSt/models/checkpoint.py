@@ -230,11 +230,16 @@ def load(model: ResNeSt, path: PathLike, ema: bool | None = None, model_card: Ca
     from ResNeSt.models.pooling import set_pooling
 
     weights = read(path, ema)
-    if model_card:
+    if model_card and _fits_but_for_classes(model, weights.state):
         _check_classes(weights.state, model_card, path)
     load_state(model, weights.state, path)
     set_pooling(model, weights.pooling)
     return weights
+
+
+def _fits_but_for_classes(model: ResNeSt, state: State) -> bool:
+    body = {name: value for name, value in model.state_dict().items() if not name.startswith("fc.")}
+    return all(name in state and state[name].shape == value.shape for name, value in body.items())
 
 
 def _check_classes(state: State, model_card: Card, path: PathLike) -> None:
