@@ -490,3 +490,31 @@ def test_the_pipeline_refuses_labels_that_contradict_the_card_before_it_starts(t
     with pytest.raises(PipelineError, match=r"b\.png, class 1, while fish is class 2 of .*mine\.json"):
         pipeline._plan(pipeline._parser().parse_args([*flags, "--weights=m.pth", f"--work={tmp_path / 'work'}"]))
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "differences", "said"),
+    [
+        ([1, 8], {-1: 3, 5: 9}, "one less 3 would"),  # a quarter of all
+        ([1, 8], {-1: 3, 5: 10}, ""),
+        ([1, 8], {-1: 2, 5: 1}, ""),  # fewer may do so by chance
+        ([1, 8], {-1: 6, 0: 3}, "one less 6 would"),  # twice as many
+        ([1, 8], {-1: 5, 0: 3}, ""),
+        ([0, 8], {-1: 9}, ""),  # one less than 0 is no class
+        ([1, 8], {1: 3, 5: 9}, "one more 3 would"),
+        ([0, 8], {1: 9}, "one more 9 would"),
+        ([0, 9], {1: 9}, ""),  # one more than 9 is no class of ten
+    ],
+)
+def test_labels_are_told_to_be_one_off_from_a_quarter_and_twice_the_right_ones_on(
+    given: list[int], differences: dict[int, int], said: str
+) -> None:
+    told = [line for line in remarks("l.txt", given, 10, differences) if "were every label" in line]
+    assert [line.partition("were every label ")[2][: len(said)] for line in told] == ([said] if said else [])
+
+
+def test_of_a_thousand_classes_alone_the_names_are_imagenet_s(tmp_path: Path) -> None:
+    assert [bool(names_of({}, classes)[0].name) for classes in (999, 1000, 1001)] == [False, True, False]
+    (tmp_path / "names").write_text("a\nb\nc\n")
+    with pytest.raises(PipelineError, match="holds 3 names, the model has 2 classes"):
+        names_of({}, 2, tmp_path / "names")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.score import score as scoring
 from ResNeSt.score.outputs import NotFiniteError, OutputError, read_output
+from ResNeSt.score.printed import problem_lines
 from ResNeSt.score.ranking import top_k_predictions
 from ResNeSt.score.score import Prediction, Result, Score, count, score_summaries, score_summary
 from tests.conftest import Completed
@@ -522,6 +523,15 @@ def test_the_json_file_holds_figures_and_all_problems(client_run: Run) -> None:
     assert figures["problems"] == {
         "missing": {"count": 11, "allowed": False, "list": [f"img{i}" for i in range(2, 13)]}
     }
+
+
+def test_five_of_a_kind_are_printed_and_of_more_how_many_there_are() -> None:
+    def printed(cases: int) -> list[str]:
+        return problem_lines({"missing": [f"img{n}" for n in range(cases)]}, {"missing": "without a result"}, ["extra"])
+
+    head = "missing: 5 without a result (exit code 1; --allow-missing accepts them)"
+    assert printed(5) == [head, *(f"  img{n}" for n in range(5))]
+    assert printed(6)[1:] == [*(f"  img{n}" for n in range(5)), "  and 1 more"]
 
 
 @pytest.mark.parametrize("gone", ["summary", "labels"])
