@@ -153,3 +153,8 @@ def test_run_with_an_own_card_and_no_weights_is_refused(tmp_path: Path) -> None:
     labels.write_text("".join(f"{name} 0\n" for name in named))
     flags = [f"--images={demo / 'val'}", f"--labels={labels}", "--model=pets.json"]
     assert_refused(call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path), "pets: has no published weight file")
+
+
+def test_a_card_that_windows_wrote_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"architecture": "resnest50"}', encoding="utf-8-sig")
+    assert card(str(tmp_path / "mine.json")).classes == 1000
