@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.progress import silent
+from ResNeSt.convert.compile import Compilation, _is_current, _made_of
 from ResNeSt.convert.conversion import Conversion, resolved
+from ResNeSt.convert.gate import Gate
 from ResNeSt.models import onnx_file, sidecar
+from ResNeSt.models.onnx_file import Network
+from ResNeSt.tensors.folder import TensorFile
 from tests.conftest import call
 
 MADE_OF = {"source": "abc", "batch": 4}
@@ -72,3 +80,51 @@ def test_a_conversion_is_asked_for_as_a_user_types_it() -> None:
 def test_every_command_line_says_its_own_name(tmp_path: Path) -> None:
     for script in ("resnest_preprocess.py", "resnest_pth2onnx.py", "ResNeSt_postprocess.py", "resnest_train.py"):
         assert call(script, "--help", cwd=tmp_path).stdout.startswith(f"usage: {script} ")
+
+
+def test_a_compiled_model_is_current_until_anything_that_it_depends_on_changes(tmp_path: Path) -> None:
+    network = Network(Path("m.onnx"), "x", 8, 8, None, None, None, False, {"model": "resnest50"})
+    compilation = Compilation(network, "m", tmp_path, "310P3", "float32", "fp16", None, silent)
+
+    def compiled(of: Compilation, batch: int, **told: object) -> Path:
+        target = of.target(batch)
+        target.write_bytes(b"model")
+        files = {target.name: hashlib.sha256(b"model").hexdigest()}
+        sidecar.write(target, {**_made_of(of, 4, "abc"), "files": files, **told})
+        return target
+
+    target = compiled(compilation, 4)
+    assert _is_current(compilation, 4, "abc")
+    assert not _is_current(compilation, 4, "abd")
+    changes: list[dict[str, Any]] = [
+        {"chip": "910B3"},
+        {"dtype": "uint8"},
+        {"precision": "mixed"},
+        {"network": dataclasses.replace(network, info={"model": "resnest101"})},
+    ]
+    for change in changes:
+        assert not _is_current(dataclasses.replace(compilation, **change), 4, "abc"), change
+    compiled(compilation, 8)  # a record of batch 4
+    assert not _is_current(compilation, 8, "abc")
+    target.write_bytes(b"ledom")
+    assert not _is_current(compilation, 4, "abc")
+
+
+def test_a_judged_model_is_current_as_long_as_the_same_tensors_and_bar_take_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.bin").write_bytes(name.encode())
+    network = Network(Path("m.onnx"), "x", 8, 8, None, None, None, False, {})
+
+    def judged_by(name: str, minimum: float) -> Compilation:
+        gate = Gate(network, [TensorFile(str(tmp_path / f"{name}.bin"))], minimum)
+        return Compilation(network, "m", tmp_path, "310P3", "float32", "int8", None, silent, gate)
+
+    target = judged_by("a", 0.9).target(1)
+    target.write_bytes(b"model")
+    files = {target.name: hashlib.sha256(b"model").hexdigest()}
+    judged = {"agreement": 0.9, "distance": 0.1}
+    sidecar.write(target, {**_made_of(judged_by("a", 0.9), 1, "abc"), "files": files, **judged})
+    assert _is_current(judged_by("a", 0.9), 1, "abc")
+    assert _is_current(judged_by("a", 0.5), 1, "abc")
+    assert not _is_current(judged_by("a", 0.91), 1, "abc")
+    assert not _is_current(judged_by("b", 0.9), 1, "abc")
