@@ -280,3 +280,37 @@ def test_halves_of_a_model_in_fp16_are_compared_as_what_they_are(tmp_path: Path)
     told = {"filesinfo": files, "args": ["ais_bench", f"--model={tmp_path / 'm.om'}"]}
     (tmp_path / "float16_summary.json").write_text(json.dumps(told))
     assert compare_sides(tmp_path / "float32", tmp_path / "float16_summary.json").difference < 1e-3
+
+
+def saved(folder: Path, rows: np.ndarray) -> Path:
+    folder.mkdir()
+    for number, row in enumerate(rows):
+        row.astype(np.float32).tofile(folder / f"img_{number}_0.bin")
+    return folder
+
+
+def test_all_images_count_and_the_first_side_is_what_is_expected(tmp_path: Path) -> None:
+    expected = np.random.default_rng(1).standard_normal((19, 6)) * 3
+    found = expected.copy()
+    found[2, 1] += 7  # the largest difference lies in the first of three chunks
+    expected[3, 4] = found[3, 4] = 40
+    one, other = saved(tmp_path / "one", expected), saved(tmp_path / "other", found)
+    compared = compare_sides(one, other)
+    assert compared.images == 19
+    assert compared.difference == pytest.approx(7 / 40)
+    (flip,) = compared.flips
+    assert (flip.image, flip.expected, flip.found) == ("img_2", expected[2].argmax(), found[2].argmax())
+
+
+def test_sides_of_other_images_or_classes_and_two_results_of_an_image_are_refused(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).standard_normal((9, 6))
+    one, fewer = saved(tmp_path / "one", rows), saved(tmp_path / "fewer", rows[:8])
+    for sides in ((one, fewer), (fewer, one)):
+        with pytest.raises(PipelineError, match="do not list the same images: 1 are in one alone, such as img_8;"):
+            compare_sides(*sides)
+    with pytest.raises(PipelineError, match=r"classes: 5 values an image, .*one has 6"):
+        compare_sides(one, saved(tmp_path / "classes", rows[:, :5]))
+    (fewer / "img_8_0.bin").write_bytes((one / "img_8_0.bin").read_bytes())
+    (fewer / "img_8_1.bin").write_bytes((one / "img_8_0.bin").read_bytes())
+    with pytest.raises(PipelineError, match=r"img_8_\d\.bin is a second output of its image"):
+        compare_sides(one, fewer)
