@@ -25,7 +25,7 @@ TESTS = {
     "ResNeSt/images/recipes.py": "tests/test_recipes.py",
     "ResNeSt/infer/client.py": "tests/test_client.py",
     "ResNeSt/score/outputs.py": "tests/test_outputs.py tests/test_scoring.py",
-    "ResNeSt/score/ranking.py": "tests/test_figures.py",
+    "ResNeSt/score/ranking.py": "tests/test_figures.py tests/test_outputs.py",
     "ResNeSt/score/score.py": "tests/test_scoring.py",
     "ResNeSt/tensors/folder.py": "tests/test_tensors.py",
     "ResNeSt/tensors/format.py": "tests/test_tensors.py",
