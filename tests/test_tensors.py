@@ -186,6 +186,26 @@ def test_a_npy_with_turned_axes_is_refused_by_name(shape: tuple[int, ...], words
             read()
 
 
+class Trap:
+    """What makes a folder where it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_npy_that_carries_code_is_refused_and_does_not_run_it(folder: Path) -> None:
+    np.save(folder / "img_2.npy", np.array([Trap(folder / "sprung")], object))
+    tensor = TensorFile(str(folder / "img_2.npy"))
+    with pytest.raises(PipelineError, match=r"img_2\.npy: not a whole \.npy file"):
+        read_tensor(tensor, FLOATS.shape, "float32")
+    with pytest.raises(PipelineError, match=r"img_2\.npy: "):
+        check_files(folder, FLOATS.shape, "float32")
+    assert not (folder / "sprung").exists()
+
+
 @pytest.mark.parametrize(
     ("count", "chosen"),
     [(1, [0]), (2, [0, 9]), (3, [0, 4, 9]), (4, [0, 3, 6, 9]), (10, list(range(10))), (11, list(range(10)))],
