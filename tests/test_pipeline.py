@@ -170,10 +170,10 @@ def closer(result: Completed, folder: Path) -> Completed:
 
 
 def test_a_graph_that_parts_from_pytorch_stops_the_run_and_the_command_to_dig_names_the_node(again: Path) -> None:
-    simplified = again / "work/resnest_demo/resnest_demo_sim.onnx"
-    corrupt(simplified, simplified, "/layer2/layer2.0/conv3/Conv")
+    exported = again / "work/resnest_demo/resnest_demo.onnx"
+    corrupt(exported, exported, "/layer2/layer2.0/conv3/Conv")
     result = pipeline(again)
-    assert_refused(result, "simplified ONNX, batch 8, compared with PyTorch:", "to dig further run: python -m")
+    assert_refused(result, "error: ONNX, batch 8, compared with PyTorch:", "to dig further run: python -m")
     assert [stage["stage"] for stage in read(again)["stages"]] == STAGES[:3]
     assert any(line.startswith("simplified ONNX ") for line in result.stdout.splitlines())
     assert_refused(closer(result, again), "at /layer2/layer2.0/conv3/Conv:")
