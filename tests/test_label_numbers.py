@@ -447,8 +447,9 @@ def test_a_csv_takes_names_of_classes_and_no_number_with_more_behind_it(tmp_path
 def test_labels_of_which_the_model_lacks_the_last_are_said_to_count_from_1() -> None:
     with pytest.raises(PipelineError, match="they seem to count from 1, so take 1 from each"):
         check_labels({"a": 1, "b": 10}, 10, "l.txt")
-    with pytest.raises(PipelineError, match="take this model's labels"):
-        check_labels({"a": 0, "b": 10}, 10, "l.txt")
+    for labels in ({"a": 0, "b": 10}, {"a": 1, "b": 11}, {"a": 1, "b": 990}):
+        with pytest.raises(PipelineError, match="take this model's labels"):
+            check_labels(labels, 10, "l.txt")
 
 
 def test_answers_tell_labels_that_count_from_1_though_the_last_class_does_not_occur() -> None:

@@ -13,7 +13,8 @@ from ResNeSt.images.recipes import RECIPES, normalisation_table, normalise
 from tests.conftest import picture
 
 SIZES = [96, 224, 256, 320, 416]
-SHAPES = [(500, 375), (375, 501), (333, 333), (61, 47)]  # landscape, portrait, square, smaller than the crop
+# Landscape, portrait, square, smaller than the crop, tall and wide.
+SHAPES = [(500, 375), (375, 501), (333, 333), (61, 47), (120, 500), (640, 150)]
 
 
 def crop(recipe: str, image: Image.Image, size: int) -> np.ndarray:
@@ -49,6 +50,14 @@ def test_the_official_crop_is_the_centre_of_its_published_share(size: int) -> No
         box = (left, top, round(left + side), round(top + side))
         expected = image.crop(box).resize((size, size), Image.Resampling.BICUBIC)
         assert np.array_equal(crop("ecentercrop-bicubic", image, size), np.asarray(expected)), (width, height)
+
+
+@pytest.mark.parametrize("recipe", ["resize-bicubic", "resize-bilinear"])
+def test_sides_of_100_to_1_are_the_longest_that_are_resized_before_the_crop(recipe: str) -> None:
+    for shape in ((200, 2), (2, 200)):
+        crop(recipe, picture(*shape), 96)
+        with pytest.raises(ValueError, match="more than 100 times as long as wide"):
+            crop(recipe, picture(shape[0] + shape[0] // 200, shape[1] + shape[1] // 200), 96)
 
 
 def test_normalised_levels_are_torchvision_s_bits(torchvision: ModuleType) -> None:

@@ -138,7 +138,7 @@ def test_of_equal_logits_the_lower_class_wins() -> None:
 def test_accuracies_are_shares_of_what_was_scored_and_scores_of_shards_add_up() -> None:
     score = Score(top1=3, top5=5, total=8)
     assert (score.top1_acc, score.top5_acc) == (0.375, 0.625)
-    assert score + Score(1, 2, 4) == Score(4, 7, 12)
+    assert score + Score(1, 3, 12) == Score(4, 8, 20)  # numbers whose bits overlap
     assert Score() + score == score
     assert np.isnan([Score().top1_acc, Score().top5_acc]).all()
 
