@@ -209,6 +209,7 @@ def test_zeros_alone_are_floats() -> None:
         ([[0.25, 0.7485], [1, 0]], False),
         ([[-0.25, 1.25], [1, 0]], False),
         ([[1, 0], [3, -2]], False),
+        ([[1.5, 0.5]], False),
     ],
 )
 def test_probabilities_are_none_below_0_and_sum_to_1_in_every_row(rows: list[list[float]], are: bool) -> None:
