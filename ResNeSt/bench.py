@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import dataclasses
 import math
 import operator
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,13 +135,14 @@ def bench(benchmark: Benchmark) -> Benched:
     if (benchmark.tensors is None) != (benchmark.labels is None):
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
     models = {batch: _model(benchmark.prefix, batch, benchmark.chip) for batch in benchmark.batches}
+    records = {model: _record(model, _digests(model)) for model in models.values()}
+    _refuse_others(records, benchmark)
     files: list[str] = []
     if benchmark.tensors is not None and benchmark.labels is not None:
         files = [tensor.path for tensor in tensor_files(benchmark.tensors)]
         check_names(benchmark.labels, read_labels(benchmark.labels), benchmark.tensors, files)
     if benchmark.images is not None:
         _check_images(benchmark.images, files)
-    _refuse_mixed(models.values(), benchmark)
     figures = [Path(benchmark.folder, name) for name in ("bench.csv", "bench.json", data.NAME)]
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
     refuse_clashes([*read, *models.values()], figures)
@@ -180,19 +180,14 @@ def _check_images(folder: PathLike, tensors: Sequence[str]) -> None:
 
 def _model(prefix: str, batch: int, chip: str) -> Path:
     path = Path(compiled_name(prefix, batch, chip))
-    if not path.is_file():
-        raise PipelineError(f"{path}: no such file; make it with: {_compile_command(prefix, batch, chip)}")
+    for file in model_files(path):
+        if not file.is_file():
+            raise PipelineError(f"{file}: no such file; make it with: {_compile_command(prefix, batch, chip)}")
     compiled_for = sidecar.read(path).get("batch", batch)
     if compiled_for != batch:
         raise PipelineError(
             f"{path}: is compiled for batch {compiled_for}, says {path.name}.json; "
             f"make it with: {_compile_command(prefix, batch, chip)}"
-        )
-    its_chip = _record(path).get("chip", chip)
-    if its_chip != chip:
-        raise PipelineError(
-            f"{path}: is compiled for {its_chip}, says {path.name}.json, not for {chip}; run bench.sh for {its_chip}, "
-            f"or compile it for {chip} into another folder"
         )
     return path
 
@@ -209,17 +204,21 @@ def _digests(model: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in model_files(model)}
 
 
-def _record(model: Path) -> dict[str, Any]:
-    """What lies beside the model, if it is of these very files."""
-    with contextlib.suppress(FileNotFoundError):  # a part of the model is missing
-        record = sidecar.read(model)
-        return record if record.get("files") == _digests(model) else {}
-    return {}
+def _record(model: Path, digests: dict[str, str]) -> dict[str, Any]:
+    """What lies beside the model, if it is of files with these digests."""
+    record = sidecar.read(model)
+    return record if record.get("files") == digests else {}
 
 
-def _refuse_mixed(models: Iterable[Path], benchmark: Benchmark) -> None:
-    """Raises PipelineError where one table would be of two networks."""
-    records = {model: _record(model) for model in models}
+def _refuse_others(records: Mapping[Path, dict[str, Any]], benchmark: Benchmark) -> None:
+    """Raises PipelineError where a model is for another chip, or where one table would be of two networks."""
+    for model, record in records.items():
+        its_chip = record.get("chip", benchmark.chip)
+        if its_chip != benchmark.chip:
+            raise PipelineError(
+                f"{model}: is compiled for {its_chip}, says {model.name}.json, not for {benchmark.chip}; run bench.sh "
+                f"for {its_chip}, or compile it for {benchmark.chip} into another folder"
+            )
     known = [(model, record) for model, record in records.items() if "network" in record]
     for model, record in known[1:]:
         first, its = known[0]
@@ -278,11 +277,12 @@ def _measured(
     times = np.concatenate(lists)
     p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
     top1, top5 = (100 * result.score.top1_acc, 100 * result.score.top5_acc) if result else (None, None)
-    says = _record(model)
+    digests = _digests(model)
+    says = _record(model, digests)
     network, precision, dtype, chip = (str(says.get(key, UNKNOWN)) for key in ("network", "precision", "dtype", "chip"))
     row = BenchRow(
         *(batch, top1, top5, rate, float(times.mean()), p50, p90, p99),
-        *(str(model), _digests(model), network, precision, dtype, chip),
+        *(str(model), digests, network, precision, dtype, chip),
     )
     judged = None
     if result:

@@ -66,6 +66,15 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
+def tree(root: Path, **images: list[str]) -> Path:
+    """A folder for each class, with small pictures of these names."""
+    for folder, names in images.items():
+        (root / folder).mkdir(parents=True)
+        for name in names:
+            picture(8, 8).save(root / folder / name)
+    return root
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A flat folder of twelve JPEGs of several shapes and modes."""

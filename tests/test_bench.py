@@ -19,6 +19,7 @@ import pytest
 
 from ResNeSt.bench import Benched, Benchmark, BenchRow
 from ResNeSt.bench import _accuracy as accuracy
+from ResNeSt.bench import _digests as digests_of
 from ResNeSt.bench import _measured as measured
 from ResNeSt.bench import _record as record_of
 from ResNeSt.bench import _unlike as unlike
@@ -221,7 +222,14 @@ def test_a_model_of_another_chip_is_refused(compiled: Callable[..., Path], tmp_p
         bench_models(Benchmark([1], "910B3", prefix=str(tmp_path / "m"), folder=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     model.write_bytes(b"another one, of which nothing is known")
-    assert record_of(model) == {}
+    assert record_of(model, digests_of(model)) == {}
+
+
+def test_a_model_without_its_weights_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "m_bs1.xml").write_text("<net/>")
+    with pytest.raises(PipelineError, match=r"m_bs1\.bin: no such file; make it with: bash convert\.sh 1 cpu"):
+        bench_models(Benchmark([1], "cpu", prefix=str(tmp_path / "m"), folder=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_of_two_networks_make_no_table(compiled: Callable[..., Path], tmp_path: Path) -> None:
@@ -366,7 +374,8 @@ def test_tensors_of_another_normalisation_are_refused_on_either_chip(
 def test_what_an_earlier_run_measured_does_not_stay_beside_one_that_failed(work: Path, tmp_path: Path) -> None:
     shutil.copytree(work / "cpu", tmp_path / "out")
     (tmp_path / "out/report.html").touch()
-    shutil.copy(work / "resnest_demo_bs4.xml", tmp_path / "resnest_demo_bs4.xml")  # without its weights
+    shutil.copy(work / "resnest_demo_bs4.xml", tmp_path / "resnest_demo_bs4.xml")
+    (tmp_path / "resnest_demo_bs4.bin").write_bytes(b"damaged")
     assert call("bench.sh", "4", "cpu", "--model=resnest_demo", "--output-dir=out", cwd=tmp_path).returncode == 1
     assert not [path for path in (tmp_path / "out").iterdir() if path.stem in ("bench", "report")]
 

@@ -31,7 +31,7 @@ from ResNeSt.models.cards import card, write_card
 from ResNeSt.score.label_numbers import remarks
 from ResNeSt.score.score import check_labels
 from ResNeSt.tensors.format import TensorFormat
-from tests.conftest import assert_refused, call, picture
+from tests.conftest import assert_refused, call, picture, tree
 
 CATS = ClassList("a card", [ClassName("cat"), ClassName("dog"), ClassName("fish")])
 SYNSETS = [found.synset for found in imagenet_classes()]
@@ -45,15 +45,6 @@ def refusal(*names: str, known: ClassList | None = None) -> str:
     with pytest.raises(PipelineError) as caught:
         numbers(*names, known=known)
     return str(caught.value)
-
-
-def tree(root: Path, **images: list[str]) -> Path:
-    """A folder for each class, with pictures of these names."""
-    for folder, names in images.items():
-        (root / folder).mkdir(parents=True)
-        for name in names:
-            picture(8, 8).save(root / folder / name)
-    return root
 
 
 # Folders that are numbers

@@ -16,7 +16,7 @@ from ResNeSt.labels import folders
 from ResNeSt.labels.class_names import ClassList, ClassName, imagenet_classes
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.sources import from_csv, from_devkit, read_tree
-from tests.conftest import assert_refused, call, picture
+from tests.conftest import assert_refused, call, picture, tree
 
 IMAGENET = ClassList("ImageNet", imagenet_classes())
 SYNSETS = [found.synset for found in imagenet_classes()]
@@ -40,14 +40,6 @@ def kit(tmp_path: Path) -> Path:
     numbers = [number for number, _, _ in FIRST] + rng.integers(1, 1001, 50).tolist()
     (tmp_path / "kit/data/ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{n}\n" for n in numbers))
     return tmp_path / "kit"
-
-
-def tree(root: Path, **images: list[str]) -> Path:
-    for folder, names in images.items():
-        (root / folder).mkdir(parents=True)
-        for name in names:
-            picture(8, 8).save(root / folder / name)
-    return root
 
 
 def files(root: Path) -> list[str]:
