@@ -18,7 +18,7 @@ import numpy as np
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
-from ResNeSt.common.files import PathLike, alone, remove_plain, sha256, whole, write_json
+from ResNeSt.common.files import PathLike, alone, remove_plain, whole, write_json
 from ResNeSt.common.made_of import Unchanged
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.tables import table
@@ -28,7 +28,7 @@ from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import check_input, check_om_tensors, check_output, make_output_folder, run_client
 from ResNeSt.labels.file import check_names, read_labels
 from ResNeSt.models import sidecar
-from ResNeSt.models.files import model_files
+from ResNeSt.models.files import digests, model_files
 from ResNeSt.models.model_info import recipe_note
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import NAME as REPORT
@@ -135,7 +135,7 @@ def bench(benchmark: Benchmark) -> Benched:
     if (benchmark.tensors is None) != (benchmark.labels is None):
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
     models = {batch: _model(benchmark.prefix, batch, benchmark.chip) for batch in benchmark.batches}
-    records = {model: _record(model, _digests(model)) for model in models.values()}
+    records = {model: _record(model, digests(model)) for model in models.values()}
     _refuse_others(records, benchmark)
     files: list[str] = []
     if benchmark.tensors is not None and benchmark.labels is not None:
@@ -200,14 +200,10 @@ def _compile_command(prefix: str, batches: object, chip: str) -> str:
     return shlex.join(["bash", "convert.sh", str(batches), chip, *flags])
 
 
-def _digests(model: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in model_files(model)}
-
-
-def _record(model: Path, digests: dict[str, str]) -> dict[str, Any]:
-    """What lies beside the model, if it is of files with these digests."""
+def _record(model: Path, files: dict[str, str]) -> dict[str, Any]:
+    """What lies beside the model, if it is of `files`, names with digests."""
     record = sidecar.read(model)
-    return record if record.get("files") == digests else {}
+    return record if record.get("files") == files else {}
 
 
 def _refuse_others(records: Mapping[Path, dict[str, Any]], benchmark: Benchmark) -> None:
@@ -277,12 +273,12 @@ def _measured(
     times = np.concatenate(lists)
     p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
     top1, top5 = (100 * result.score.top1_acc, 100 * result.score.top5_acc) if result else (None, None)
-    digests = _digests(model)
-    says = _record(model, digests)
+    files = digests(model)
+    says = _record(model, files)
     network, precision, dtype, chip = (str(says.get(key, UNKNOWN)) for key in ("network", "precision", "dtype", "chip"))
     row = BenchRow(
         *(batch, top1, top5, rate, float(times.mean()), p50, p90, p99),
-        *(str(model), digests, network, precision, dtype, chip),
+        *(str(model), files, network, precision, dtype, chip),
     )
     judged = None
     if result:

@@ -19,7 +19,6 @@ import pytest
 
 from ResNeSt.bench import Benched, Benchmark, BenchRow
 from ResNeSt.bench import _accuracy as accuracy
-from ResNeSt.bench import _digests as digests_of
 from ResNeSt.bench import _measured as measured
 from ResNeSt.bench import _record as record_of
 from ResNeSt.bench import _unlike as unlike
@@ -28,6 +27,7 @@ from ResNeSt.bench import bench as run_bench
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.models import sidecar
+from ResNeSt.models.files import digests
 from ResNeSt.score.score import Result, Score
 from tests.conftest import PROJECT, Completed, assert_refused, call
 
@@ -222,7 +222,7 @@ def test_a_model_of_another_chip_is_refused(compiled: Callable[..., Path], tmp_p
         bench_models(Benchmark([1], "910B3", prefix=str(tmp_path / "m"), folder=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     model.write_bytes(b"another one, of which nothing is known")
-    assert record_of(model, digests_of(model)) == {}
+    assert record_of(model, digests(model)) == {}
 
 
 def test_a_model_without_its_weights_is_refused_before_anything_runs(tmp_path: Path) -> None:

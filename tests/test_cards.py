@@ -106,6 +106,7 @@ SHAPE = {"layers": [1, 1, 1, 1], "radix": 2, "cardinality": 1, "width": 64, "ste
         ({**OWN, "architecture": 5}, "not a card"),
         ({**OWN, "architecture": {**SHAPE, "layers": [3, 4, 6]}}, "four layers"),
         ({**OWN, "architecture": {**SHAPE, "radix": 0}}, "whole numbers above 0"),
+        ({**OWN, "architecture": {**SHAPE, "avd_first": "false"}}, "expected true or false"),
         ({**OWN, "class_names": "cat"}, "class_names is 'cat', expected a list"),
         ({**OWN, "std": [1, 1, 0]}, "std above 0"),
         ({**OWN, "classes": 4}, "3 class_names, expected 4"),

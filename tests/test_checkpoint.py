@@ -510,6 +510,14 @@ def test_a_checkpoint_that_carries_code_is_refused_and_does_not_run_it(
     assert not (tmp_path / "hacked").exists()
 
 
+def encrypted() -> bytes:
+    """An archive whose members say that they are encrypted."""
+    content = bytearray(zipped(data=b"weights"))
+    content[content.index(b"PK\x03\x04") + 6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
 def zipped(**members: bytes) -> bytes:
     import zipfile
 
@@ -550,6 +558,7 @@ def array_file() -> bytes:
         (zipped(data=b"", constants=b""), "is a TorchScript archive"),
         (zipped(other=b""), r"is a zip archive that holds 'archive/other\.pkl'"),
         (zipped(data=b"")[:40], "is a zip archive, as PyTorch writes them, cut short or damaged; copy it again"),
+        (encrypted(), "is a zip archive, .*cut short or damaged|encrypted"),
         (b"\x08\x06\x12\x07pytorch:\x00", "is an ONNX file"),
         (pickle.dumps(np.float64(3)), r"a pickle that holds numpy\.\S*scalar"),
         (pickle.dumps(torch.nn.Linear(1, 1)), r"a pickle that holds \S+, which no array needs"),

@@ -386,6 +386,8 @@ def test_a_card_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     [
         ("std", "[0.0, 0.0, 0.0]", "std above 0"),
         ("mean", "[0.5]", "three numbers"),
+        ("mean", "[]", "three numbers"),
+        ("std", "[" * 99999, "three numbers"),
         ("recipe", "nonsense", "recipe is 'nonsense', expected one of ecentercrop-bicubic"),
         ("recipe", None, r"\(recipe lacking\); name its network with --arch"),
     ],

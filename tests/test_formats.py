@@ -478,3 +478,16 @@ def test_a_checkpoint_of_another_network_names_what_does_not_fit(state: dict[str
     write_ckpt([("conv2d_0.weight", np.zeros((4, 3), np.float32))], tmp_path / "c.ckpt")
     with pytest.raises(PipelineError, match=r"none of its 1 names is a ResNeSt's.* it has conv2d_0\.weight"):
         load(create_model("resnest_demo"), tmp_path / "c.ckpt")
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((8, 8, 1, 1), np.longdouble), np.zeros((), np.float32)], ids=["long", "0-d"]
+)
+def test_an_array_of_paddle_s_that_cannot_be_a_weight_is_one_line(
+    value: np.ndarray, state: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    named = paddle_parameter_names(state)
+    spoilt = {name: value if "splat" in name and array.ndim == 4 else array for name, array in named.items()}
+    (tmp_path / "p.pdparams").write_bytes(pickle.dumps(spoilt, 2))
+    with pytest.raises(PipelineError, match=r"p\.pdparams: "):
+        load(create_model("resnest_demo"), tmp_path / "p.pdparams")

@@ -16,7 +16,7 @@ from ResNeSt.__main__ import COMMANDS
 from ResNeSt.common import files
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.paths import refuse_clashes
+from ResNeSt.common.paths import lies_in, refuse_clashes
 from tests.conftest import PROJECT
 
 PATHS = {"FILE", "DIR", "PTH", "ONNX", "SRC", "DST", "JSON", "LABELS", "KIT", "CSV", "FOLDER", "IMAGE|DIR"}
@@ -183,3 +183,13 @@ def test_what_is_up_to_date_in_a_folder_that_takes_no_files_needs_no_lock(
     monkeypatch.setattr(files, "_exclusive", refused)
     with files.alone(tmp_path / "model"):
         pass
+
+
+def test_a_path_lies_in_a_folder_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("in/sub")
+    for path in ("in", "in/sub/x", "linked/new/x", "in/../in/new", tmp_path / "in/new"):
+        assert lies_in(path, "in"), path
+    for path in ("in2", "x", "in/../x", tmp_path):
+        assert not lies_in(path, "in"), path

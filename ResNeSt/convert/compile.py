@@ -21,7 +21,7 @@ from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import compiled_name
 from ResNeSt.formats.onnx_weights import sha256_of_onnx
 from ResNeSt.models import sidecar
-from ResNeSt.models.files import model_files
+from ResNeSt.models.files import digests, model_files
 from ResNeSt.models.onnx_file import Network
 from ResNeSt.tensors.format import LAYOUTS
 
@@ -187,14 +187,10 @@ def _made_of(compilation: Compilation, batch: int, source: str) -> dict[str, Any
     }
 
 
-def _digests(target: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in model_files(target)}
-
-
 def _is_current(compilation: Compilation, batch: int, source: str) -> bool:
     """Whether the model's files are as they were left, made from this source, and found as good as is asked for."""
     target, gate = compilation.target(batch), compilation.gate
     with contextlib.suppress(OSError, PipelineError, TypeError):
         passed = gate is None or gate.passes(sidecar.read(target))
-        return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": _digests(target)})
+        return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": digests(target)})
     return False

@@ -218,8 +218,8 @@ def _refuse_to_replace(conversion: Conversion) -> None:
             continue
         asked = {**_question(conversion), "batch": batch}
         found = sidecar.recorded(target, asked)
-        if _is_of_this_network(target, conversion):  # then whatever its file is called
-            found.pop("onnx", None)
+        if found.get("onnx", asked["onnx"]) != asked["onnx"] and _is_of_this_network(target, conversion):
+            del found["onnx"]  # then whatever its file is called
         if other := differing(found, {key: asked[key] for key in found}):
             was, now = (", ".join(f"{key} {says[key]}" for key in other) for says in (found, asked))
             raise PipelineError(f"{target}: was compiled for {was}, not {now}; {_WAYS_OUT}")

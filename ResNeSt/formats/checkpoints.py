@@ -35,13 +35,13 @@ def read(path: PathLike, kind: str) -> Foreign:
     reader: Callable[[PathLike], Foreign] = importlib.import_module(f"ResNeSt.formats.{framework}").read
     try:
         foreign = reader(path)
+        return Foreign(_completed(foreign.state), foreign.pooling)
     except PipelineError:
         raise
     except Exception as error:  # an unpickler raises nearly anything on damaged files
         raise PipelineError(
             f"{path}: not a whole {framework} checkpoint ({library_text(error)}); copy it again"
         ) from None
-    return Foreign(_completed(foreign.state), foreign.pooling)
 
 
 def _completed(state: Arrays) -> Arrays:

@@ -74,7 +74,7 @@ def _check_zip(path: Path) -> None:
                 # Torch does not look at the checksums; it leaves them 0 where it was told to save the time.
                 if member.CRC and member.compress_type == zipfile.ZIP_STORED:
                     _read_through(archive, member)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError):
         raise PipelineError(
             f"{path}: is a zip archive, as PyTorch writes them, cut short or damaged; copy it again"
         ) from None

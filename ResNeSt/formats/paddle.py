@@ -32,6 +32,8 @@ _NORM = [
     ("_variance", "variance", "running_var"),
 ]
 
+FLOATS = (np.float16, np.float32, np.float64)  # long doubles are no type of PyTorch's
+
 
 def _pairs(pairs: Sequence[tuple[str, str, str, str]]) -> dict[str, str]:
     """Paddle's names -> official ones; of a convolution with its batch norm as layer, as parameters, and officially."""
@@ -128,7 +130,7 @@ def _array(path: PathLike, name: Any, value: Any) -> np.ndarray:
     """The array itself; Paddle 2.0 wrapped some as (name, array)."""
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
-    if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+    if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype not in FLOATS:
         raise _other(path, f"holds {name!r}, no array of floating-point numbers")
     return value
 

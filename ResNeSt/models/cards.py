@@ -173,6 +173,8 @@ def _check(model_card: Card) -> None:
         type(value) is int and 0 < value <= 9999 for value in numbers
     ):
         raise ValueError("architecture takes four layers, four planes, and whole numbers above 0, to 9,999")
+    if type(shape.avd_first) is not bool:  # a text is true, whatever it says, and the shapes are those of false
+        raise ValueError(f"architecture.avd_first is {shape.avd_first!r}, expected true or false")
     if model_card.recipe not in RECIPES:
         raise ValueError(f"recipe {model_card.recipe!r}, expected one of {', '.join(RECIPES)}")
     sizes = ((model_card.size, LARGEST_SIDE), (model_card.classes, 1_000_000))

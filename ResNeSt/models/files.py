@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike
+from ResNeSt.common.files import PathLike, sha256
 from ResNeSt.formats import onnx_header
 from ResNeSt.models import classifier, model_info, sidecar
 from ResNeSt.models.checkpoint import card_for
@@ -22,6 +22,11 @@ def model_files(path: PathLike) -> list[Path]:
     if path.suffix == ".onnx":
         return [path, *(path.parent / name for name in onnx_header.read(path).data_files)]
     return [path]
+
+
+def digests(path: PathLike) -> dict[str, str]:
+    """Hex SHA-256 of each file of the model at `path`, by its name: `files` of its record; raises as `model_files`."""
+    return {file.name: sha256(file) for file in model_files(path)}
 
 
 def info_of_file(path: PathLike) -> dict[str, str]:

@@ -75,11 +75,11 @@ def normalisation(info: Mapping[str, str], path: PathLike) -> tuple[tuple[float,
     """
     try:
         mean, std = (_floats(info[key]) if key in info else None for key in ("mean", "std"))
-        possible = are_moments(mean or (0.0,) * 3, std or (1.0,) * 3)
-    except (ArithmeticError, TypeError, ValueError):
+        possible = are_moments((0.0,) * 3 if mean is None else mean, (1.0,) * 3 if std is None else std)
+    except (ArithmeticError, RecursionError, TypeError, ValueError):
         possible = False
     if not possible:
-        said = ", ".join(f"{key} {info[key]!r}" for key in ("mean", "std") if key in info)
+        said = ", ".join(f"{key} {info[key]!r:.60}" for key in ("mean", "std") if key in info)
         raise PipelineError(
             f"{path}: its metadata says {said}, expected three numbers each, std above 0; export it again"
         )
