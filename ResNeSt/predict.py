@@ -85,8 +85,11 @@ def _answers(
         for image, reason, row in zip(batch.images, batch.reasons, logits):
             if reason is None and not np.isfinite(row).all():
                 reason = f"{image}: the model gives NaN or infinity for it; check the model"
+            if reason is not None:
+                yield Answer(image, (), reason)
+                continue
             answer = row if engine.probabilities or are_probabilities(row[None]) else softmax(row)
-            yield Answer(image, (), reason) if reason is not None else Answer(image, _guesses(answer, classes, top))
+            yield Answer(image, _guesses(answer, classes, top))
 
 
 def _guesses(probabilities: np.ndarray, names: Sequence[ClassName], top: int) -> list[Guess]:

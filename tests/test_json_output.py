@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ResNeSt.common.files import read_json, write_json
 from tests.conftest import PROJECT, call
 
 Command = Callable[[Path], list[object]]
@@ -46,3 +48,8 @@ def test_a_json_file_called_minus_is_stdout_and_what_is_said_besides_goes_to_std
     assert key in json.loads(result.stdout)
     assert result.stderr
     assert not (tmp_path / "-").exists()
+
+
+def test_what_is_no_number_is_null_in_json_and_can_be_read_again(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"top1_acc": math.nan, "rows": [(1.5, math.inf), {"a": -math.inf}], "n": 3})
+    assert read_json(tmp_path / "x.json") == {"top1_acc": None, "rows": [[1.5, None], {"a": None}], "n": 3}

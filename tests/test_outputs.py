@@ -29,7 +29,7 @@ def test_a_summary_with_its_times_is_read_whole(times: list[float], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "fields", [[], 1, {}, *({"npu_compute_time_list": odd} for odd in ([], None, ["1"], [1, None]))]
+    "fields", [[], 1, {}, *({"npu_compute_time_list": odd} for odd in ([], None, ["1"], [1, None], 5, {"1": 2}))]
 )
 def test_a_summary_without_times_is_refused(fields: object, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"s\.json: holds no npu_compute_time_list"):

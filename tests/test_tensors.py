@@ -395,3 +395,19 @@ def test_files_that_change_while_they_are_read_are_told_unless_something_else_we
 def test_what_differs_is_named_in_order() -> None:
     assert differing({"b": 1, "a": 2, "c": 3}, {"b": 1, "a": 3, "d": 4}) == ["a", "c", "d"]
     assert differing({"a": 1}, {"a": 1}) == []
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 no archive", b"\x93NUMPY\x01\x00\x08\x00{'a': (\n", b"", b"x" * 99])
+def test_a_shard_that_is_none_is_refused_with_what_makes_it_anew(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "shard_00000.npy").write_bytes(content)
+    (tmp_path / "shard_00000.json").write_text('{"images": ["a"], "broken": []}')
+    with pytest.raises(PipelineError, match=r"run the same resnest_preprocess\.py command again"):
+        read_shard(tmp_path / "shard_00000.npy", (3, 2, 2), "float32")
+
+
+def test_an_archive_of_arrays_is_no_shard(tmp_path: Path) -> None:
+    with open(tmp_path / "shard_00000.npy", "wb") as file:
+        np.savez(file, a=np.zeros(3))
+    (tmp_path / "shard_00000.json").write_text('{"images": ["a"], "broken": []}')
+    with pytest.raises(PipelineError, match="not a shard of tensors"):
+        read_shard(tmp_path / "shard_00000.npy", (3, 2, 2), "float32")

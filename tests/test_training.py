@@ -42,7 +42,7 @@ from ResNeSt.predict import predict
 from ResNeSt.training import augment
 from ResNeSt.training.build import DropBlock, SharedDropout, build, parameter_groups
 from ResNeSt.training.data import Samples, read_samples, training_batches
-from ResNeSt.training.distributed import Processes, told_to_torchrun
+from ResNeSt.training.distributed import Processes, joined, told_to_torchrun
 from ResNeSt.training.loop import Run, Trainer, train
 from ResNeSt.training.meter import Meter
 from ResNeSt.training.mixup import share_of_first
@@ -847,3 +847,14 @@ def test_a_checkpoint_without_a_classifier_gets_a_fresh_one_and_it_is_said(
     torch.save({**held, "fc.bias": torch.zeros(10)}, tmp_path / "half.pth")
     with pytest.raises(PipelineError, match=r"1 entries missing \(fc\.weight\)"):
         build(card("resnest_demo"), tmp_path / "half.pth", seed=0)
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"RANK": "5", "WORLD_SIZE": "2"}])
+def test_a_process_that_is_none_of_the_processes_is_refused(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that a scheduler left would train in silence, and save nothing."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArgumentError, match=r"RANK=.* and WORLD_SIZE=\d in the environment"), joined("cpu"):
+        pass

@@ -226,13 +226,24 @@ STDOUT = "-"  # as the path of a JSON file
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all; to the stdout that the process began with for `-`."""
-    text = json.dumps(value, indent=1) + "\n"
+    """Writes `value` as indented JSON, whole or not at all; to the stdout that the process began with for `-`.
+
+    NaN and infinity, which JSON has not, become null.
+    """
+    text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
     if os.fspath(path) == STDOUT:
         print(text, end="", file=sys.__stdout__, flush=True)
         return
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: PathLike) -> Any:

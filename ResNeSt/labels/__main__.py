@@ -57,8 +57,9 @@ def _from_devkit(options: argparse.Namespace) -> int:
 
 
 def _from_csv(options: argparse.Namespace) -> int:
-    code = _write(from_csv(options.csv, _known(options)), options)
-    for remark in remark_on_numbers(options.labels, list(read_labels(options.labels).values())):
+    labels = from_csv(options.csv, _known(options))
+    code = _write(labels, options)
+    for remark in remark_on_numbers(options.labels, list(labels.values())):
         print(f"note: {remark}")
     return code
 

@@ -22,7 +22,7 @@ def read_summary(path: PathLike) -> dict[str, Any]:
     """A client's summary; raises PipelineError where it lacks the times."""
     summary = read_json(path)
     times = summary.get("npu_compute_time_list") if isinstance(summary, dict) else None
-    if not times or not all(isinstance(value, (int, float)) for value in times):
+    if not isinstance(times, list) or not times or not all(isinstance(value, (int, float)) for value in times):
         raise PipelineError(f"{path}: holds no npu_compute_time_list; was it written by ais_bench or ResNeSt.infer?")
     return dict(summary)
 

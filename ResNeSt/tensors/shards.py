@@ -68,10 +68,10 @@ def read_shard(path: Path, shape: Sequence[int], dtype: str) -> Shard:
     fields = read_json(path.with_suffix(".json"))
     try:
         images, broken = [str(name) for name in fields["images"]], [str(name) for name in fields["broken"]]
-        tensors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (KeyError, TypeError, ValueError, EOFError) as error:
+        tensors = np.lib.format.open_memmap(path, mode="r")  # takes no archive and no pickle for one
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything, tokenize.TokenError among it
         raise PipelineError(f"{path}: not a shard of tensors ({error}); {_REMEDY}") from None
-    if (tensors.shape, tensors.dtype) != ((len(images), *shape), dtype):
+    if (tensors.shape, tensors.dtype) != ((len(images), *shape), np.dtype(dtype)):
         raise PipelineError(
             f"{path}: holds {tensors.dtype} {list(tensors.shape)}, {dtype} {[len(images), *shape]} was expected; "
             f"{_REMEDY}"

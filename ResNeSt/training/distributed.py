@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ResNeSt.common.arguments import variable
-from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.common.progress import hidden
 
 Item = TypeVar("Item")
 
@@ -31,7 +32,7 @@ class Processes:
     @property
     def bars_off(self) -> bool | None:
         """Whether this process shows no progress bar, for tqdm: None is on a terminal only."""
-        return True if self.rank else None
+        return True if self.rank else hidden()
 
     def first(self, work: Callable[[], Item]) -> Item:
         """What `work` returns, done by process 0 before the others, which find what it left on the disk."""
@@ -86,9 +87,14 @@ def told_to_torchrun() -> Iterator[None]:
 def joined(device: str) -> Iterator[Processes]:
     """Joins the processes that torchrun has told this one of; `device` is cpu or cuda, each process takes one GPU.
 
-    Raises MissingRuntimeError where there is no GPU for this process.
+    Raises MissingRuntimeError where there is no GPU for this process, ArgumentError where it is none of the processes.
     """
     rank, count, local = (variable(name, least, least) for name, least in _VARIABLES)
+    if rank >= count or (count > 1 and "RANK" not in os.environ):
+        raise ArgumentError(
+            f"RANK={os.environ.get('RANK')} and WORLD_SIZE={count} in the environment, expected a RANK below it; start "
+            "with torchrun, or unset both"
+        )
     if device == "cuda" and torch.cuda.device_count() <= local:
         raise MissingRuntimeError(
             f"--device cuda: PyTorch finds {torch.cuda.device_count()} GPUs here, this run takes {local + 1}; "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, naming, whole
+from ResNeSt.common.files import PathLike, whole
 from ResNeSt.common.made_of import differing
 from ResNeSt.formats.content import kind
 from ResNeSt.training.pictures import Examined
@@ -61,7 +61,7 @@ def read_saved(path: Path) -> Saved | None:
 
 def write_tensors(value: Mapping[str, Any], path: PathLike) -> None:
     """Writes a checkpoint, whole or not at all; raises OSError where the disk is full."""
-    with whole(path) as temporary, naming(path), open(temporary, "wb") as file:
+    with whole(path) as temporary, open(temporary, "wb") as file:
         try:
             torch.save(value, file)
         except RuntimeError as error:  # torch's own complaint, about a position, while it hears of the file's
