@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ResNeSt.common import cann
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError, run
 from ResNeSt.common.files import read_json
 from ResNeSt.convert import atc, chips
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--chip", default="auto", help="[auto: what npu-smi shows]")
     options = parser.parse_args()
     chip = chips.resolve(options.chip)
-    toolkit = atc.find_toolkit()
+    toolkit = cann.find_toolkit()
     if toolkit is None or importlib.util.find_spec("ais_bench") is None or chip == chips.CPU:
         raise MissingRuntimeError(
             f"atc, ais_bench and an NPU are needed here; chip {chip}, atc {toolkit and toolkit.atc}"
@@ -70,7 +71,7 @@ def main() -> int:
     return 1 if differing else 0
 
 
-def _facts(folder: Path, onnx: Path, chip: str, toolkit: atc.Toolkit) -> Iterator[Fact]:
+def _facts(folder: Path, onnx: Path, chip: str, toolkit: cann.Toolkit) -> Iterator[Fact]:
     shutil.copy(onnx, folder / "demo.onnx")
     shutil.copy(onnx, folder / "demo_sim.onnx")  # in place of onnxsim, which a host need not have
     yield from _atc(folder, chip, toolkit)
@@ -79,7 +80,7 @@ def _facts(folder: Path, onnx: Path, chip: str, toolkit: atc.Toolkit) -> Iterato
     yield from _path_rules(folder)
 
 
-def _atc(folder: Path, chip: str, toolkit: atc.Toolkit) -> Iterator[Fact]:
+def _atc(folder: Path, chip: str, toolkit: cann.Toolkit) -> Iterator[Fact]:
     """ATC's messages, exit codes, the name of what it writes, and the header of that."""
     found = onnx_file.read(folder / "demo.onnx")
     (folder / "atc").mkdir()

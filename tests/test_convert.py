@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from ResNeSt.common import cann
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import alone, sha256
 from ResNeSt.convert import __main__ as convert
@@ -60,7 +61,7 @@ def folder(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def no_ascend(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without CANN, whatever this one has."""
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    monkeypatch.setattr(atc, "_set_env_scripts", lambda: iter(()))
+    monkeypatch.setattr(cann, "set_env_scripts", lambda: iter(()))
 
 
 @pytest.fixture
@@ -566,7 +567,7 @@ def test_a_lock_that_a_killed_process_left_locks_nobody_out(tmp_path: Path) -> N
 
 def test_up_to_date_models_need_no_compiler(folder: Path, ascend: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run("2", "310P3")
-    monkeypatch.setattr(atc, "find_toolkit", lambda: None)
+    monkeypatch.setattr(cann, "find_toolkit", lambda: None)
     run("2", "310P3")
     with pytest.raises(MissingRuntimeError):
         run("2,3", "310P3")
@@ -694,7 +695,7 @@ def test_atc_is_found_by_the_environment_script(folder: Path, monkeypatch: pytes
     script = f'export PATH="{STANDINS}/bin:$PATH" NOTE="two\nlines"\necho noise\nfalse\n'
     (toolkit.parent / "set_env.sh").write_text(script)
     monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(toolkit))
-    found = atc.find_toolkit()
+    found = cann.find_toolkit()
     assert found is not None
     assert found.atc == str(STANDINS / "bin" / "atc")
     assert found.environment["NOTE"] == "two\nlines"
@@ -709,8 +710,8 @@ def test_the_stand_in_s_own_environment_script_works(folder: Path, monkeypatch: 
 
 def test_a_script_that_exits_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "set_env.sh").write_text("exit 1\n")
-    monkeypatch.setattr(atc, "_set_env_scripts", lambda: iter([Path("missing.sh"), Path("set_env.sh")]))
-    assert atc.find_toolkit() is None
+    monkeypatch.setattr(cann, "set_env_scripts", lambda: iter([Path("missing.sh"), Path("set_env.sh")]))
+    assert cann.find_toolkit() is None
 
 
 def test_without_atc_the_place_the_command_and_the_file_are_named(folder: Path, no_ascend: None) -> None:

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from ResNeSt.common import cann
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.convert import atc, preflight
+from ResNeSt.convert import preflight
 from ResNeSt.convert.conversion import Conversion, check
 from ResNeSt.convert.preflight import Finding, release_of, report
 from ResNeSt.formats import onnx_header
@@ -113,14 +114,14 @@ def test_a_python_that_breaks_atc_s_operator_builder_is_named(says: str, python:
     ],
 )
 def test_the_release_is_that_of_the_folder_nearest_to_atc(path: str, release: str | None, tmp_path: Path) -> None:
-    found = release_of(atc.Toolkit(f"/{path}", {}))
+    found = release_of(cann.Toolkit(f"/{path}", {}))
     assert found == release
 
 
 def test_the_release_is_that_of_the_file_behind_links(host: Host) -> None:
     (host.tools / "7.0.0").mkdir()
     (host.tools / "7.0.0/atc").symlink_to(host.tools / "atc")
-    assert release_of(atc.Toolkit(str(host.tools / "7.0.0/atc"), {})) == "8.0.RC1"
+    assert release_of(cann.Toolkit(str(host.tools / "7.0.0/atc"), {})) == "8.0.RC1"
 
 
 def use_release(host: Host, release: str) -> None:

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ResNeSt.common import cann
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder, sha256
-from ResNeSt.convert import atc
 from ResNeSt.convert.calibration import QUANTIZED, CalibrationTensors, check_described, is_float_branch
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_weights import write_one_file
@@ -66,7 +66,7 @@ def quantize(
     Raises MissingRuntimeError where AMCT is not here, PipelineError where it fails, after printing its last lines;
     nothing is left at `target` then. `verbose` shows all that AMCT prints.
     """
-    toolkit = atc.find_toolkit()
+    toolkit = cann.find_toolkit()
     environment = toolkit.environment if toolkit else dict(os.environ)
     program = shutil.which(PROGRAM, path=environment.get("PATH", ""))
     if program is None:

@@ -5,18 +5,16 @@ Options, messages and file names are those of CANN 5 to 8. ATC needs no NPU in t
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import itertools
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable
 
+from ResNeSt.common.cann import Toolkit
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import scratch_folder, whole
 from ResNeSt.formats import om_header
@@ -45,42 +43,6 @@ _HINTS = {
     "EZ3003": "the chip has no kernel for an operator in this precision: use --precision fp16 or mixed",
 }
 _ERROR_LINE = re.compile(r"\b(E[0-9A-Z]\d{4})\b")
-
-
-@dataclasses.dataclass(frozen=True)
-class Toolkit:
-    """Where atc lies, and the environment variables it runs under."""
-
-    atc: str
-    environment: dict[str, str]
-
-
-def find_toolkit() -> Toolkit | None:
-    """The atc on PATH, or the one that the first set_env.sh which has one puts there; None without either."""
-    scripts = (script for script in _set_env_scripts() if script.is_file())
-    for environment in itertools.chain([dict(os.environ)], map(_sourced, scripts)):
-        atc = shutil.which("atc", path=environment.get("PATH", ""))
-        if atc is not None:
-            return Toolkit(os.path.abspath(atc), environment)
-    return None
-
-
-def _set_env_scripts() -> Iterator[Path]:
-    for variable in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"):
-        if os.environ.get(variable):
-            home = Path(os.environ[variable])
-            yield home.parent / "set_env.sh"
-            yield home / "set_env.sh"
-    yield Path("/usr/local/Ascend/ascend-toolkit/set_env.sh")  # up to CANN 8.3
-    yield Path("/usr/local/Ascend/cann/set_env.sh")  # from 8.5 on
-
-
-def _sourced(script: Path) -> dict[str, str]:
-    """The environment after `source script`; its exit code says little, since it is that of its last line."""
-    command = ["bash", "-c", 'source "$1" >/dev/null 2>&1; env -0', "bash", str(script.absolute())]
-    output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
-    pairs = (os.fsdecode(entry).partition("=") for entry in output.split(b"\0") if entry)
-    return {key: value for key, _, value in pairs}
 
 
 def command(

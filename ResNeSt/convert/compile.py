@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 from tqdm import tqdm
 
+from ResNeSt.common import cann
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, sha256
 from ResNeSt.common.made_of import Unchanged
@@ -113,7 +114,7 @@ def _compiler(compilation: Compilation, batches: list[int], source: str) -> Call
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
         return functools.partial(_compile_on_cpu, compilation, source)
-    toolkit = atc.find_toolkit()
+    toolkit = cann.find_toolkit()
     if toolkit is None:
         sizes = ",".join(str(batch) for batch in batches)
         raise MissingRuntimeError(
@@ -144,7 +145,7 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> None:
     compilation.say(f"{target.name}: batch {batch}, {dtype} {LAYOUTS[dtype]}, {precision}, {size:,} bytes")
 
 
-def _compile_for_ascend(compilation: Compilation, source: str, toolkit: atc.Toolkit, batch: int) -> None:
+def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Toolkit, batch: int) -> None:
     target = compilation.target(batch)
     compilation.say(f"{target.name}: compiling for Ascend{compilation.chip}, which takes minutes")
 

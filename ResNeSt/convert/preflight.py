@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ResNeSt.common import cann
 from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
 from ResNeSt.common.arguments import variable
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.convert import atc, chips
+from ResNeSt.convert import chips
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.onnx_file import Network
 
@@ -59,7 +60,7 @@ def findings(network: Network, chip: str, precision: str, targets: Sequence[Path
     """All that speaks for or against compiling `network` to `targets`; raises ArgumentError for the chip `cpu`."""
     if chip == chips.CPU:
         raise ArgumentError("--check is for Ascend chips; what fails on cpu fails within seconds")
-    toolkit = atc.find_toolkit()
+    toolkit = cann.find_toolkit()
     rest = [*_graph(network, chip, precision), *_machine(network, targets), *_paths(targets), _card(chip)]
     if toolkit is None:
         return [Finding(FAILS, "atc", "not on this machine; run this on a host with CANN"), *rest]
@@ -73,7 +74,7 @@ def findings(network: Network, chip: str, precision: str, targets: Sequence[Path
     ]
 
 
-def release_of(toolkit: atc.Toolkit) -> str | None:
+def release_of(toolkit: cann.Toolkit) -> str | None:
     """The CANN release, like 8.0.RC1, from the folder of that name in which each installs itself."""
     releases: list[str] = re.findall(r"/(\d+\.\d+(?:\.\w+)*)(?=/)", os.path.realpath(toolkit.atc))
     return releases[-1] if releases else None
@@ -108,7 +109,7 @@ def _graph(network: Network, chip: str, precision: str) -> Iterator[Finding]:
         yield Finding(NOTE, "precision", "AvgPool and MaxPool take no float32 here; --precision mixed stays on AI core")
 
 
-def _python(toolkit: atc.Toolkit) -> Iterator[Finding]:
+def _python(toolkit: cann.Toolkit) -> Iterator[Finding]:
     """Of the python3 that ATC's operator builder starts."""
     program = "import sys, numpy; print('%d.%d' % sys.version_info[:2], numpy.__version__)"
     command = ["python3", "-c", program]
