@@ -14,7 +14,7 @@ COMMANDS = {
     "preprocess": ("commands.preprocess", "stage 1: images -> tensors"),
     "export": ("commands.export", "stage 2: checkpoint -> ONNX"),
     "convert": ("convert.__main__", "stage 3: ONNX -> a compiled model per batch size"),
-    "bench": ("bench", "stage 4: accuracy and speed, a row per batch size"),
+    "bench": ("bench.__main__", "stage 4: accuracy and speed, a row per batch size"),
     "infer": ("infer.__main__", "a tensor folder through a model, with ais_bench's flags and files"),
     "postprocess": ("commands.postprocess", "a client's outputs and labels -> top-1 and top-5"),
     "run": ("pipeline", "all four stages"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ResNeSt.bench import Benchmark, bench
+from ResNeSt.bench.benchmark import Benchmark, bench
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert.conversion import Conversion, convert, plan

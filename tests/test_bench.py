@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ResNeSt.bench import Benched, Benchmark, BenchRow
-from ResNeSt.bench import _accuracy as accuracy
-from ResNeSt.bench import _measured as measured
-from ResNeSt.bench import _record as record_of
-from ResNeSt.bench import _unlike as unlike
-from ResNeSt.bench import bench as bench_models
-from ResNeSt.bench import bench as run_bench
+from ResNeSt.bench.benchmark import Benched, Benchmark
+from ResNeSt.bench.benchmark import bench as bench_models
+from ResNeSt.bench.benchmark import bench as run_bench
+from ResNeSt.bench.measure import accuracy, measured
+from ResNeSt.bench.models import record_of
+from ResNeSt.bench.rows import BenchRow, unlike
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.models import sidecar

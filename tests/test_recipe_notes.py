@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("openvino")
 
-from ResNeSt.bench import Benchmark, bench
+from ResNeSt.bench.benchmark import Benchmark, bench
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice

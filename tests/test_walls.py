@@ -32,7 +32,7 @@ def test_a_room_s_init_holds_a_docstring_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "packed",
-    [*("engines", "convert", "infer", "report", "score", "tensors", "labels", "models", "formats", "common", "images")],
+    "bench common convert engines formats images infer labels models report score tensors".split(),
 )
 def test_the_walk_below_finds_the_modules_of(packed: str) -> None:
     assert len([module for module in modules() if not is_heavy(module) and module.parts[-2] == packed]) > 2
