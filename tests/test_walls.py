@@ -32,7 +32,10 @@ def test_a_room_s_init_holds_a_docstring_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "packed",
-    "bench common convert engines formats images infer labels models report score tensors".split(),
+    [
+        *("bench", "common", "convert", "engines", "formats", "images"),
+        *("infer", "labels", "models", "report", "score", "tensors"),
+    ],
 )
 def test_the_walk_below_finds_the_modules_of(packed: str) -> None:
     assert len([module for module in modules() if not is_heavy(module) and module.parts[-2] == packed]) > 2
