@@ -19,11 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ResNeSt.common.arguments import Parser
+from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import PipelineError, run
 from ResNeSt.common.files import PathLike, sha256, write_json
 from ResNeSt.common.journal import Journal
 from ResNeSt.common.made_of import Unchanged, state_of
-from ResNeSt.common.parallel import Stopwatch, cores, in_parallel
+from ResNeSt.common.parallel import Stopwatch, in_parallel
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, aloud, hidden, silent
 from ResNeSt.engines.engine import Engine

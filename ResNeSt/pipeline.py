@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, check_share, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, check_share, positive
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import alone, read_json, remove_plain, write_json
 from ResNeSt.common.progress import Say, aloud, silent
@@ -444,6 +444,7 @@ def _parser() -> Parser:
     parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
     parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
     parser.fills("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
+    add_threads_flag(parser)
     return parser
 
 

@@ -15,9 +15,10 @@ from typing import Any, Callable, NamedTuple, TextIO
 import numpy as np
 
 from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
-from ResNeSt.common.parallel import Stopwatch, cores
+from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (

@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.models import compile_model, make_onnx, make_tensors
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave, repeated, report
-from ResNeSt.common.parallel import Stopwatch, cores
+from ResNeSt.common.cores import cores
+from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.null import NullEngine
 from ResNeSt.engines.opening import open_engine

@@ -18,7 +18,8 @@ from benchmarks import sample
 from benchmarks.peers import available, operators_of_torchvision, transforms
 from benchmarks.rounds import interleave, report
 from ResNeSt.common.ais_bench_names import stem
-from ResNeSt.common.parallel import cores, in_parallel
+from ResNeSt.common.cores import cores
+from ResNeSt.common.parallel import in_parallel
 from ResNeSt.images.decode import decode, tensor_maker
 from ResNeSt.images.listing import find_images
 from ResNeSt.images.preprocess import preprocess

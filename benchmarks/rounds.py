@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ResNeSt.common.cores import cores
 from ResNeSt.common.files import whole
-from ResNeSt.common.parallel import cores
 from ResNeSt.common.tables import table
 
 SECONDS = 1.0  # of one round of a contender that can be repeated at will

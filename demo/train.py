@@ -14,9 +14,9 @@ import torch
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.arguments import Parser
+from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import sha256, whole, write_json
-from ResNeSt.common.parallel import cores
 from ResNeSt.common.progress import aloud
 from ResNeSt.images.decode import tensor_maker
 from ResNeSt.images.listing import find_images

@@ -8,7 +8,7 @@ import os
 from ResNeSt.bench.benchmark import Benchmark, bench, check_devices
 from ResNeSt.bench.models import PREFIX
 from ResNeSt.bench.rows import CSV, JSON, printed
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, add_threads_flag, positive
 from ResNeSt.common.errors import run
 from ResNeSt.convert import chips
 from ResNeSt.convert.targets import parse_batches
@@ -58,6 +58,7 @@ def _parser() -> Parser:
     parser.fills("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
     parser.reads("--images", metavar="DIR", help="the pictures behind the tensors, for the report")
     parser.add_argument("--no-report", action="store_true", help="draw no report.html")
+    add_threads_flag(parser)
     return parser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, side
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, side
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.export.to_onnx import FORMS, export
@@ -39,6 +39,7 @@ def main() -> None:
     )
     add_ema_flag(parser)
     parser.writes("--json", metavar="FILE", help="write what was exported here as well")
+    add_threads_flag(parser)
     options = parser.parse_args()
     if options.untrained == (options.source is not None):
         raise ArgumentError("give either --source or --untrained")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, add_threads_flag, positive
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.score.label_numbers import remarks_on
@@ -41,6 +41,7 @@ def _parser() -> Parser:
     parser.add_argument("--classes", type=positive, metavar="N", help="of the model [what its results tell]")
     parser.writes("--json", metavar="FILE", help="write the figures and all problems here as well")
     add_allow_flags(parser, KINDS)
+    add_threads_flag(parser)
     return parser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser, positive, side
+from ResNeSt.common.arguments import Parser, add_threads_flag, positive, side
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.progress import aloud
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--workers", type=positive, help="threads [one per core]")
     parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
     parser.writes("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
+    add_threads_flag(parser)
     options = parser.parse_args()
 
     tensor_format = dataclasses.replace(

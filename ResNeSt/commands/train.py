@@ -10,9 +10,9 @@ import argparse
 import dataclasses
 from typing import Any
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, positive, side, variable
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, positive, side, variable
+from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
-from ResNeSt.common.parallel import cores
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.labels.class_names import class_list, imagenet_classes
 from ResNeSt.models.cards import Card, card, find_card, names
@@ -101,6 +101,7 @@ def _parser() -> Parser:
     )
     for field in dataclasses.fields(Settings):
         parser.add_argument("--" + field.name.replace("_", "-"), **_kind(field.name, field.default))
+    add_threads_flag(parser)
     return parser
 
 

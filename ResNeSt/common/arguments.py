@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from ResNeSt.common.cores import use_cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import STDOUT
 from ResNeSt.common.paths import refuse_clashes
@@ -50,6 +51,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; raises ArgumentError and PipelineError as `refuse_clashes` does."""
         options, rest = super().parse_known_args(args, namespace)
+        if (threads := getattr(options, "threads", None)) is not None:
+            use_cores(threads)
         if _is_stdout(getattr(options, "json", None)):
             sys.stdout = sys.stderr  # what a command says besides; write_json knows where stdout was
         cards = [path for path in self._paths(options, "card") if path.endswith(".json")]
@@ -80,6 +83,11 @@ def _not_empty(kind: Callable[[str], Any]) -> Callable[[str], Any]:
         return kind(text)
 
     return made
+
+
+def add_threads_flag(parser: argparse.ArgumentParser) -> None:
+    """--threads, a bound for all that the command does; the Parser sees to it before anything runs."""
+    parser.add_argument("--threads", type=positive, metavar="N", help="cores that the command takes [all it may use]")
 
 
 def add_ema_flag(parser: argparse.ArgumentParser) -> None:

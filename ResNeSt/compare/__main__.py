@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, check_share, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, check_share, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.tables import table
@@ -61,6 +61,7 @@ def _parser() -> Parser:
     )
     parser.writes("--json", type=Path, metavar="FILE", help="writes the figures and every flipped image")
     parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
+    add_threads_flag(parser)
     return parser
 
 

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, add_threads_flag
 from ResNeSt.common.errors import run
 from ResNeSt.common.progress import aloud
 from ResNeSt.convert import atc, preflight
@@ -70,6 +70,7 @@ def _parser() -> Parser:
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")
     parser.add_argument("--force", action="store_true", help="compile even what is up to date, or another model")
+    add_threads_flag(parser)
     return parser
 
 

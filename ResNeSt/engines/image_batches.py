@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, batch_size, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, positive
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, in_parallel
@@ -62,6 +62,7 @@ def add_model_flags(parser: Parser) -> None:
     parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode [one per core]")
     parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
+    add_threads_flag(parser)
     add_ema_flag(parser)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from ResNeSt.common.cores import thread_limit
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.engine import TensorSpec, as_logits
 from ResNeSt.models import onnx_file
@@ -31,8 +32,10 @@ class OnnxRuntimeEngine:
 
 def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> OnnxRuntimeEngine:
     """Opens `path`; a free batch axis is set to `batch`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = thread_limit() or 0  # 0: as many as it finds
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise PipelineError(f"{path}: ONNX Runtime cannot open it ({error}); export it again") from None
     return OnnxRuntimeEngine(path, session, batch)

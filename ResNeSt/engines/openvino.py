@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from ResNeSt.common.cores import thread_limit
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.engine import TensorSpec, as_logits
 from ResNeSt.formats import onnx_header
@@ -28,11 +29,10 @@ class OpenVINOEngine:
         self.info = info
         self.probabilities = probabilities
         self._path = path
-        compiled = ov.Core().compile_model(
-            model,
-            "CPU",
-            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISION_HINTS[_precision(self.info)]},
-        )
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISION_HINTS[_precision(self.info)]}
+        if (threads := thread_limit()) is not None:
+            hints["INFERENCE_NUM_THREADS"] = str(threads)
+        compiled = ov.Core().compile_model(model, "CPU", hints)
         port = compiled.input(0)
         self.input = TensorSpec(port.any_name, tuple(port.shape), np.dtype(port.element_type.to_dtype()).name)
         self._request = compiled.create_infer_request()

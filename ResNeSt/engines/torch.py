@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ResNeSt.common.cores import cores
 from ResNeSt.engines.engine import TensorSpec
 from ResNeSt.models.checkpoint import card_for, load
 from ResNeSt.models.model_info import INPUT, describe
@@ -19,6 +20,7 @@ class TorchEngine:
     """A checkpoint in its network's textbook form."""
 
     def __init__(self, path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> None:
+        torch.set_num_threads(min(torch.get_num_threads(), cores()))
         model_card = card_for(path, arch)
         self.input = TensorSpec(INPUT, (batch, 3, model_card.size, model_card.size), "float32")
         # Of networks with the same shapes it tells which one this is.

@@ -18,10 +18,11 @@ from typing import Callable, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole
 from ResNeSt.common.made_of import FileState, state_of
-from ResNeSt.common.parallel import cores, in_parallel
+from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import lies_in, refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.images.decode import BrokenImageError, tensor_maker

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, batch_size, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, positive
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
 from ResNeSt.infer.client import check_om_tensors
@@ -42,6 +42,7 @@ def parser() -> Parser:
     flags.add_argument("--display_all_summary", type=_flag, default=False, help="prints the copy times too [False]")
     flags.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     flags.add_argument("--arch", help="the network of a checkpoint whose file name does not tell it")
+    add_threads_flag(flags)
     add_ema_flag(flags)
     return flags
 

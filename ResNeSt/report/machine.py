@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from ResNeSt.common.parallel import cores
+from ResNeSt.common.cores import cores
 
 PACKAGES = ("ais_bench", "aclruntime", "openvino", "numpy")
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
-from ResNeSt.common.parallel import cores
 from ResNeSt.common.progress import hidden
 from ResNeSt.labels.file import read_labels
 from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, bin_dtype, list_outputs, model_classes, read_output
