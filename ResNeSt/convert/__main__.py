@@ -1,7 +1,7 @@
-"""Command line of convert.sh: stage 3, .onnx -> simplified .onnx -> a compiled model per batch size.
+"""Command line of convert.sh: stage 3, .onnx -> simplified .onnx -> compiled models.
 
-Beside each compiled model lies `<model>.json`, which says from what and how it was made; a model whose record still
-holds is not compiled again.
+There is one a batch size, or one that takes them all. Beside each compiled model lies `<model>.json`, which says from
+what and how it was made; a model whose record still holds is not compiled again.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def _conversion(options: argparse.Namespace) -> Conversion:
         arch=options.arch,
         log=options.log,
         force=options.force,
+        dynamic_batch=options.dynamic_batch,
     )
 
 
@@ -65,6 +66,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--min-agreement", type=float, metavar="SHARE", help=f"with the top-1 of fp32, on cpu [{MIN_AGREEMENT}]"
     )
+    parser.add_argument("--dynamic-batch", action="store_true", help="one model that takes all of BATCHES, 2 to 100")
     parser.add_argument("--arch", metavar="NAME", help="the card, a name or a file, where the ONNX does not tell it")
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")

@@ -17,9 +17,10 @@ from typing import Callable
 from ResNeSt.common.cann import Toolkit
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import scratch_folder, whole
+from ResNeSt.convert.targets import Batch
 from ResNeSt.formats import om_header
 from ResNeSt.models import sidecar
-from ResNeSt.models.onnx_file import Network
+from ResNeSt.models.onnx_file import FREE, Network
 
 AIPP = "aipp"  # key of a model's record: SHA-256 of the pre-processing file that it was compiled with
 LOG_LEVELS = ("debug", "info", "warning", "error", "null")
@@ -46,13 +47,13 @@ _ERROR_LINE = re.compile(r"\b(E[0-9A-Z]\d{4})\b")
 
 
 def command(
-    network: Network, batch: int, chip: str, precision: str, name: str, aipp: Path | None, log: str | None
+    network: Network, batch: Batch, chip: str, precision: str, name: str, aipp: Path | None, log: str | None
 ) -> list[str]:
     """The ATC command that compiles `network` for `batch` images to `name` (no suffix) in the current directory.
 
     `aipp` is the file of `aipp_config`, for uint8 inputs.
     """
-    shape = ",".join(str(side) for side in network.shape(batch))
+    shape = ",".join(str(side) for side in network.shape(batch if isinstance(batch, int) else FREE))
     arguments = [
         "atc",
         "--framework=5",
@@ -60,6 +61,7 @@ def command(
         f"--output={name}",
         "--input_format=NCHW",
         f"--input_shape={network.input_name}:{shape}",
+        *([] if isinstance(batch, int) else [f"--dynamic_batch_size={','.join(map(str, batch))}"]),
         f"--soc_version=Ascend{chip}",
         *_PRECISION_OPTIONS[precision],
     ]

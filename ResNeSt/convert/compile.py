@@ -1,4 +1,4 @@
-"""A compiled model per batch size, made unless the record beside it still holds."""
+"""A compiled model per batch size, or one for several, made unless the record beside it still holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ResNeSt.common.made_of import Unchanged
 from ResNeSt.common.progress import Say, hidden
 from ResNeSt.convert import atc, chips, openvino_ir
 from ResNeSt.convert.gate import Gate
-from ResNeSt.convert.targets import compiled_name
+from ResNeSt.convert.targets import Batch, compiled_name, in_words, recorded, sizes_of
 from ResNeSt.formats.onnx_weights import sha256_of_onnx
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import digests, model_files
@@ -31,8 +31,9 @@ from ResNeSt.tensors.format import LAYOUTS
 class Compiled:
     """A compiled model, up to date: its file, and what it was compiled for.
 
-    `dtype` is that of its input: float32 NCHW, or uint8 NHWC with the normalisation inside. `agreement` is the share of
-    held-out tensors with the top-1 of fp32, None where nothing judged it; `kept` whether an earlier run made it.
+    `batch` is its batch size, the largest of `sizes`, which are those that it was asked for. `dtype` is that of its
+    input: float32 NCHW, or uint8 NHWC with the normalisation inside. `agreement` is the share of held-out tensors with
+    the top-1 of fp32, None where nothing judged it; `kept` whether an earlier run made it.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Compiled:
     precision: str
     agreement: float | None
     kept: bool
+    sizes: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Compilation:
     read: tuple[Unchanged, ...] = ()
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def target(self, batch: int) -> Path:
+    def target(self, batch: Batch) -> Path:
         """The compiled model for `batch`."""
         return self.folder / compiled_name(self.stem, batch, self.chip)
 
@@ -73,14 +75,14 @@ class Compilation:
         needed = self.dtype == "uint8" and self.chip != chips.CPU
         return self.folder / f"{self.stem}_aipp.cfg" if needed else None
 
-    def atc_command(self, batch: int) -> list[str]:
+    def atc_command(self, batch: Batch) -> list[str]:
         """The ATC command for `batch`."""
         name = self.target(batch).stem
         return atc.command(self.network, batch, self.chip, self.precision, name, self.aipp, self.log)
 
 
-def compile_all(compilation: Compilation, batches: list[int], force: bool) -> list[Compiled]:
-    """The models for `batches`, in their order; `force` compiles even what is up to date."""
+def compile_all(compilation: Compilation, batches: list[Batch], force: bool) -> list[Compiled]:
+    """The models for `batches`, one each, in their order; `force` compiles even what is up to date."""
     source = sha256_of_onnx(compilation.network.path)
     stale = [batch for batch in batches if force or not _is_current(compilation, batch, source)]
     for batch in batches:
@@ -91,13 +93,13 @@ def compile_all(compilation: Compilation, batches: list[int], force: bool) -> li
     return [_compiled(compilation, batch, batch not in stale) for batch in batches]
 
 
-def _compiled(compilation: Compilation, batch: int, kept: bool) -> Compiled:
-    path = compilation.target(batch)
-    agreement = sidecar.read(path).get("agreement")
-    return Compiled(path, batch, compilation.chip, compilation.dtype, compilation.precision, agreement, kept)
+def _compiled(compilation: Compilation, batch: Batch, kept: bool) -> Compiled:
+    path, sizes = compilation.target(batch), sizes_of(batch)
+    of = (compilation.chip, compilation.dtype, compilation.precision)
+    return Compiled(path, max(sizes), *of, sidecar.read(path).get("agreement"), kept, sizes)
 
 
-def _compile_stale(compilation: Compilation, batches: list[int], source: str) -> None:
+def _compile_stale(compilation: Compilation, batches: list[Batch], source: str) -> None:
     compile_one = _compiler(compilation, batches, source)
     for batch in tqdm(batches, "compile", unit="model", disable=hidden()):
         target = compilation.target(batch)
@@ -108,15 +110,15 @@ def _compile_stale(compilation: Compilation, batches: list[int], source: str) ->
         compile_one(batch)
 
 
-def _compiler(compilation: Compilation, batches: list[int], source: str) -> Callable[[int], None]:
-    """A function that compiles for a batch size."""
+def _compiler(compilation: Compilation, batches: list[Batch], source: str) -> Callable[[Batch], None]:
+    """A function that compiles one of the models."""
     if compilation.chip == chips.CPU:
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
         return functools.partial(_compile_on_cpu, compilation, source)
     toolkit = cann.find_toolkit()
     if toolkit is None:
-        sizes = ",".join(str(batch) for batch in batches)
+        sizes = ",".join(str(size) for batch in batches for size in sizes_of(batch))
         raise MissingRuntimeError(
             f"atc is not on this machine; run `bash convert.sh {sizes} {compilation.chip}` with the same options on "
             "one with CANN (an NPU is not needed), after copying "
@@ -127,7 +129,7 @@ def _compiler(compilation: Compilation, batches: list[int], source: str) -> Call
     return functools.partial(_compile_for_ascend, compilation, source, toolkit)
 
 
-def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> None:
+def _compile_on_cpu(compilation: Compilation, source: str, batch: Batch) -> None:
     network, target, dtype, precision = (
         compilation.network,
         compilation.target(batch),
@@ -142,10 +144,10 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: int) -> None:
 
     openvino_ir.compile_model(network, target, batch, dtype, precision, source, finish)
     size = sum(path.stat().st_size for path in model_files(target))
-    compilation.say(f"{target.name}: batch {batch}, {dtype} {LAYOUTS[dtype]}, {precision}, {size:,} bytes")
+    compilation.say(f"{target.name}: batch {in_words(batch)}, {dtype} {LAYOUTS[dtype]}, {precision}, {size:,} bytes")
 
 
-def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Toolkit, batch: int) -> None:
+def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Toolkit, batch: Batch) -> None:
     target = compilation.target(batch)
     compilation.say(f"{target.name}: compiling for Ascend{compilation.chip}, which takes minutes")
 
@@ -159,7 +161,7 @@ def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Too
     compilation.say(f"{target.name}: {header}")
 
 
-def _record(compilation: Compilation, batch: int, source: str, model: Path, told: dict[str, Any]) -> None:
+def _record(compilation: Compilation, batch: Batch, source: str, model: Path, told: dict[str, Any]) -> None:
     """Writes the record of a model that is about to get its name, so that none is without.
 
     Raises PipelineError where the ONNX file is no longer the one of which `source` is the digest.
@@ -174,13 +176,13 @@ def _record(compilation: Compilation, batch: int, source: str, model: Path, told
     sidecar.write(target, {**made_of, **told, "answers": answers, "files": files})
 
 
-def _made_of(compilation: Compilation, batch: int, source: str) -> dict[str, Any]:
+def _made_of(compilation: Compilation, batch: Batch, source: str) -> dict[str, Any]:
     """Everything that a compiled model depends on, and what it is judged by; `source` is the SHA-256 of the ONNX."""
     judged_by = {"held_out": compilation.gate.tensors} if compilation.gate else {}
     return {
         **judged_by,
         "source": source,
-        "batch": batch,
+        "batch": recorded(batch),
         "chip": compilation.chip,
         "dtype": compilation.dtype,
         "precision": compilation.precision,
@@ -188,7 +190,7 @@ def _made_of(compilation: Compilation, batch: int, source: str) -> dict[str, Any
     }
 
 
-def _is_current(compilation: Compilation, batch: int, source: str) -> bool:
+def _is_current(compilation: Compilation, batch: Batch, source: str) -> bool:
     """Whether the model's files are as they were left, made from this source, and found as good as is asked for."""
     target, gate = compilation.target(batch), compilation.gate
     with contextlib.suppress(OSError, PipelineError, TypeError):

@@ -1,4 +1,4 @@
-"""Stage 3 as a function: .onnx -> simplified .onnx -> a compiled model per batch size."""
+"""Stage 3 as a function: .onnx -> simplified .onnx -> a compiled model per batch size, or one for several."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ResNeSt.convert import amct, atc, calibration, chips, nncf, preflight, simp
 from ResNeSt.convert.calibration import CalibrationTensors
 from ResNeSt.convert.compile import Compilation, Compiled, compile_all
 from ResNeSt.convert.gate import Gate
-from ResNeSt.convert.targets import check_batches, compiled_name
+from ResNeSt.convert.targets import Batch, check_batches, check_dynamic, compiled_name, in_words, models, recorded
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.cards import card
@@ -40,6 +40,7 @@ class Conversion:
     normalisation in the model. `precision` is the chip's default if None. `calibration` is a folder of float32 tensors,
     to quantize with (precision int8) and to judge by (on cpu); `min_agreement` the share of them that must keep the
     top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names the card of a network whose file does not tell it.
+    `dynamic_batch` makes one model for all of `batches`, 2 to 100, instead of one each; on cpu it takes any.
     `log` is ATC's log level. `force` makes even what is up to date, and replaces what is of another
     question.
     """
@@ -55,6 +56,7 @@ class Conversion:
     arch: str | None = None
     log: str | None = None
     force: bool = False
+    dynamic_batch: bool = False
 
     @property
     def is_given_simplified(self) -> bool:
@@ -66,6 +68,15 @@ class Conversion:
         """What the names of all files begin with that are made."""
         name = self.onnx.stem
         return name[: -len(SIMPLIFIED)] if name.endswith(SIMPLIFIED) and name != SIMPLIFIED else name
+
+    @property
+    def models(self) -> list[Batch]:
+        """What each model is compiled for, in the order of `batches`."""
+        return models(self.batches, self.dynamic_batch)
+
+    def target(self, batch: Batch) -> Path:
+        """The compiled model for `batch`."""
+        return self.folder / compiled_name(self.stem, batch, self.chip)
 
     @property
     def simplified(self) -> Path:
@@ -118,7 +129,7 @@ def _compile(conversion: Conversion, say: Say) -> list[Compiled]:
         quantize = _quantize_on_cpu if compilation.chip == chips.CPU else _quantize_for_ascend
         quantized = quantize(compilation, conversion, tensors)
         compilation = dataclasses.replace(_of_file(compilation, quantized), read=(read, Unchanged(quantized)))
-    return compile_all(compilation, list(conversion.batches), conversion.force)
+    return compile_all(compilation, conversion.models, conversion.force)
 
 
 def plan(conversion: Conversion) -> list[str]:
@@ -138,20 +149,22 @@ def plan(conversion: Conversion) -> list[str]:
         planned = _plan_on_cpu if compilation.chip == chips.CPU else _plan_for_ascend
         lines += planned(compilation, conversion, tensors)
         compilation = _of_file(compilation, _quantized(compilation))
-    return [*lines, *_compile_plan(compilation, conversion.batches)]
+    return [*lines, *_compile_plan(compilation, conversion.models)]
 
 
 def resolved(conversion: Conversion) -> Conversion:
     """The same with the chip's name as CANN spells it, each batch size once, the precision named, and paths as such.
 
-    Raises ArgumentError for an unknown chip or dtype, a batch size below 1, a precision that the chip does not have, or
-    an agreement that is no share.
+    Raises ArgumentError for an unknown chip or dtype, a batch size below 1, a precision that the chip does not have,
+    batch sizes that no dynamic batch takes, or an agreement that is no share.
     """
     check_share("--min-agreement", conversion.min_agreement)
     if conversion.dtype not in LAYOUTS:
         raise ArgumentError(f"dtype {conversion.dtype!r}, expected one of {', '.join(LAYOUTS)}")
-    chip, batches = chips.resolve(conversion.chip), check_batches(conversion.batches)
-    precision = chips.precision(conversion.precision, chip)
+    chip, check = chips.resolve(conversion.chip), check_dynamic if conversion.dynamic_batch else check_batches
+    precision, batches = chips.precision(conversion.precision, chip), check(conversion.batches)
+    if conversion.dynamic_batch and precision == "int8" and chip != chips.CPU:
+        raise ArgumentError(f"--dynamic-batch is not for int8 on {chip}: ATC takes no dynamic batch for AMCT's models")
     return dataclasses.replace(
         conversion,
         onnx=Path(conversion.onnx),
@@ -173,9 +186,7 @@ def simplification(conversion: Conversion) -> list[str]:
 def check(conversion: Conversion) -> list[preflight.Finding]:
     """What will fail on this Ascend host, found before ATC runs; raises ArgumentError for the chip `cpu`."""
     conversion = resolved(conversion)
-    targets = [
-        conversion.folder / compiled_name(conversion.stem, batch, conversion.chip) for batch in conversion.batches
-    ]
+    targets = list(map(conversion.target, conversion.models))
     if _is_simplified(conversion):
         simplify.check(conversion.onnx, conversion.simplified)
     network = _network(conversion, _readable(conversion))
@@ -212,11 +223,11 @@ def _refuse_to_replace(conversion: Conversion) -> None:
     """
     if conversion.force:
         return
-    for batch in conversion.batches:
-        target = conversion.folder / compiled_name(conversion.stem, batch, conversion.chip)
+    for batch in conversion.models:
+        target = conversion.target(batch)
         if not target.exists():
             continue
-        asked = {**_question(conversion), "batch": batch}
+        asked = {**_question(conversion), "batch": recorded(batch)}
         found = sidecar.recorded(target, asked)
         if found.get("onnx", asked["onnx"]) != asked["onnx"] and _is_of_this_network(target, conversion):
             del found["onnx"]  # then whatever its file is called
@@ -242,7 +253,7 @@ def _question(conversion: Conversion) -> dict[str, Any]:
 
 def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> None:
     """Raises PipelineError where a file that would be written holds weights of the network, whoever named it so."""
-    targets = [_quantized(compilation), *(compilation.target(batch) for batch in conversion.batches)]
+    targets = [_quantized(compilation), *map(compilation.target, conversion.models)]
     written = {path.absolute() for path in targets}
     written |= {path.with_suffix(".bin") for path in written} | {sidecar.path_of(path) for path in written}
     written |= {compilation.aipp.absolute()} if compilation.aipp else set()
@@ -257,7 +268,7 @@ def _refuse_to_replace_others(compilation: Compilation, conversion: Conversion) 
     """Raises PipelineError where a file stands in the place of one that is written, and nothing says it is ours."""
     if conversion.force:
         return
-    targets = [compilation.target(batch) for batch in conversion.batches]
+    targets = list(map(compilation.target, conversion.models))
     for target in targets:
         for path in model_files(target):
             if path.exists() and not sidecar.recorded(target, ["source"]):
@@ -292,6 +303,8 @@ def _network(conversion: Conversion, path: Path) -> onnx_file.Network:
     if conversion.dtype == "uint8":
         _ = network.normalisation
     simplify.check_batches(network, conversion.batches)
+    if conversion.dynamic_batch and path == conversion.simplified:  # another one is freed when it is simplified
+        simplify.check_free(network)
     return network
 
 
@@ -400,7 +413,7 @@ def _plan_for_ascend(compilation: Compilation, conversion: Conversion, tensors: 
     ]
 
 
-def _compile_plan(compilation: Compilation, batches: Sequence[int]) -> Iterator[str]:
+def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterator[str]:
     network = compilation.network
     if compilation.aipp is not None:
         yield f"# {compilation.aipp}:"
@@ -408,7 +421,7 @@ def _compile_plan(compilation: Compilation, batches: Sequence[int]) -> Iterator[
     for batch in batches:
         target = compilation.target(batch)
         if compilation.chip == chips.CPU:
-            of = f"batch {batch}, {compilation.dtype}, {compilation.precision}"
+            of = f"batch {in_words(batch)}, {compilation.dtype}, {compilation.precision}"
             yield f"# OpenVINO: {network.path} -> {target}, {of}"
         else:
             one_file = f" that holds {network.path} with the weights beside it" if network.data_files else ""

@@ -30,7 +30,7 @@ ONE_ANSWER = 0.95  # a larger share of one class among the answers, and agreeing
 # Of what the logits of fp32 vary by from image to image: the demo in int8 is 0.11 off, a model that was calibrated on
 # noise 0.33, one that answers by chance 1.
 FURTHEST = 0.5
-BATCH = 8  # of fp32
+BATCH = 8  # of fp32, and of models that leave it free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Gate:
         return self.minimum <= 0 or bool(agreement >= self.minimum and distance <= FURTHEST)
 
     def _measure(self, model: Path) -> Agreement:
-        engine = open_engine(model)
+        engine = open_engine(model, None, BATCH)
         size = engine.input.shape[0]
         normalisation = Normalisation(*self.network.normalisation) if engine.input.dtype == "uint8" else None
         adapt = adapter(self.network.shape(1)[1:], "float32", engine.input, normalisation)

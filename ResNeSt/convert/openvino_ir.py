@@ -1,4 +1,4 @@
-"""Stage 3 for a CPU: simplified ONNX -> OpenVINO IR (`.xml` and `.bin`) of static batch, ahead of time."""
+"""Stage 3 for a CPU: simplified ONNX -> OpenVINO IR (`.xml` and `.bin`) of static or free batch, ahead of time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Callable
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder
+from ResNeSt.convert.targets import Batch, sizes_of
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.model_info import SECTION
-from ResNeSt.models.onnx_file import Network
+from ResNeSt.models.onnx_file import FREE, Network
 
 
 def import_openvino() -> ModuleType:
@@ -31,9 +32,9 @@ def version() -> str:
 
 
 def compile_model(
-    network: Network, target: Path, batch: int, dtype: str, precision: str, source: str, check: Callable[[Path], None]
+    network: Network, target: Path, batch: Batch, dtype: str, precision: str, source: str, check: Callable[[Path], None]
 ) -> None:
-    """Compiles `network` for `batch` images to `target` (.xml, with .bin beside it).
+    """Compiles `network` for `batch` images to `target` (.xml, with .bin beside it); several sizes leave its axis free.
 
     The input is float32 NCHW, or for dtype "uint8" uint8 NHWC with the normalisation inside. rt_info's section says
     what the model is, its `precision` for the engine to compute in, and `source`, the SHA-256 of the ONNX file.
@@ -44,12 +45,12 @@ def compile_model(
     with scratch_folder(target.parent, "openvino") as scratch:
         temporary = Path(scratch, target.name)
         try:
-            model = _static_model(openvino, network, batch, dtype)
+            model = _shaped_model(openvino, network, batch, dtype)
             for key, value in _info(network, precision, source).items():
                 model.set_rt_info(value, [SECTION, key])
             _name_evenly(model, network.path)
             openvino.save_model(model, temporary, compress_to_fp16=False)
-            _try(openvino, temporary)
+            _try(openvino, temporary, batch)
         except RuntimeError as error:
             raise PipelineError(f"{target}: OpenVINO cannot compile {network.path}: {error}") from error
         check(temporary)
@@ -61,9 +62,9 @@ def has_bf16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _static_model(openvino: ModuleType, network: Network, batch: int, dtype: str) -> Any:
+def _shaped_model(openvino: ModuleType, network: Network, batch: Batch, dtype: str) -> Any:
     model = openvino.Core().read_model(network.path)
-    model.reshape({network.input_name: network.shape(batch)})
+    model.reshape({network.input_name: network.shape(batch if isinstance(batch, int) else FREE)})
     if dtype == "float32":
         return model
     processor = openvino.preprocess.PrePostProcessor(model)
@@ -80,15 +81,18 @@ def _info(network: Network, precision: str, source: str) -> dict[str, str]:
     return {**network.info, "precision": precision, "source": source}
 
 
-def _try(openvino: ModuleType, path: Path) -> None:
-    """Runs the saved model once, as the engine will load it."""
+def _try(openvino: ModuleType, path: Path, batch: Batch) -> None:
+    """Runs the saved model, as the engine will load it; one of several batch sizes at two of them."""
     import numpy as np
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    images, logits = compiled.input(0), compiled.output(0)
-    result = compiled(np.zeros(tuple(images.shape), images.element_type.to_dtype()))[0]
-    if result.ndim != 2 or len(result) != images.shape[0] or not np.isfinite(result).all():
-        raise RuntimeError(f"its output is {list(logits.shape)} for an input of {list(images.shape)}, or not finite")
+    images = compiled.input(0)
+    sides = [side.get_length() for side in list(images.partial_shape)[1:]]
+    for size in sizes_of(batch)[:2]:
+        shape = [size, *sides]
+        result = compiled(np.zeros(shape, images.element_type.to_dtype()))[0]
+        if result.ndim != 2 or len(result) != size or not np.isfinite(result).all():
+            raise RuntimeError(f"its output is {list(result.shape)} for an input of {shape}, or not finite")
 
 
 def _name_evenly(model: Any, onnx: Path) -> None:

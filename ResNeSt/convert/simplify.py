@@ -144,10 +144,24 @@ def check_batches(network: Network, batches: Sequence[int]) -> None:
     if others and has_free_batch(network) is False:
         raise PipelineError(
             f"{network.path}: its batch size is set to {network.batch}, also inside of it, so that it cannot be "
-            f"compiled for {', '.join(map(str, others))}; compile it for {network.batch}, or export it again with a "
-            f"free batch axis: torch.onnx.export(..., input_names=['{network.input_name}'], output_names=['output'], "
-            f"dynamic_axes={{'{network.input_name}': {{0: 'N'}}, 'output': {{0: 'N'}}}})"
+            f"compiled for {', '.join(map(str, others))}; compile it for {network.batch}, or {_export_again(network)}"
         )
+
+
+def check_free(network: Network) -> None:
+    """Raises PipelineError where the batch size of the simplified network is set, for one that is to take several."""
+    if network.batch is not None:
+        raise PipelineError(
+            f"{network.path}: its batch size is set to {network.batch}, --dynamic-batch takes a free one; give the "
+            f"file that it was simplified from, or {_export_again(network)}"
+        )
+
+
+def _export_again(network: Network) -> str:
+    return (
+        f"export it again with a free batch axis: torch.onnx.export(..., input_names=['{network.input_name}'], "
+        f"output_names=['output'], dynamic_axes={{'{network.input_name}': {{0: 'N'}}, 'output': {{0: 'N'}}}})"
+    )
 
 
 def has_free_batch(network: Network) -> bool | None:

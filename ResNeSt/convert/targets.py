@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Union
 
 from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.convert import chips
 
+DYNAMIC = "dyn"  # ends the name of a model that takes several batch sizes
+# What a model is compiled for: one batch size, or the sizes among which whoever runs it chooses (--dynamic-batch).
+Batch = Union[int, tuple[int, ...]]
+FEWEST_SIZES, MOST_SIZES = 2, 100  # of a dynamic batch, by ATC (contract ATC)
 
-def compiled_name(stem: str, batch: int, chip: str) -> str:
+
+def compiled_name(stem: str, batch: Batch, chip: str) -> str:
     """File name of the model of `stem`.onnx compiled for `batch` images on `chip` (a name of `chips.resolve`)."""
-    return f"{stem}_bs{batch}.{'xml' if chip == chips.CPU else 'om'}"
+    size = f"bs{batch}" if isinstance(batch, int) else DYNAMIC
+    return f"{stem}_{size}.{'xml' if chip == chips.CPU else 'om'}"
+
+
+def models(batches: Sequence[int], dynamic: bool) -> list[Batch]:
+    """What each model is compiled for: one a batch size or, where it is `dynamic`, one for all of them."""
+    return [tuple(batches)] if dynamic else list(batches)
+
+
+def sizes_of(batch: Batch) -> tuple[int, ...]:
+    """The batch sizes that a model takes."""
+    return (batch,) if isinstance(batch, int) else batch
+
+
+def in_words(batch: Batch) -> str:
+    """`8`, or `1, 4, 8`."""
+    return ", ".join(map(str, sizes_of(batch)))
+
+
+def recorded(batch: Batch) -> int | list[int]:
+    """As a model's record says it (ResNeSt.models.sidecar)."""
+    return batch if isinstance(batch, int) else list(batch)
 
 
 def check_batches(batches: Iterable[int]) -> list[int]:
@@ -27,6 +54,17 @@ def check_batches(batches: Iterable[int]) -> list[int]:
     if max(sizes) > LARGEST_BATCH:
         raise ArgumentError(f"a batch of {max(sizes)} images, expected at most {LARGEST_BATCH:,}")
     return list(dict.fromkeys(sizes))
+
+
+def check_dynamic(batches: Iterable[int]) -> list[int]:
+    """The sizes of a dynamic batch, in ascending order; raises ArgumentError unless they are 2 to 100 batch sizes."""
+    sizes = sorted(check_batches(batches))
+    if not FEWEST_SIZES <= len(sizes) <= MOST_SIZES:
+        raise ArgumentError(
+            f"--dynamic-batch takes {FEWEST_SIZES} to {MOST_SIZES} batch sizes, found {len(sizes)}: "
+            f"{','.join(map(str, sizes))[:40]}; leave it out for a model of one batch size"
+        )
+    return sizes
 
 
 def parse_batches(text: str) -> list[int]:

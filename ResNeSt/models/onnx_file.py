@@ -15,6 +15,7 @@ from ResNeSt.formats.onnx_weights import in_one_piece, write_one_file
 from ResNeSt.models import classifier, model_info
 from ResNeSt.models.cards import Card
 
+FREE = -1  # a side that is left open, in a shape
 GRAPH = "graph_sha256"  # key among the metadata_props
 
 
@@ -65,7 +66,7 @@ class Network:
         return self.mean, self.std
 
     def shape(self, batch: int) -> list[int]:
-        """Input shape at `batch`, NCHW."""
+        """Input shape at `batch`, NCHW; FREE leaves the batch axis open."""
         return [batch, 3, self.height, self.width]
 
 

@@ -29,6 +29,14 @@ def info_of(model: Path) -> dict[str, str]:
     return info if isinstance(info, dict) else {}
 
 
+def sizes_of(model: Path) -> tuple[int, ...]:
+    """The batch sizes that a model compiled for several takes, by its record, ascending; empty where it is for one."""
+    sizes = read(model).get("batch")
+    if not (isinstance(sizes, list) and sizes and all(type(size) is int and size > 0 for size in sizes)):
+        return ()
+    return tuple(sorted(sizes))
+
+
 def recorded(model: Path, keys: Iterable[str]) -> dict[str, Any]:
     """What the record says of `keys`, as far as it does; a damaged one says nothing."""
     with contextlib.suppress(OSError, PipelineError):

@@ -112,7 +112,9 @@ def _compile(options: Options) -> None:
     _check_operators(model)
     shapes = _shapes(options, model)
     _fix_shapes(model, shapes)
-    description = _describe(options, shapes, _outputs(model, shapes))
+    sizes = _batch_sizes(options)
+    outputs = [_outputs(model, {name: [size, *shape[1:]] for name, shape in shapes.items()}) for size in sizes]
+    description = _describe(options, shapes, outputs[0] if outputs else _outputs(model, shapes), sizes)
     Path("fusion_result.json").write_text("[]\n", encoding="utf-8")
     standin_om.write(_target(options["output"]), model.SerializeToString(), len(model.graph.node), description)
 
@@ -206,15 +208,31 @@ def _check_shape(options: Options, shape: list[int], stored: list[int]) -> None:
         raise _invalid("dynamic_batch_size", options["dynamic_batch_size"], "N must be -1 in [--input_shape]")
     if any(dim <= 0 for dim in (shape[1:] if dynamic else shape)):
         raise _invalid("input_shape", text, "every dimension must be greater than 0")
-    if dynamic:
-        _beyond_the_stand_in("--dynamic_batch_size")
+
+
+def _batch_sizes(options: Options) -> list[int]:
+    """Those of `--dynamic_batch_size`, in ascending order; none where the batch is static."""
+    text = options.get("dynamic_batch_size")
+    if text is None:
+        return []
+    if not all(part.isdigit() and int(part) > 0 for part in text.split(",")):
+        raise _invalid("dynamic_batch_size", text, "expected whole numbers above 0, separated by commas")
+    sizes = {int(part) for part in text.split(",")}
+    for code, wrong, bound in (("E10035", len(sizes) < 2, "minimum 2"), ("E10036", len(sizes) > 100, "maximum 100")):
+        if wrong:
+            message = f"--dynamic_batch_size has {len(sizes)} profiles, the {bound}."
+            raise AtcError(code, message, "Ensure that the number of profiles is within the range.")
+    return sorted(sizes)
 
 
 def _fix_shapes(model: Any, shapes: Shapes) -> None:
     """Sets the input's dimensions and forgets every shape that followed from the old ones."""
     for value in model.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name]):
-            dim.dim_value = size
+            if size == -1:
+                dim.dim_param = "batch"
+            else:
+                dim.dim_value = size
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
@@ -236,7 +254,7 @@ def _outputs(model: Any, shapes: Shapes) -> list[dict[str, Any]]:
     return [{"name": name, "shape": list(result.shape)} for name, result in zip(names, results)]
 
 
-def _describe(options: Options, shapes: Shapes, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _describe(options: Options, shapes: Shapes, outputs: list[dict[str, Any]], sizes: list[int]) -> dict[str, Any]:
     ((name, shape),) = shapes.items()
     tensor = {"name": name, "shape": shape, "dtype": "float16" if options.get("input_fp16_nodes") else "float32"}
     constants = None
@@ -245,8 +263,9 @@ def _describe(options: Options, shapes: Shapes, outputs: list[dict[str, Any]]) -
         batch, channels, height, width = shape
         tensor = {"name": name, "shape": [batch, height, width, channels], "dtype": "uint8"}
     kind = "float16" if options.get("output_type") == "FP16" else "float32"
-    results = [{**output, "dtype": kind} for output in outputs]
-    return {"inputs": [tensor], "outputs": results, "aipp": constants, "batch": shape[0]}
+    free = {"shape": [-1, *outputs[0]["shape"][1:]]} if sizes else {}
+    results = [{**output, **free, "dtype": kind} for output in outputs]
+    return {"inputs": [tensor], "outputs": results, "aipp": constants, "sizes": sizes}
 
 
 def _aipp(path: str, shape: list[int]) -> dict[str, list[float]]:

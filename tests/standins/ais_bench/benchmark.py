@@ -50,6 +50,7 @@ def _output_folder(args: argparse.Namespace) -> str | None:
 
 def _run(args: argparse.Namespace, device: int, files: list[str] | None, target: str | None) -> None:
     session = InferSession(device, args.model)
+    _set_batch(session, args)
     if target is not None:
         os.makedirs(target, 0o750, exist_ok=True)
         log(f"output path:{target}")
@@ -57,7 +58,7 @@ def _run(args: argparse.Namespace, device: int, files: list[str] | None, target:
     _warm_up(session, batches[0], args)
     written: dict[str, Any] = {}
     for batch in tqdm(batches, desc=f"Inference {args.run_mode} Processing", file=sys.stderr):
-        outputs = session.infer([_read(session, batch, args.pure_data_type)])
+        outputs = session.run([_read(session, batch, args.pure_data_type)])
         if target is not None:
             _write(outputs, batch, target, args, written)
     summary = _summary(session, args, {} if args.pipeline else written)
@@ -66,6 +67,15 @@ def _run(args: argparse.Namespace, device: int, files: list[str] | None, target:
         _save(summary, f"{target}_summary.json")
     session.free_resource()
     log("end to finalize acl")
+
+
+def _set_batch(session: InferSession, args: argparse.Namespace) -> None:
+    if args.dymBatch is not None:
+        session.set_dynamic_batchsize(args.dymBatch)
+    elif _batch_size(session, args) < 0:
+        raise RuntimeError("dynamic batch om model detected, but dymbatch, dymdims or dymshape not set!")
+    else:
+        session.set_staticbatch()
 
 
 def _batches(session: InferSession, files: list[str] | None, pipeline: bool) -> list[Batch]:
@@ -80,7 +90,7 @@ def _batches(session: InferSession, files: list[str] | None, pipeline: bool) -> 
 
 
 def _files_per_batch(session: InferSession, files: list[str]) -> int:
-    file_size, tensor_size = _bytes_of(files[0]).nbytes, session.get_inputs()[0].size
+    file_size, tensor_size = _bytes_of(files[0]).nbytes, session.get_inputs()[0].realsize
     if file_size == 0 or tensor_size % file_size:
         print(f"[ERROR] arg0 tensorsize: {tensor_size} filesize: {file_size} not match", flush=True)
         raise RuntimeError("input files do not fill the input tensor")
@@ -99,7 +109,7 @@ def _bytes_of(path: str) -> np.ndarray:
 def _read(session: InferSession, batch: Batch, pure_data_type: str) -> np.ndarray:
     if batch.files != [_NO_FILE]:
         return np.concatenate([_bytes_of(path) for path in batch.files])
-    size = session.get_inputs()[0].size
+    size = session.get_inputs()[0].realsize
     if pure_data_type == "zero":
         return np.zeros(size, np.uint8)
     noise: np.ndarray = np.random.default_rng().integers(0, 256, size, np.uint8)
@@ -109,7 +119,7 @@ def _read(session: InferSession, batch: Batch, pure_data_type: str) -> np.ndarra
 def _warm_up(session: InferSession, batch: Batch, args: argparse.Namespace) -> None:
     data = _read(session, batch, args.pure_data_type)
     for _ in range(args.warmup_count):
-        session.infer([data])
+        session.run([data])
     session.reset_summaryinfo()
     session.set_loop_count(args.loop)
     log(f"warm up {args.warmup_count} done")
@@ -161,7 +171,7 @@ def _summary(session: InferSession, args: argparse.Namespace, written: dict[str,
 
 
 def _batch_size(session: InferSession, args: argparse.Namespace) -> int:
-    count: int = args.batchsize or session.get_inputs()[0].shape[0]
+    count: int = args.batchsize or args.dymBatch or session.get_inputs()[0].shape[0]
     return count
 
 

@@ -7,7 +7,7 @@ import argparse
 from ais_bench import paths
 
 # Options of the real client that no stage of the pipeline needs.
-_NOT_CARRIED_OUT = """dymBatch dymHW dymDims dymShape outputSize auto_set_dymshape_mode profiler dump acl_json_path
+_NOT_CARRIED_OUT = """dymHW dymDims dymShape outputSize auto_set_dymshape_mode profiler dump acl_json_path
 aipp_config energy_consumption npu_id"""
 
 
@@ -35,6 +35,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loop", type=_positive, default=1)
     parser.add_argument("--warmup_count", type=_natural, default=1)
     parser.add_argument("--batchsize", type=_positive)
+    parser.add_argument("--dymBatch", type=_positive)
     parser.add_argument("--device", type=_devices, default=[0])
     parser.add_argument("--debug", type=_boolean, default=False)
     parser.add_argument("--pure_data_type", choices=["zero", "random"], default="zero")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ import numpy as np
 import standin_om
 
 from ais_bench.infer.session import open_session
+
+_STATIC = "[ERROR] the dynamic_batch_size parameter is not specified for model conversion"
 
 
 def log(message: str) -> None:
@@ -30,15 +33,13 @@ class dtype(enum.Enum):  # noqa: N801 - the real client's name; it prints as dty
 
 @dataclasses.dataclass(frozen=True)
 class TensorDesc:
-    """One input or output: `size` in bytes."""
+    """One input or output: `size` in bytes, of the largest batch where that is dynamic; `realsize` of the one set."""
 
     name: str
     shape: list[int]
     datatype: dtype
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape)) * np.dtype(self.datatype.value).itemsize
+    size: int
+    realsize: int
 
 
 class InferSession:
@@ -52,26 +53,66 @@ class InferSession:
         log(f"load model {model_path} success")
         log("create model description success")
         self._loop = 1
+        self._sizes: list[int] = self._description["sizes"]
+        self._batch: int | None = None
         self.reset_summaryinfo()
 
     def get_inputs(self) -> list[TensorDesc]:
-        return _descriptors(self._description["inputs"])
+        return self._descriptors("inputs")
 
     def get_outputs(self) -> list[TensorDesc]:
-        return _descriptors(self._description["outputs"])
+        return self._descriptors("outputs")
+
+    def _descriptors(self, kind: str) -> list[TensorDesc]:
+        largest = max(self._sizes, default=-1)
+        return [_descriptor(entry, largest, self._batch or largest) for entry in self._description[kind]]
+
+    def set_staticbatch(self) -> None:
+        self._batch = None
+
+    def set_dynamic_batchsize(self, dym_batch: int) -> None:
+        """RuntimeError where the model was not compiled for it."""
+        if dym_batch not in self._sizes:
+            print("[ERROR] the dymBatch parameter is not correct" if self._sizes else _STATIC, flush=True)
+            raise RuntimeError(f"set dynamic batchsize {dym_batch} failed")
+        self._batch = dym_batch
+
+    def get_max_dym_batchsize(self) -> int:
+        return max(self._sizes, default=0)
 
     def set_loop_count(self, loop: int) -> None:
         self._loop = loop
 
     def infer(self, feeds: Sequence[np.ndarray], mode: str = "static") -> list[np.ndarray]:
         """Runs `feeds`, of which only the bytes count; RuntimeError where their number or size is not the model's."""
+        if mode not in ("static", "dymbatch"):
+            raise RuntimeError(f"the stand-in does not carry out mode {mode}")
+        if len(feeds) != len(self.get_inputs()):
+            raise RuntimeError(f"input count {len(feeds)} not match {len(self.get_inputs())}")
+        if mode == "static":
+            self.set_staticbatch()
+        else:
+            self._prepare_dymbatch([feed.shape for feed in feeds])
+        return self.run(feeds)
+
+    def _prepare_dymbatch(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """The batch size is the dimension of the first feed that the model leaves free; those before it must fit."""
+        for shape, tensor in zip(shapes, self.get_inputs()):
+            for actual, expected in zip(shape, tensor.shape):
+                if expected < 0:
+                    self.set_dynamic_batchsize(actual)
+                    return
+                if actual != expected:
+                    raise RuntimeError("input datas and intensors dim not matched!")
+        raise RuntimeError("not a dymbatch model!")
+
+    def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Runs `feeds` at the batch size that was set."""
         if self._session is None:
             raise RuntimeError("the session has been freed")
-        if mode != "static":
-            raise RuntimeError(f"the stand-in does not carry out mode {mode}")
+        if self._sizes and self._batch is None:
+            raise RuntimeError("the model's batch is dynamic, and none is set")
         inputs = self.get_inputs()
-        if len(feeds) != len(inputs):
-            raise RuntimeError(f"input count {len(feeds)} not match {len(inputs)}")
         start = time.perf_counter()
         tensors = {tensor.name: self._to_device(feed, tensor) for feed, tensor in zip(feeds, inputs)}
         self.h2d.append(_since(start))
@@ -82,8 +123,8 @@ class InferSession:
         return self._to_host(results)
 
     def _to_device(self, feed: np.ndarray, tensor: TensorDesc) -> np.ndarray:
-        if feed.nbytes != tensor.size:
-            raise RuntimeError(f"input {tensor.name} size {feed.nbytes} not match {tensor.size}")
+        if feed.nbytes != tensor.realsize:
+            raise RuntimeError(f"input {tensor.name} size {feed.nbytes} not match {tensor.realsize}")
         array = np.frombuffer(feed.tobytes(), tensor.datatype.value).reshape(tensor.shape)
         constants = self._description["aipp"]
         if constants is None:
@@ -116,8 +157,10 @@ def _load(path: str) -> Any:
         raise RuntimeError("load model failed") from None
 
 
-def _descriptors(entries: Sequence[dict[str, Any]]) -> list[TensorDesc]:
-    return [TensorDesc(entry["name"], list(entry["shape"]), dtype(entry["dtype"])) for entry in entries]
+def _descriptor(entry: dict[str, Any], largest: int, batch: int) -> TensorDesc:
+    shape, kind = list(entry["shape"]), dtype(entry["dtype"])
+    bytes_of = [np.dtype(kind.value).itemsize * math.prod(n if s < 0 else s for s in shape) for n in (largest, batch)]
+    return TensorDesc(entry["name"], shape, kind, *bytes_of)
 
 
 def _preprocess(array: np.ndarray, constants: dict[str, list[float]]) -> np.ndarray:
