@@ -13,7 +13,7 @@ from pathlib import Path
 from ResNeSt.common.arguments import Parser, add_threads_flag
 from ResNeSt.common.errors import run
 from ResNeSt.common.progress import aloud
-from ResNeSt.convert import atc, preflight
+from ResNeSt.convert import aoe, atc, preflight
 from ResNeSt.convert.conversion import MIN_AGREEMENT, Conversion, check, convert, plan, resolved, simplification
 from ResNeSt.convert.targets import parse_batches
 from ResNeSt.tensors.format import LAYOUTS
@@ -49,6 +49,7 @@ def _conversion(options: argparse.Namespace) -> Conversion:
         log=options.log,
         force=options.force,
         dynamic_batch=options.dynamic_batch,
+        tune=options.tune,
     )
 
 
@@ -68,6 +69,13 @@ def _parser() -> Parser:
     )
     parser.add_argument("--dynamic-batch", action="store_true", help="one model that takes all of BATCHES, 2 to 100")
     parser.add_argument("--arch", metavar="NAME", help="the card, a name or a file, where the ONNX does not tell it")
+    parser.add_argument(
+        "--tune",
+        nargs="?",
+        const=aoe.OPERATORS,
+        choices=list(aoe.JOBS),
+        help=f"let AOE tune on this card first, for hours, once [{aoe.OPERATORS}]",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")

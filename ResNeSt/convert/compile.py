@@ -17,7 +17,7 @@ from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, sha256
 from ResNeSt.common.made_of import Unchanged
 from ResNeSt.common.progress import Say, hidden
-from ResNeSt.convert import atc, chips, openvino_ir
+from ResNeSt.convert import aoe, atc, chips, openvino_ir
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import Batch, compiled_name, in_words, recorded, sizes_of
 from ResNeSt.formats.onnx_weights import sha256_of_onnx
@@ -33,7 +33,8 @@ class Compiled:
 
     `batch` is its batch size, the largest of `sizes`, which are those that it was asked for. `dtype` is that of its
     input: float32 NCHW, or uint8 NHWC with the normalisation inside. `agreement` is the share of held-out tensors with
-    the top-1 of fp32, None where nothing judged it; `kept` whether an earlier run made it.
+    the top-1 of fp32, None where nothing judged it; `kept` whether an earlier run made it; `tune`
+    what AOE tuned for it.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Compiled:
     agreement: float | None
     kept: bool
     sizes: tuple[int, ...]
+    tune: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Compilation:
     gate: Gate | None = None
     read: tuple[Unchanged, ...] = ()
     told: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tune: str | None = None
 
     def target(self, batch: Batch) -> Path:
         """The compiled model for `batch`."""
@@ -77,6 +80,14 @@ class Compilation:
 
     def atc_command(self, batch: Batch) -> list[str]:
         """The ATC command for `batch`."""
+        options = [] if self.tune is None else aoe.bank_options(aoe.bank_of(self.target(batch)), self.tune)
+        return [*self._untuned_command(batch), *options]
+
+    def aoe_commands(self, batch: Batch) -> list[list[str]]:
+        """The AOE commands for `batch`; none where nothing is tuned."""
+        return [] if self.tune is None else aoe.commands(self._untuned_command(batch), self.tune)
+
+    def _untuned_command(self, batch: Batch) -> list[str]:
         name = self.target(batch).stem
         return atc.command(self.network, batch, self.chip, self.precision, name, self.aipp, self.log)
 
@@ -89,18 +100,18 @@ def compile_all(compilation: Compilation, batches: list[Batch], force: bool) -> 
         if batch not in stale:
             compilation.say(f"{compilation.target(batch).name}: up to date")
     if stale:
-        _compile_stale(compilation, stale, source)
+        _compile_stale(compilation, stale, source, force)
     return [_compiled(compilation, batch, batch not in stale) for batch in batches]
 
 
 def _compiled(compilation: Compilation, batch: Batch, kept: bool) -> Compiled:
     path, sizes = compilation.target(batch), sizes_of(batch)
     of = (compilation.chip, compilation.dtype, compilation.precision)
-    return Compiled(path, max(sizes), *of, sidecar.read(path).get("agreement"), kept, sizes)
+    return Compiled(path, max(sizes), *of, sidecar.read(path).get("agreement"), kept, sizes, compilation.tune)
 
 
-def _compile_stale(compilation: Compilation, batches: list[Batch], source: str) -> None:
-    compile_one = _compiler(compilation, batches, source)
+def _compile_stale(compilation: Compilation, batches: list[Batch], source: str, force: bool) -> None:
+    compile_one = _compiler(compilation, batches, source, force)
     for batch in tqdm(batches, "compile", unit="model", disable=hidden()):
         target = compilation.target(batch)
         # Of what was made before, nothing stays that could be taken for what is asked for now.
@@ -110,8 +121,8 @@ def _compile_stale(compilation: Compilation, batches: list[Batch], source: str) 
         compile_one(batch)
 
 
-def _compiler(compilation: Compilation, batches: list[Batch], source: str) -> Callable[[Batch], None]:
-    """A function that compiles one of the models."""
+def _compiler(compilation: Compilation, batches: list[Batch], source: str, force: bool) -> Callable[[Batch], None]:
+    """A function that compiles one of the models; what is tuned for it has been tuned."""
     if compilation.chip == chips.CPU:
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
@@ -126,7 +137,27 @@ def _compiler(compilation: Compilation, batches: list[Batch], source: str) -> Ca
         )
     if compilation.aipp is not None:
         atc.write_aipp(compilation.network, compilation.aipp)
+    if compilation.tune is not None:
+        _tune(compilation, batches, source, force, toolkit)
     return functools.partial(_compile_for_ascend, compilation, source, toolkit)
+
+
+def _tune(compilation: Compilation, batches: list[Batch], source: str, force: bool, toolkit: cann.Toolkit) -> None:
+    """Lets AOE fill the banks that do not hold; with `force` those, too, whose model is up to date."""
+    program = ""
+    for batch in batches:
+        bank = aoe.bank_of(compilation.target(batch))
+        made_of = {**_made_of(compilation, batch, source), "tune": compilation.tune}
+        anew = force and _is_current(compilation, batch, source)
+        if aoe.holds(bank, made_of) and not anew:
+            compilation.say(f"{bank.name}: up to date")
+            continue
+        program = program or aoe.find(toolkit, compilation.chip, compilation.network)
+        compilation.say(f"{bank.name}: AOE tunes on the card, which takes hours; look on in {aoe.log_of(bank)}")
+        commands = compilation.aoe_commands(batch)
+        count = aoe.tune(program, toolkit, compilation.network, commands, bank, made_of, anew)
+        found = f"{count} files" if count else "empty: nothing is better than what CANN brings along"
+        compilation.say(f"{bank.name}: {found}")
 
 
 def _compile_on_cpu(compilation: Compilation, source: str, batch: Batch) -> None:
@@ -157,6 +188,8 @@ def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Too
         _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc), **aipp})
 
     verbose, command = compilation.log is not None, compilation.atc_command(batch)
+    if compilation.tune is not None:
+        toolkit = aoe.using(toolkit, aoe.bank_of(target))
     header = atc.compile_model(toolkit, compilation.network, command, target, verbose, finish)
     compilation.say(f"{target.name}: {header}")
 
@@ -194,6 +227,7 @@ def _is_current(compilation: Compilation, batch: Batch, source: str) -> bool:
     """Whether the model's files are as they were left, made from this source, and found as good as is asked for."""
     target, gate = compilation.target(batch), compilation.gate
     with contextlib.suppress(OSError, PipelineError, TypeError):
-        passed = gate is None or gate.passes(sidecar.read(target))
+        record = sidecar.read(target)
+        passed = (gate is None or gate.passes(record)) and record.get("tune") == compilation.tune
         return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": digests(target)})
     return False

@@ -15,7 +15,7 @@ from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineEr
 from ResNeSt.common.files import alone
 from ResNeSt.common.made_of import Unchanged, differing
 from ResNeSt.common.progress import Say, silent
-from ResNeSt.convert import amct, atc, calibration, chips, nncf, preflight, simplify
+from ResNeSt.convert import amct, aoe, atc, calibration, chips, nncf, preflight, simplify
 from ResNeSt.convert.calibration import CalibrationTensors
 from ResNeSt.convert.compile import Compilation, Compiled, compile_all
 from ResNeSt.convert.gate import Gate
@@ -41,6 +41,7 @@ class Conversion:
     to quantize with (precision int8) and to judge by (on cpu); `min_agreement` the share of them that must keep the
     top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names the card of a network whose file does not tell it.
     `dynamic_batch` makes one model for all of `batches`, 2 to 100, instead of one each; on cpu it takes any.
+    `tune` is what AOE tunes on this machine's card before an Ascend model is compiled: operators, subgraphs, or both.
     `log` is ATC's log level. `force` makes even what is up to date, and replaces what is of another
     question.
     """
@@ -57,6 +58,7 @@ class Conversion:
     log: str | None = None
     force: bool = False
     dynamic_batch: bool = False
+    tune: str | None = None
 
     @property
     def is_given_simplified(self) -> bool:
@@ -165,6 +167,8 @@ def resolved(conversion: Conversion) -> Conversion:
     precision, batches = chips.precision(conversion.precision, chip), check(conversion.batches)
     if conversion.dynamic_batch and precision == "int8" and chip != chips.CPU:
         raise ArgumentError(f"--dynamic-batch is not for int8 on {chip}: ATC takes no dynamic batch for AMCT's models")
+    if conversion.tune is not None:
+        _check_tune(conversion.tune, chip)
     return dataclasses.replace(
         conversion,
         onnx=Path(conversion.onnx),
@@ -174,6 +178,13 @@ def resolved(conversion: Conversion) -> Conversion:
         batches=batches,
         precision=precision,
     )
+
+
+def _check_tune(tune: str, chip: str) -> None:
+    if tune not in aoe.JOBS:
+        raise ArgumentError(f"--tune {tune!r}, expected one of {', '.join(aoe.JOBS)}")
+    if chip == chips.CPU:
+        raise ArgumentError("--tune is for Ascend chips, whose AOE it runs; leave it out for cpu")
 
 
 def simplification(conversion: Conversion) -> list[str]:
@@ -229,6 +240,7 @@ def _refuse_to_replace(conversion: Conversion) -> None:
             continue
         asked = {**_question(conversion), "batch": recorded(batch)}
         found = sidecar.recorded(target, asked)
+        found = {"tune": None, **found} if found else found  # an earlier release recorded none
         if found.get("onnx", asked["onnx"]) != asked["onnx"] and _is_of_this_network(target, conversion):
             del found["onnx"]  # then whatever its file is called
         if other := differing(found, {key: asked[key] for key in found}):
@@ -248,6 +260,7 @@ def _question(conversion: Conversion) -> dict[str, Any]:
         "chip": conversion.chip,
         "dtype": conversion.dtype,
         "precision": _precision(conversion),
+        "tune": conversion.tune,
     }
 
 
@@ -269,11 +282,13 @@ def _refuse_to_replace_others(compilation: Compilation, conversion: Conversion) 
     if conversion.force:
         return
     targets = list(map(compilation.target, conversion.models))
-    for target in targets:
-        for path in model_files(target):
-            if path.exists() and not sidecar.recorded(target, ["source"]):
-                record = sidecar.path_of(target).name
-                raise PipelineError(f"{path}: no {record} says that convert.sh made it; {_WAYS_OUT}")
+    written = [(path, target) for target in targets for path in model_files(target)]
+    if compilation.tune is not None:
+        written += [(bank, bank) for bank in map(aoe.bank_of, targets)]
+    for path, of in written:
+        if path.exists() and not sidecar.recorded(of, ["source"]):
+            record = sidecar.path_of(of).name
+            raise PipelineError(f"{path}: no {record} says that convert.sh made it; {_WAYS_OUT}")
     quantized, aipp = _quantized(compilation), compilation.aipp
     foreign = compilation.precision == "int8" and quantized.exists() and not _is_own_int8(quantized, compilation.chip)
     if foreign:
@@ -322,6 +337,7 @@ def _compilation(conversion: Conversion, network: onnx_file.Network, say: Say) -
         _precision(conversion),
         conversion.log,
         say,
+        tune=conversion.tune,
     )
 
 
@@ -424,6 +440,10 @@ def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterato
             of = f"batch {in_words(batch)}, {compilation.dtype}, {compilation.precision}"
             yield f"# OpenVINO: {network.path} -> {target}, {of}"
         else:
+            if compilation.tune is not None:
+                bank = aoe.bank_of(target)
+                yield f"# both with TUNE_BANK_PATH={bank.absolute()}; aoe, where that is not up to date"
             one_file = f" that holds {network.path} with the weights beside it" if network.data_files else ""
             yield f"# in a scratch directory{one_file}; {target.name} is then moved to {compilation.folder}"
+            yield from map(shlex.join, compilation.aoe_commands(batch))
             yield shlex.join(compilation.atc_command(batch))

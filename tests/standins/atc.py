@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,9 +37,13 @@ _OPTIONS: dict[str, list[str] | None] = {
     "op_select_implmode": ["high_performance", "high_precision"],
     "keep_dtype": None,
     "op_compiler_cache_mode": None,
+    "op_bank_path": None,
+    "mdl_bank_path": None,
+    "buffer_optimize": ["l1_optimize", "l2_optimize", "off_optimize", "l1_and_l2_optimize"],
     "log": ["debug", "info", "warning", "error", "null"],
     "mode": ["0", "3", "6"],
 }
+_BANK = re.compile(r"[A-Za-z0-9_./-]+")
 _REQUIRED = ["framework", "model", "output", "soc_version"]
 _OPSETS = range(9, 19)
 # int8 reaches the chip as AscendQuant and AscendDequant.
@@ -72,7 +77,7 @@ def main(arguments: list[str]) -> int:
         return 0
     print("ATC start working now, please wait for a moment.")
     try:
-        _compile(_parse(arguments))
+        _compile(check(arguments))
     except AtcError as error:
         return _failed(*error.args)
     print("ATC run success, welcome to the next use.")
@@ -104,9 +109,15 @@ def _parse(arguments: list[str]) -> Options:
     return options
 
 
-def _compile(options: Options) -> None:
+def check(arguments: list[str]) -> Options:
+    """The options; raises AtcError for those that are refused before the model is read."""
+    options = _parse(arguments)
     _check_values(options)
     _check_combinations(options)
+    return options
+
+
+def _compile(options: Options) -> None:
     Path("kernel_meta").mkdir(exist_ok=True)
     model = _load(options["model"])
     _check_operators(model)
@@ -144,6 +155,13 @@ def _check_combinations(options: Options) -> None:
     for first, second in together:
         if first in options and second in options:
             raise _invalid(first, options[first], f"it cannot be used together with [--{second}]")
+    for name in ("op_bank_path", "mdl_bank_path"):
+        if name in options and not (Path(options[name]).is_dir() and _BANK.fullmatch(options[name])):
+            raise _invalid(name, options[name], "it must be a directory, of letters, digits, _, - and .")
+        if name in options and os.environ.get("TUNE_BANK_PATH", options[name]) != options[name]:
+            sys.exit(f"the stand-in: TUNE_BANK_PATH goes before --{name}, which would not be read")
+    if "mdl_bank_path" in options and options.get("buffer_optimize", "l2_optimize") == "off_optimize":
+        raise _invalid("mdl_bank_path", options["mdl_bank_path"], "it needs [--buffer_optimize]")
     if options.get("enable_small_channel") == "1" and "insert_op_conf" not in options:
         raise _invalid("enable_small_channel", "1", "it needs static AIPP, [--insert_op_conf]")
 

@@ -1,0 +1,145 @@
+"""Tuning for an Ascend chip: AOE tries variants of the operators on the card, and ATC compiles with the best of them.
+
+Options, environment variables and the last line are those of CANN's documents on AOE, 8.0 to 9.0, and of contract ATC.
+What it finds goes into a bank, a folder of JSON files beside the model; it takes no chip by name, since it measures on
+the card of this machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ResNeSt.common.cann import Toolkit
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.files import remove_plain, scratch_folder, sha256
+from ResNeSt.convert import chips
+from ResNeSt.models import sidecar
+from ResNeSt.models.onnx_file import Network
+
+PROGRAM = "aoe"
+FINISHED = "Aoe process finished"
+# Jobs by what is tuned, in the order that the documents advise: operators are tuned in the shapes that subgraphs leave.
+JOBS = {"operators": (2,), "subgraphs": (1,), "both": (1, 2)}
+OPERATORS = "operators"  # the usual
+SHOWN_LINES = 10
+FILES = "files"  # key of a bank's record: the digest of each of its files, there when AOE has finished
+_OF_ATC_ALONE = ("--soc_version=",)
+
+
+def bank_of(model: Path) -> Path:
+    """The folder of what AOE finds for `model`."""
+    return model.with_name(f"{model.stem}_aoe_bank")
+
+
+def log_of(bank: Path) -> Path:
+    """Where what AOE prints goes, so that one can look on for the hours that it takes."""
+    return bank.with_name(f"{bank.name}.log")
+
+
+def commands(atc_command: Sequence[str], tune: str) -> list[list[str]]:
+    """The AOE commands, one a job, for the model of an ATC command that uses no bank."""
+    model_options = [option for option in atc_command[1:] if not option.startswith(_OF_ATC_ALONE)]
+    return [[PROGRAM, f"--job_type={job}", *model_options] for job in JOBS[tune]]
+
+
+def bank_options(bank: Path, tune: str) -> list[str]:
+    """What ATC is given to compile with the bank; that of subgraphs works only where the buffers are optimized."""
+    options = {
+        1: [f"--mdl_bank_path={bank.absolute()}", "--buffer_optimize=l2_optimize"],
+        2: [f"--op_bank_path={bank.absolute()}"],
+    }
+    return [option for job in JOBS[tune] for option in options[job]]
+
+
+def using(toolkit: Toolkit, bank: Path) -> Toolkit:
+    """The toolkit with `bank` in its environment, where another one would go before ATC's --op_bank_path."""
+    return dataclasses.replace(toolkit, environment={**toolkit.environment, "TUNE_BANK_PATH": str(bank.absolute())})
+
+
+def holds(bank: Path, made_of: Mapping[str, Any]) -> bool:
+    """Whether AOE has finished a bank for this, and its files are as it left them."""
+    recorded = sidecar.recorded(bank, [*made_of, FILES])
+    return bank.is_dir() and recorded == {**made_of, FILES: _digests(bank)}
+
+
+def find(toolkit: Toolkit, chip: str, network: Network) -> str:
+    """Where aoe lies; raises MissingRuntimeError where it does not, PipelineError where the card is no `chip`."""
+    program = shutil.which(PROGRAM, path=toolkit.environment.get("PATH", ""))
+    if program is None:
+        raise MissingRuntimeError(
+            f"{PROGRAM} is not on this machine; it comes with CANN's toolkit and tunes on the card: run the same "
+            f"command on a host with a {chip}, after copying {' and '.join(map(str, network.files))} there, or leave "
+            "out --tune"
+        )
+    card = chips.detect()
+    if card not in (chip, chips.CPU):  # where npu-smi shows none, AOE is left to say so
+        raise PipelineError(
+            f"--tune: {PROGRAM} measures on the card of this machine, a {card}, which says nothing of a {chip}; run it "
+            f"on a host with a {chip} and copy the …_aoe_bank with its .json here, or compile for {card}"
+        )
+    return program
+
+
+def tune(
+    program: str,
+    toolkit: Toolkit,
+    network: Network,
+    tuning: Sequence[Sequence[str]],
+    bank: Path,
+    made_of: Mapping[str, Any],
+    anew: bool,
+) -> int:
+    """Runs the commands `tuning` of `commands`, which fill `bank`; returns how many files it holds.
+
+    A bank that is there already is added to: AOE leaves out what it holds, unless `anew`, so that a run which was
+    broken off goes on where it was. The bank's record gets the digests of its files at the end, and not before. Raises
+    PipelineError where AOE fails or does not say that it has finished, after printing its last lines.
+    """
+    remove_plain(log_of(bank))
+    bank.mkdir(exist_ok=True)
+    sidecar.write(bank, made_of)
+    environment = using(toolkit, bank).environment
+    if anew:
+        environment["REPEAT_TUNE"] = "True"
+    # AOE leaves aoe_workspace/ and a tuned model where it stands.
+    with scratch_folder(bank.parent, "aoe") as scratch, open(log_of(bank), "wb") as log:
+        network.write_one_file(scratch)
+        for command in tuning:
+            start = log.tell()
+            code = subprocess.run(
+                [program, *command[1:]],
+                cwd=scratch,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            ).returncode
+            _check_finished(bank, code, start)
+            log.seek(0, os.SEEK_END)
+    digests = _digests(bank)
+    sidecar.write(bank, {**made_of, FILES: digests})
+    return len(digests)
+
+
+def _check_finished(bank: Path, code: int, start: int) -> None:
+    lines = log_of(bank).read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
+    finished = any(FINISHED in line for line in lines[-SHOWN_LINES:])
+    if code or not finished:
+        print("\n".join(lines[-SHOWN_LINES:]), file=sys.stderr)
+        unsaid = "" if finished else f" and without {FINISHED!r}"
+        raise PipelineError(
+            f"{bank.name}: {PROGRAM} ended with exit code {code}{unsaid}; its last lines stand above, all of them in "
+            f"{log_of(bank)}; what it has found is kept, so that the same command goes on there"
+        )
+
+
+def _digests(bank: Path) -> dict[str, str]:
+    files = sorted(path for path in bank.rglob("*") if path.is_file())
+    return {os.path.relpath(path, bank): sha256(path) for path in files}
