@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": ("convert.__main__", "stage 3: ONNX -> a compiled model per batch size"),
     "bench": ("bench.__main__", "stage 4: accuracy and speed, a row per batch size"),
     "infer": ("infer.__main__", "a tensor folder through a model, with ais_bench's flags and files"),
+    "loadgen": ("loadgen.__main__", "a model driven by MLPerf's LoadGen"),
     "postprocess": ("commands.postprocess", "a client's outputs and labels -> top-1 and top-5"),
     "run": ("pipeline", "all four stages"),
     "evaluate": ("evaluate", "images -> top-1 and top-5, no files in between"),

@@ -27,6 +27,7 @@ ALLOWED = {
     "training": "common formats images labels models score tensors",
     "evaluate": "common engines images labels models score tensors",
     "predict": "common engines images labels models score",
+    "loadgen": "common engines images labels models score tensors",
     "mindir": "common engines export models",
     "__main__": "common",
     "convert": "common compare engines formats models score tensors",

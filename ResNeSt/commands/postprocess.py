@@ -16,11 +16,11 @@ def main() -> int:
     result = score_summaries(options.result_path, options.gt_path, classes=options.classes)
     problems = {kind: cases for kind, cases in result.problems.items() if cases}
     notes = remarks_on(result, options.gt_path)
-    lines = [*score_lines(result.score, result.labelled), *(f"note: {note}" for note in notes)]
+    lines = [*score_lines(result.score, result.labelled, result.ranks), *(f"note: {note}" for note in notes)]
     print("\n".join(lines + problem_lines(problems, KINDS, options.allowed)))
     if options.json:
         sources = {"result_path": options.result_path, "gt_path": options.gt_path, "classes": result.classes}
-        scored = figures(result.score, result.labelled, problems, options.allowed)
+        scored = figures(result.score, result.labelled, problems, options.allowed, result.ranks)
         write_json(options.json, {**sources, "notes": notes, **scored})
     return 1 if set(problems) - set(options.allowed) else 0
 
@@ -35,7 +35,7 @@ def _parser() -> Parser:
         action="append",
         required=True,
         metavar="JSON",
-        help="the client's summary; once for every device that ran a part of the images",
+        help="the client's summary, once for every device that ran a part of the images; or mlperf_log_accuracy.json",
     )
     parser.reads("--gt_path", required=True, metavar="FILE", help="labels, a line 'NAME CLASS' for every image")
     parser.add_argument("--classes", type=positive, metavar="N", help="of the model [what its results tell]")

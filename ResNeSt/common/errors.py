@@ -49,18 +49,25 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main()
         sys.stdout.flush()
-    except PipelineError as error:
-        code = _report(str(error), error.exit_code)
     except BrokenPipeError:
         code = _gone()
-    except OSError as error:
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
-        code = _report(f"{where}{error.strerror or error}", 1)
-    except MemoryError as error:
-        code = _report(f"not enough memory ({error}); take a smaller batch or input size, or fewer threads", 1)
-    except KeyboardInterrupt:
-        code = _report("interrupted; run the same command again to go on", 130)
+    except (PipelineError, OSError, MemoryError, KeyboardInterrupt) as error:
+        code = _report(*told(error))
     sys.exit(code)
+
+
+def told(error: BaseException) -> tuple[str, int]:
+    """What a user is told of an error that is no bug, and the exit code."""
+    if isinstance(error, PipelineError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+        return f"{where}{error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}); take a smaller batch or input size, or fewer threads", 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; run the same command again to go on", 130
+    raise error
 
 
 def library_text(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Runs a program to its end, timed and weighed from outside."""
+"""Programs that this one starts: run to their end, timed and weighed from outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -32,3 +33,10 @@ def spend(command: Sequence[str], **options: Any) -> Spent:
         raise
     process.returncode = os.waitstatus_to_exitcode(status)
     return Spent(process.returncode, time.perf_counter() - started, usage.ru_maxrss * 1024)
+
+
+def with_this_project() -> dict[str, str]:
+    """The caller's environment, with this project importable from whatever folder a program is started in."""
+    project = str(Path(__file__).resolve().parents[2])
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([project, *([known] if known else [])])}

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike, check_plain, remove_plain
-from ResNeSt.common.timed_process import Spent, spend
+from ResNeSt.common.timed_process import Spent, spend, with_this_project
 from ResNeSt.models import sidecar
 from ResNeSt.tensors.folder import check_files, check_tensors, refuse_packed
 from ResNeSt.tensors.format import TensorFormat
@@ -67,7 +67,7 @@ def run_client(model: PathLike, output: PathLike, dirname: str, *arguments: str,
     ascend = model.suffix == ".om"
     with open(log, "w", encoding="utf-8") as file:
         stderr = subprocess.STDOUT if ascend else None
-        spent = spend(command, stdout=file, stderr=stderr, env=_environment())
+        spent = spend(command, stdout=file, stderr=stderr, env=with_this_project())
     if spent.code or not all(summary.is_file() for summary in summaries):
         reason = f"{_last_line(log)} (all of it in {log})" if ascend else "the reason stands above"
         raise PipelineError(f"{shlex.join(command)}: ended with exit code {spent.code}: {reason}")
@@ -87,13 +87,6 @@ def _client(model: Path) -> list[str]:
             f"{model}: ais_bench is not installed for {sys.executable}; requirements/npu.txt says how to install it"
         )
     return [sys.executable, "-m", "ais_bench"]
-
-
-def _environment() -> dict[str, str]:
-    """The caller's, with this project importable from whatever folder the command runs in."""
-    project = str(Path(__file__).resolve().parents[2])
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([project, *([known] if known else [])])}
 
 
 def check_om_tensors(model: Path, tensors: PathLike) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ResNeSt.score.score import Problems, Score
+from ResNeSt.score.score import TOP, Problems, Score
 
 SHOWN = 5  # of each kind of problem; the JSON has them all
 
@@ -24,8 +24,14 @@ def add_allow_flags(parser: argparse.ArgumentParser, kinds: Mapping[str, str]) -
         )
 
 
-def score_lines(score: Score, labelled: int) -> list[str]:
-    """The original sample's two lines, the counts, and what they are of."""
+def score_lines(score: Score, labelled: int, ranks: int = TOP) -> list[str]:
+    """The original sample's two lines, the counts, and what they are of; of one class an image top-5 is not known."""
+    if ranks == 1:
+        return [
+            f"top1_acc\t{score.top1_acc:.4f}",
+            f"top1_correct={score.top1}, tot={score.total}, acc={100 * score.top1_acc:.3f}%",
+            f"top-5 is not known, the log has one class an image; tot is {score.total} of {labelled} labelled images",
+        ]
     return [
         f"top1_acc\t{score.top1_acc:.4f}",
         f"top5_acc\t{score.top5_acc:.4f}",
@@ -48,13 +54,15 @@ def problem_lines(problems: Problems, kinds: Mapping[str, str], allowed: Collect
     return lines
 
 
-def figures(score: Score, labelled: int, problems: Problems, allowed: Collection[str]) -> dict[str, Any]:
-    """The same for a JSON file, with all problems in it."""
+def figures(
+    score: Score, labelled: int, problems: Problems, allowed: Collection[str], ranks: int = TOP
+) -> dict[str, Any]:
+    """The same for a JSON file, with all problems in it; null where top-5 is not known."""
     return {
         "top1_acc": score.top1_acc,
-        "top5_acc": score.top5_acc,
+        "top5_acc": score.top5_acc if ranks == TOP else None,
         "top1_correct": score.top1,
-        "top5_correct": score.top5,
+        "top5_correct": score.top5 if ranks == TOP else None,
         "tot": score.total,
         "labelled": labelled,
         "problems": {

@@ -24,6 +24,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.progress import hidden
 from ResNeSt.labels.file import read_labels
+from ResNeSt.score.accuracy_log import is_accuracy_log, read_answers
 from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, bin_dtype, list_outputs, model_classes, read_output
 from ResNeSt.score.ranking import top_k_predictions
 
@@ -38,6 +39,7 @@ KINDS = {
 }
 
 Problems = dict[str, list[str]]
+TOP = 5  # the most classes that are ranked of a result
 
 # Below this many files a process costs more time to start than it saves.
 _FILES_PER_PROCESS = 2000
@@ -78,6 +80,7 @@ class Result:
 
     `score.total` counts the labelled results that could be read, `labelled` the images in the label file, `classes` the
     values of one output. `predictions` are by image name; `problems` holds a line for each, under every one of KINDS.
+    `ranks` is TOP, or 1 of an accuracy log, whose top-5 is not known.
     """
 
     score: Score
@@ -85,6 +88,7 @@ class Result:
     classes: int
     predictions: dict[str, Prediction]
     problems: Problems
+    ranks: int = TOP
 
 
 def count(predictions: Iterable[Prediction]) -> Score:
@@ -107,12 +111,17 @@ def score_summaries(
 ) -> Result:
     """Scores the output files that the summary JSONs of one or several devices list, together, against a label file.
 
+    Or one log of MLPerf's accuracy mode (ResNeSt.score.accuracy_log), whose sample n is line n of the label file.
     Uses up to `workers` processes [one per core]. `classes` are the model's [what it says itself, else as many as most
     results have values]. Raises PipelineError where a summary or the label file is damaged, where no result can be
     scored at all or most hold several rows, or where a label is no class of the model.
     """
     if not summaries:
         raise ArgumentError("no summary given; name at least one")
+    if logs := [path for path in summaries if is_accuracy_log(path)]:
+        if len(summaries) > 1:
+            raise ArgumentError(f"{logs[0]}: is an accuracy log of MLPerf's; score it by itself")
+        return _score_log(logs[0], labels, classes)
     truth = read_labels(labels)
     problems: Problems = {kind: [] for kind in KINDS}
     listed = [path for summary in summaries for path in list_outputs(summary)]
@@ -134,6 +143,26 @@ def score_summaries(
     check_labels(truth, size, labels)
     predictions = _predictions(outputs, size, truth, problems)
     return Result(count(predictions.values()), len(truth), size, predictions, problems)
+
+
+def _score_log(log: PathLike, labels: PathLike, classes: int | None) -> Result:
+    truth = read_labels(labels)
+    problems: Problems = {kind: [] for kind in KINDS}
+    answers = read_answers(log, problems)
+    names = list(truth)
+    problems["extra"] += [f"{log}: sample {number}" for number in answers if number >= len(names)]
+    predictions = {
+        names[number]: Prediction(truth[names[number]], (answers[number],))
+        for number in sorted(answers)
+        if number < len(names)
+    }
+    problems["missing"] += [name for name in names if name not in predictions]
+    if not predictions:
+        reason = next(iter(problems["unreadable"] + problems["extra"]))
+        raise PipelineError(f"{log}: no answer in it can be scored; {reason}")
+    known = classes or 1 + max(*answers.values(), *truth.values())
+    check_labels(truth, known, labels)
+    return Result(count(predictions.values()), len(truth), known, predictions, problems, ranks=1)
 
 
 def _join(listed: Iterable[str], truth: dict[str, int], problems: Problems) -> dict[str, str]:
