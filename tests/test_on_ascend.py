@@ -5,53 +5,118 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import STANDINS, Command, Completed, assert_refused, call
+from ResNeSt.common import cann
+from tests import on_ascend
+from tests.conftest import STANDINS, Completed, assert_refused, call
 
 pytest.importorskip("onnx")
+Check = Callable[..., Completed]
 
 
 @pytest.fixture
-def on_ascend(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]) -> Command:
-    """Runs the suite; programs that are given go before the stand-ins."""
+def check(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]) -> Check:
+    """Runs the suite."""
 
-    def check(**programs: str) -> Completed:
-        tools = tmp_path / "tools"
-        tools.mkdir()
-        for name, line in programs.items():
-            (tools / name).write_text(f"#!/bin/sh\n{line}\n")
-            (tools / name).chmod(0o755)
-        environment = {**standins, "PATH": f"{tools}{os.pathsep}{standins['PATH']}", "PYTHON": sys.executable}
-        work = tmp_path / "work"
-        work.mkdir()
-        shutil.copy(demo_onnx, work / "resnest_demo.onnx")
-        return call("tests/on_ascend.sh", "--onnx=resnest_demo.onnx", cwd=work, env=environment)
+    def run(*flags: str, **variables: str) -> Completed:
+        environment = {**standins, "PYTHON": sys.executable, **variables}
+        shutil.copy(demo_onnx, tmp_path / "resnest_demo.onnx")
+        return call("tests/on_ascend.sh", "--onnx=resnest_demo.onnx", *flags, cwd=tmp_path, env=environment)
 
-    return check
+    return run
 
 
-def test_every_recorded_fact_holds_for_the_stand_ins_and_nothing_is_left_behind(
-    on_ascend: Command, tmp_path: Path
-) -> None:
-    result = on_ascend()
+@pytest.fixture
+def host(demo_onnx: Path, tmp_path: Path, standins: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> on_ascend.Host:
+    """A part of the suite gets this; the stand-ins are on PATH behind `tools`."""
+    (tmp_path / "tools").mkdir()
+    for name, value in {**standins, "PATH": f"{tmp_path / 'tools'}{os.pathsep}{standins['PATH']}"}.items():
+        monkeypatch.setenv(name, value)
+    shutil.copy(demo_onnx, tmp_path / "demo.onnx")
+    shutil.copy(demo_onnx, tmp_path / "demo_sim.onnx")
+    toolkit = cann.find_toolkit()
+    assert toolkit is not None
+    return on_ascend.Host(tmp_path, "310P3", toolkit, tune=True)
+
+
+def script(host: on_ascend.Host, name: str, line: str) -> None:
+    """Puts a program before the stand-ins."""
+    path = host.folder / "tools" / name
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+def differing(facts: object) -> list[str]:
+    return [fact.recorded for fact in facts if not fact.holds]  # type: ignore[attr-defined]
+
+
+def test_every_recorded_fact_holds_for_the_stand_ins_and_nothing_is_left_behind(check: Check, tmp_path: Path) -> None:
+    result = check("--tune")
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
     assert len(lines) > 20
     assert all(line.startswith("ok ") for line in lines[:-1])
     assert " facts, 0 differ; chip 310P3" in lines[-1]
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["resnest_demo.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["resnest_demo.onnx"]
 
 
-def test_a_compiler_that_says_something_else_differs(on_ascend: Command) -> None:
-    atc = STANDINS / "bin/atc"
-    result = on_ascend(atc=f'"{atc}" "$@" | sed "s/ATC run success/done/"; exit 0')
-    assert result.returncode == 1
-    differing = [line for line in result.stdout.splitlines() if line.startswith("DIFFERS")]
-    assert any("ATC run success, welcome to the next use." in line for line in differing)
-    assert any("another code than 0 for an unknown chip" in line for line in differing)
+def test_a_compiler_that_says_something_else_differs(host: on_ascend.Host) -> None:
+    script(host, "atc", f'"{STANDINS / "bin/atc"}" "$@" | sed "s/ATC run success/done/"; exit 0')
+    toolkit = cann.Toolkit(str(host.folder / "tools/atc"), dict(os.environ))
+    found = differing(on_ascend._atc(host.folder, host.chip, toolkit))
+    assert "ATC prints 'ATC run success, welcome to the next use.'" in found
+    assert "ATC ends with another code than 0 for an unknown chip" in found
+
+
+def test_aoe_that_says_something_else_differs(host: on_ascend.Host) -> None:
+    script(host, "aoe", 'mkdir "$TUNE_BANK_PATH/other"; touch "$TUNE_BANK_PATH/other/x.json"; echo done')
+    assert differing(on_ascend._tune(host)) == [
+        "convert --tune ends with 0",
+        "AOE says 'Aoe process finished' at its end",
+        "its bank holds JSON files in a folder of the chip's name",
+    ]
+
+
+def test_a_command_that_hangs_is_ended_with_all_it_started(host: on_ascend.Host) -> None:
+    done = on_ascend._bounded(["sh", "-c", "sleep 60 & wait"], host.folder, dict(os.environ), 0.5)
+    assert (done.returncode, done.stderr) == (124, "ran for more than 0 s and was ended")
+
+
+def test_a_part_that_cannot_go_on_is_a_fact_and_the_next_part_has_its_turn(
+    host: on_ascend.Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> object:
+        yield on_ascend.Fact("one", True, "")
+        raise FileNotFoundError("no summary")
+
+    parts = {"first": broken(), "second": iter([on_ascend.Fact("two", True, "")])}
+    monkeypatch.setattr(on_ascend, "_parts", lambda _: parts)
+    facts = list(on_ascend._facts(host))
+    assert [fact.recorded for fact in facts] == ["one", "first: everything could be looked at", "two"]
+    assert "no summary" in facts[1].found
+
+
+def test_what_differs_is_followed_by_what_to_do_and_its_files_stay(
+    host: on_ascend.Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(on_ascend, "_parts", lambda _: {"a": iter([on_ascend.Fact("it holds", False, "no")])})
+    monkeypatch.setattr(sys, "argv", ["on_ascend", f"--onnx={host.folder / 'demo.onnx'}", "--chip=310P3"])
+    monkeypatch.chdir(host.folder)
+    monkeypatch.syspath_prepend(str(STANDINS))
+    umask = os.umask(0o022)
+    try:
+        assert on_ascend.main() == 1
+    finally:
+        os.umask(umask)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "DIFFERS  it holds; found: no"
+    kept = Path(lines[-1].removesuffix(".").split(" ")[-1])
+    assert "docs/ascend.md" in lines[-2]
+    assert sorted(path.name for path in kept.iterdir()) == ["demo.onnx", "demo_sim.onnx"]
 
 
 def test_a_host_without_the_programs_ends_with_3(demo_onnx: Path, tmp_path: Path) -> None:
