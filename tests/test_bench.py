@@ -20,7 +20,7 @@ import pytest
 from ResNeSt.bench.benchmark import Benched, Benchmark
 from ResNeSt.bench.benchmark import bench as bench_models
 from ResNeSt.bench.benchmark import bench as run_bench
-from ResNeSt.bench.measure import accuracy, measured
+from ResNeSt.bench.measure import Timed, accuracy, measured, timed
 from ResNeSt.bench.models import record_of
 from ResNeSt.bench.rows import BenchRow, unlike
 from ResNeSt.common.errors import PipelineError
@@ -34,6 +34,7 @@ LABELS = PROJECT / "demo" / "val_label.txt"
 EXPECTED = PROJECT / "demo" / "expected.json"
 COLUMNS = [
     "batch",
+    "processes",
     "top1",
     "top5",
     "images_per_second",
@@ -117,29 +118,30 @@ def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Pa
         summaries.append(tmp_path / f"device{device}_summary.json")
         summaries[device].write_text(json.dumps({"npu_compute_time_list": share}))
     (tmp_path / "m_bs4.om").write_bytes(b"model")
-    found = measured(tmp_path / "m_bs4.om", 4, None, [], summaries, [])
-    assert (found.row.p50_ms, found.row.p90_ms, found.row.p99_ms) == (51, 91, 100)
-    assert found.row.mean_ms == found.speed.mean_ms == pytest.approx(5202 / 101)
-    assert found.row.images_per_second == pytest.approx(sum(4000 * len(share) / sum(share) for share in shares))
-    assert found.speed.percentiles_ms == pytest.approx(expected)
-    assert (found.speed.batch, found.speed.images_per_second) == (4, found.row.images_per_second)
+    found = measured(tmp_path / "m_bs4.om", 4, None, [], [timed(4, 1, summaries, None)], [])
+    (row,), (speed,) = found.rows, found.speeds
+    assert (row.p50_ms, row.p90_ms, row.p99_ms) == (51, 91, 100)
+    assert row.mean_ms == speed.mean_ms == pytest.approx(5202 / 101)
+    assert row.images_per_second == pytest.approx(sum(4000 * len(share) / sum(share) for share in shares))
+    assert speed.percentiles_ms == pytest.approx(expected)
+    assert (speed.batch, speed.images_per_second) == (4, row.images_per_second)
 
 
 def test_a_row_says_how_many_were_right_at_first_guess_and_within_five(tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text(json.dumps({"npu_compute_time_list": [2.0]}))
     (tmp_path / "m_bs4.om").write_bytes(b"model")
     result = Result(Score(top1=3, top5=5, total=8), 8, 10, {}, {})
-    found = measured(tmp_path / "m_bs4.om", 4, result, [], [tmp_path / "s.json"], [])
-    assert (found.row.top1, found.row.top5) == (37.5, 62.5)
+    times = [Timed(1, 2000.0, np.array([2.0])), Timed(2, 2500.0, np.array([3.2]))]
+    found = measured(tmp_path / "m_bs4.om", 4, result, [], times, [])
+    assert [(row.processes, row.top1, row.top5) for row in found.rows] == [(1, 37.5, 62.5), (2, 37.5, 62.5)]
     assert found.judged is not None
-    assert (found.judged.result, found.judged.images_per_second) == (result, 2000)
-    without = measured(tmp_path / "m_bs4.om", 4, None, [], [tmp_path / "s.json"], [])
-    assert (without.row.top1, without.row.top5, without.judged) == (None, None, None)
+    assert (found.judged.result, found.judged.images_per_second) == (result, 2500)
+    without = measured(tmp_path / "m_bs4.om", 4, None, [], times[:1], [])
+    assert (without.rows[0].top1, without.rows[0].top5, without.judged) == (None, None, None)
 
 
 def test_the_fastest_row_is_the_one_with_most_images_a_second() -> None:
     latencies, unknown = (9.0, 9.0, 9.0, 9.0), ("", "", "", "")
-    rows = [BenchRow(batch, None, None, rate, *latencies, "m", {}, *unknown) for batch, rate in ((1, 5), (4, 7))]
+    rows = [BenchRow(batch, 1, None, None, rate, *latencies, "m", {}, *unknown) for batch, rate in ((1, 5), (4, 7))]
     assert Benched(tuple(rows), Path("out")).fastest is rows[1]
     assert Benched(tuple(rows[::-1]), Path("out")).fastest is rows[1]
 
@@ -245,7 +247,7 @@ def test_models_of_two_networks_make_no_table(compiled: Callable[..., Path], tmp
 
 def test_models_compiled_in_different_ways_are_told_apart_below_the_table() -> None:
     def rows(*precisions: str) -> list[BenchRow]:
-        figures = (1, None, None, 1.0, 1.0, 1.0, 1.0, 1.0)
+        figures = (1, 1, None, None, 1.0, 1.0, 1.0, 1.0, 1.0)
         return [BenchRow(*figures, f"m{n}", {}, "", precision, precision, "") for n, precision in enumerate(precisions)]
 
     assert unlike(rows("fp32", "fp32")) == []
@@ -482,10 +484,10 @@ def test_several_devices_share_the_data_set_and_their_results_are_one_score(
 
 
 def test_the_speed_of_several_devices_is_their_sum(work: Path, ascend: dict[str, str]) -> None:
-    assert bench(work, "sum", "--device=3,7", chip="310P3", batches="4", env=ascend).returncode == 0
+    assert bench(work, "sum", "--device=3,7", "--loop=60", chip="310P3", batches="4", env=ascend).returncode == 0
     (row,) = json.loads((work / "sum/bench.json").read_text())["rows"]
     summaries = [json.loads((work / f"sum/pure_bs4/device{name}_summary.json").read_text()) for name in ("3_0", "7_1")]
-    assert row["images_per_second"] == pytest.approx(sum(summary["throughput"] for summary in summaries))
+    assert row["images_per_second"] == pytest.approx(sum(summary["throughput"] for summary in summaries), rel=0.5)
 
 
 def test_a_device_that_leaves_no_result_stops_the_run(work: Path, ascend: dict[str, str], tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ OVERWRITING: dict[str, tuple[str, str]] = {
     "the tensors by results among them": ("infer.__main__", "--model m.xml --input in --output in/r"),
     "tensors by the name of results": ("infer.__main__", "--model m.xml --input in --output . --output_dirname in"),
     "tensors by models": ("convert.__main__", "1 cpu --onnx x.onnx --calibration in --output-dir in"),
-    "the tensors by the benchmark": ("bench", "1 cpu --input in --labels l.txt --output-dir in"),
+    "the tensors by the benchmark": ("bench.__main__", "1 cpu --input in --labels l.txt --output-dir in"),
     "the pictures by the pipeline": ("pipeline", "--images in --labels l.txt --work in/work"),
     "the pictures by the training": ("commands.train", "--train in --val in --output in/run"),
     "the network by the MINDIR": ("mindir.__main__", "--onnx x.mindir --target x.mindir"),

@@ -191,10 +191,22 @@ def test_the_page_shows_the_figures_of_the_json(page: Page) -> None:
     assert "PyTorch 8 95.00 83.50 to 98.62" in text
     assert "compiled, batch 8 36 of 40 4 2 1" in text
     assert "img_1 label 1 shark PyTorch, batch 8 1 shark, 94.8 %, right compiled, batch 8 0 tench, 47.5 %" in text
-    assert "this run 1,000 (1.00)" in text
+    assert "this run 1,000 (2.00)" in text  # the mean, not what images/s alone would say
     assert "63.5 s 2 processes the largest held 345 MB" in text
     assert "Ascend 310P3 435 (2.30) 1,704 (2.35)" in text
     assert "NVIDIA T4 FP16 142 (7.06) 445 (8.98) 599 (13.35)" in text
+
+
+def test_several_processes_are_a_line_of_their_own_with_the_latency_of_one(folder: Path) -> None:
+    alone, together = (
+        collect.speed(8, rate, np.array([ms]), count) for rate, ms, count in ((400, 20, 1), (640, 25, 2))
+    )
+    data.write(folder, dataclasses.replace(data.read(folder), speeds=[alone, together]))
+    text = Page(draw(folder)).text
+    assert re.search(r"this run [- ]+400 \(20.00\)", text)
+    assert re.search(r"this run, 2 processes [- ]+640 \(25.00\)", text)
+    assert "640 images/s the network alone batch 8, 2 processes, 25.00 ms each" in text
+    assert "8, 2 processes 25.00" in text
 
 
 def test_another_json_gives_another_page(folder: Path, page: Page) -> None:

@@ -21,7 +21,7 @@ def main() -> int:
     """Command line of bench.sh."""
     options = _parser().parse_args()
     batches, chip = parse_batches(options.batches), chips.resolve(options.chip)
-    check_devices(chip, options.device)
+    check_devices(chip, options.device, options.processes)
     tensors, labels = _data(options)
     benchmark = Benchmark(
         batches=batches,
@@ -31,6 +31,7 @@ def main() -> int:
         labels=labels,
         loop=options.loop,
         devices=options.device,
+        processes=options.processes,
         folder=options.output_dir,
         images=options.images,
         keep_report=options.no_report,
@@ -55,6 +56,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--device", type=_devices, default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
     )
+    parser.add_argument(
+        "--processes",
+        type=_counts,
+        default=[1],
+        metavar="N[,N…]",
+        help="on each device side by side in the speed measurement, a row for each N; on cpu they share the cores [1]",
+    )
     parser.fills("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
     parser.reads("--images", metavar="DIR", help="the pictures behind the tensors, for the report")
     parser.add_argument("--no-report", action="store_true", help="draw no report.html")
@@ -64,6 +72,10 @@ def _parser() -> Parser:
 
 def _devices(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
+
+
+def _counts(text: str) -> list[int]:
+    return [positive(number) for number in text.split(",")]
 
 
 def _data(options: argparse.Namespace) -> tuple[str | None, str | None]:

@@ -13,6 +13,7 @@ from ResNeSt.bench.measure import Measured, Runs, measure
 from ResNeSt.bench.models import PREFIX, find_models
 from ResNeSt.bench.rows import BenchRow
 from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.cores import shares
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, alone, remove_plain
 from ResNeSt.common.paths import refuse_clashes
@@ -37,7 +38,8 @@ class Benchmark:
 
     Models are `<prefix>_bs<N>.om` or `.xml` for each N of `batches` on `chip` (or `auto`). `tensors` and
     `labels` are for the accuracy; without both the speed alone is measured, by `loop` runs. `devices` are NPUs, which
-    share the data set. Everything is written to `folder`; `images` are the pictures behind the tensors, for the report.
+    share the data set. The speed is that of each number of `processes` side by side on every device; on cpu they share
+    the cores. Everything is written to `folder`; `images` are the pictures behind the tensors, for the report.
     A report.html of an earlier run is removed unless `keep_report`.
     """
 
@@ -48,6 +50,7 @@ class Benchmark:
     labels: PathLike | None = None
     loop: int = 100
     devices: Sequence[int] = (0,)
+    processes: Sequence[int] = (1,)
     folder: PathLike = "bench"
     images: PathLike | None = None
     keep_report: bool = False
@@ -55,10 +58,11 @@ class Benchmark:
 
 @dataclasses.dataclass(frozen=True)
 class Benched:
-    """A row per batch size, in the order asked for; bench.csv, bench.json and report.json lie in `folder`.
+    """A row per batch size and number of processes, in the order asked for.
 
-    `remarks` say where the labels seem to count from another class than the model, or the tensors' recipe is not the
-    model's own. `recipe` is that of the tensors, `model_recipe` the model's own, None where nothing says it.
+    bench.csv, bench.json and report.json lie in `folder`. `remarks` say where the labels seem to count from another
+    class than the model, the tensors' recipe is not the model's own, or a figure needs a word. `recipe` is that of the
+    tensors, `model_recipe` the model's own, None where nothing says it.
     """
 
     rows: tuple[BenchRow, ...]
@@ -86,7 +90,7 @@ def bench(benchmark: Benchmark) -> Benched:
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
     refuse_clashes([*read, *models.values()], figures)
     folder = make_output_folder(benchmark.folder)
-    runs = Runs(folder, benchmark.tensors, benchmark.labels, benchmark.loop, benchmark.devices)
+    runs = Runs(folder, benchmark.tensors, benchmark.labels, benchmark.loop, benchmark.devices, benchmark.processes)
     with alone(folder / rows.JSON):
         for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
             remove_plain(path)
@@ -100,10 +104,16 @@ def bench(benchmark: Benchmark) -> Benched:
     return benched
 
 
-def check_devices(chip: str, devices: Sequence[int]) -> None:
-    """Raises ArgumentError where the chip has no such devices."""
+def check_devices(chip: str, devices: Sequence[int], processes: Sequence[int]) -> None:
+    """Raises ArgumentError where the chip has no such devices, or fewer cores than processes."""
+    if len(set(devices)) < len(devices):
+        raise ArgumentError(f"--device {','.join(map(str, devices))}: names one twice; --processes N runs N on each")
+    if not processes or min(processes) < 1:
+        raise ArgumentError(f"processes {list(processes)}, expected whole numbers above 0")
     if chip == chips.CPU and list(devices) != [0]:
         raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
+    if chip == chips.CPU:
+        shares(max(processes))
 
 
 def _checked(benchmark: Benchmark) -> Benchmark:
@@ -112,10 +122,11 @@ def _checked(benchmark: Benchmark) -> Benchmark:
     prefix, loop = os.fspath(benchmark.prefix), operator.index(benchmark.loop)
     if loop < 1:
         raise ArgumentError(f"loop {loop}, expected a whole number above 0")
-    check_devices(chip, benchmark.devices)
+    processes = list(dict.fromkeys(map(operator.index, benchmark.processes)))
+    check_devices(chip, benchmark.devices, processes)
     if (benchmark.tensors is None) != (benchmark.labels is None):
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
-    return dataclasses.replace(benchmark, chip=chip, batches=batches, prefix=prefix, loop=loop)
+    return dataclasses.replace(benchmark, chip=chip, batches=batches, prefix=prefix, loop=loop, processes=processes)
 
 
 def _check_data(benchmark: Benchmark) -> None:
@@ -140,7 +151,7 @@ def _check_images(folder: PathLike, tensors: Sequence[str]) -> None:
 
 
 def _benched(measured: Sequence[Measured], folder: Path, model: Path, benchmark: Benchmark) -> Benched:
-    found = tuple(each.row for each in measured)
+    found = tuple(row for each in measured for row in each.rows)
     info = sidecar.info_of(model)
     index = read_index(benchmark.tensors) if benchmark.tensors is not None else None
     recipe = index.format.recipe if index else None
@@ -148,6 +159,7 @@ def _benched(measured: Sequence[Measured], folder: Path, model: Path, benchmark:
         *_remarks(measured[0], benchmark.labels),
         *rows.unlike(found),
         *filter(None, [recipe_note(info, recipe)]),
+        *(remark for each in measured for remark in each.remarks),
     ]
     return Benched(found, folder, tuple(remarks), recipe, info.get("recipe"))
 
@@ -157,12 +169,12 @@ def _remarks(measured: Measured, labels: PathLike | None) -> tuple[str, ...]:
 
 
 def _report(measured: Sequence[Measured], model: Path, benchmark: Benchmark, benched: Benched) -> data.Report:
-    precision = {"precision": ", ".join(dict.fromkeys(each.row.precision for each in measured))}
+    precision = {"precision": ", ".join(dict.fromkeys(row.precision for row in benched.rows))}
     return collect.report(
         collect.of_info(sidecar.info_of(model), Path(benchmark.prefix).name, benched.recipe),
         {"models": f"{benchmark.prefix}_bs*{model.suffix}", **precision, **about(benchmark.chip)},
         [each.judged for each in measured if each.judged],
-        [each.speed for each in measured],
+        [speed for each in measured for speed in each.speeds],
         [step for each in measured for step in each.steps],
         benchmark.loop,
         benchmark.images,

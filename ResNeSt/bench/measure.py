@@ -1,4 +1,4 @@
-"""One batch size: a run over the tensors for the accuracy, and a pure loop for the speed."""
+"""One model: a run over the tensors for the accuracy, and a pure loop for the speed of every number of processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ResNeSt.bench.models import record_of
+from ResNeSt.bench.overlap import ENOUGH, MOST_LOOPS, Span, longer, shared, side_by_side, spans
 from ResNeSt.bench.rows import UNKNOWN, BenchRow
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
@@ -21,24 +22,40 @@ from ResNeSt.report import collect, data
 from ResNeSt.score.outputs import read_summary
 from ResNeSt.score.score import Result, score_summaries
 
+BY_THE_CLOCK = 0.9  # of the images/s: where the clock sees fewer, it is said
+
 
 class Runs(NamedTuple):
-    """What runs for every batch size; results go to `folder`, without tensors and labels the pure loop alone runs."""
+    """What runs for every model; results go to `folder`, without tensors and labels the pure loops alone run."""
 
     folder: Path
     tensors: PathLike | None
     labels: PathLike | None
     loop: int
     devices: Sequence[int]
+    processes: Sequence[int]
+
+
+class Timed(NamedTuple):
+    """The speed of a model in one number of processes a device.
+
+    `images_per_second` are those of all processes on all devices, `times_ms` the latencies of a batch in each.
+    """
+
+    processes: int
+    images_per_second: float
+    times_ms: np.ndarray
+    remarks: tuple[str, ...] = ()
 
 
 class Measured(NamedTuple):
-    """What one batch size gave: its row, and for the report its score, its latencies and what the runs spent."""
+    """What one model gave: its rows, and for the report its score, its latencies and what the runs spent."""
 
-    row: BenchRow
+    rows: list[BenchRow]
     judged: collect.Judged | None
-    speed: data.Speed
+    speeds: list[data.Speed]
     steps: list[data.Step]
+    remarks: list[str]
 
 
 def measure(model: Path, batch: int, runs: Runs) -> Measured:
@@ -64,10 +81,60 @@ def _measure(model: Path, batch: int, runs: Runs) -> Measured:
         summaries, spent = run_client(model, runs.folder, f"result_bs{batch}", *flags, devices=runs.devices)
         steps.append(data.Step(f"data set, batch {batch}", spent.seconds, spent.peak_bytes))
         result = accuracy(model, batch, summaries, runs.labels)
-    flags = [f"--loop={runs.loop}", f"--batchsize={batch}"]
-    speed, spent = run_client(model, runs.folder, f"pure_bs{batch}", *flags, devices=runs.devices)
-    steps.append(data.Step(f"pure loop, batch {batch}", spent.seconds, spent.peak_bytes))
-    return measured(model, batch, result, summaries, speed, steps)
+    timed = [_time(model, batch, processes, runs, steps) for processes in runs.processes]
+    return measured(model, batch, result, summaries, timed, steps)
+
+
+def _time(model: Path, batch: int, processes: int, runs: Runs, steps: list[data.Step]) -> Timed:
+    """Runs the pure loop; once more, and longer, where the processes began too far apart for it."""
+    devices = [device for device in runs.devices for _ in range(processes)]
+    dirname = f"pure_bs{batch}{f'_x{processes}' if processes > 1 else ''}"
+    title = f"pure loop, batch {batch}{data.several(processes)}"
+
+    def run(loop: int) -> tuple[list[Path], list[Span] | None]:
+        flags = [f"--loop={loop}", f"--batchsize={batch}"]
+        summaries, spent = run_client(model, runs.folder, dirname, *flags, devices=devices)
+        steps.append(data.Step(title, spent.seconds, spent.peak_bytes))
+        return summaries, spans(runs.folder / f"{dirname}.log", len(devices)) if len(devices) > 1 else None
+
+    loop = runs.loop
+    summaries, loops = run(loop)
+    if loops is not None and shared(loops) < ENOUGH and loop < MOST_LOOPS:
+        loop = longer(loop, loops)
+        summaries, loops = run(loop)
+    if loops is not None and shared(loops) < ENOUGH:
+        raise PipelineError(
+            f"{model}: of {len(devices)} processes all ran for {100 * shared(loops):.0f} % of {loop:,} runs, the rest "
+            f"had the device for themselves; run it again with --loop {min(MOST_LOOPS, 4 * loop)}"
+        )
+    return timed(batch, processes, summaries, loops)
+
+
+def timed(batch: int, processes: int, summaries: Sequence[Path], loops: Sequence[Span] | None) -> Timed:
+    """Processes and devices work side by side: their images/s add up, their latencies are those of one.
+
+    Where `loops` say when each process ran, the runs count that had all others beside them.
+    """
+    every = [read_summary(summary)["npu_compute_time_list"] for summary in summaries]
+    counted = [np.asarray(times, float) for times in every] if loops is None else side_by_side(every, loops)
+    if not all(map(len, counted)):
+        raise PipelineError(f"{summaries[0]}: holds no run that had all others beside it; take a larger --loop")
+    rate = sum(1000 * batch / float(np.mean(times)) for times in counted)
+    return Timed(processes, rate, np.concatenate(counted), _remarks(batch, processes, rate, every, loops))
+
+
+def _remarks(
+    batch: int, processes: int, rate: float, every: Sequence[Sequence[float]], loops: Sequence[Span] | None
+) -> tuple[str, ...]:
+    name = f"batch {batch}, {len(every)} processes"
+    if len(every) == 1:
+        return ()
+    if loops is None:
+        return (f"{name}: the client did not say when each ran, so the sum holds if all did at the same time",)
+    by_the_clock = sum(batch * len(times) / loop.seconds for times, loop in zip(every, loops))
+    if by_the_clock < BY_THE_CLOCK * rate:
+        return (f"{name}: {rate:.1f} images/s of the network alone, {by_the_clock:.1f} by the clock, with all copies",)
+    return ()
 
 
 def _gives_probabilities(model: Path) -> bool:
@@ -79,27 +146,31 @@ def measured(
     batch: int,
     result: Result | None,
     summaries: list[Path],
-    speed: Sequence[Path],
+    timings: Sequence[Timed],
     steps: list[data.Step],
 ) -> Measured:
-    """Devices work side by side: their images/s add up, their latencies are those of one."""
-    lists = [read_summary(summary)["npu_compute_time_list"] for summary in speed]
-    rate = sum(1000 * batch / float(np.mean(times)) for times in lists)
-    times = np.concatenate(lists)
-    p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
+    """A row for each of `timings`; the accuracy is the model's, however many processes ran."""
     top1, top5 = (100 * result.score.top1_acc, 100 * result.score.top5_acc) if result else (None, None)
     files = digests(model)
     says = record_of(model, files)
     network, precision, dtype, chip = (str(says.get(key, UNKNOWN)) for key in ("network", "precision", "dtype", "chip"))
-    row = BenchRow(
-        *(batch, top1, top5, rate, float(times.mean()), p50, p90, p99),
-        *(str(model), files, network, precision, dtype, chip),
-    )
+    rows = []
+    for each in timings:
+        p50, p90, p99 = (float(value) for value in np.percentile(each.times_ms, (50, 90, 99)))
+        mean, rate = float(each.times_ms.mean()), each.images_per_second
+        rows.append(
+            BenchRow(
+                *(batch, each.processes, top1, top5, rate, mean, p50, p90, p99),
+                *(str(model), files, network, precision, dtype, chip),
+            )
+        )
     judged = None
     if result:
         probabilities = _gives_probabilities(model)
-        judged = collect.Judged("compiled", batch, result, summaries, rate, probabilities=probabilities)
-    return Measured(row, judged, collect.speed(batch, rate, times), steps)
+        fastest = max(row.images_per_second for row in rows)
+        judged = collect.Judged("compiled", batch, result, summaries, fastest, probabilities=probabilities)
+    speeds = [collect.speed(batch, each.images_per_second, each.times_ms, each.processes) for each in timings]
+    return Measured(rows, judged, speeds, steps, [remark for each in timings for remark in each.remarks])
 
 
 def accuracy(model: Path, batch: int, summaries: Sequence[Path], labels: PathLike) -> Result:

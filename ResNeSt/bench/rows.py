@@ -17,13 +17,15 @@ CSV, JSON = "bench.csv", "bench.json"
 
 @dataclasses.dataclass(frozen=True)
 class BenchRow:
-    """One batch size: accuracy in percent (None where it was not measured), images/s, latency of a batch in ms.
+    """One batch size and number of processes a device.
 
-    And what ran: the model, the SHA-256 of each of its files, the SHA-256 of the ONNX file that it was made from, and
-    what it was compiled for; "unknown" where no record beside it is of these very files.
+    Accuracy in percent (None where it was not measured), images/s of all processes, latency of a batch of one process
+    in ms. And what ran: the model, the SHA-256 of each of its files, the SHA-256 of the ONNX file that it was made
+    from, and what it was compiled for; "unknown" where no record beside it is of these very files.
     """
 
     batch: int
+    processes: int
     top1: float | None
     top5: float | None
     images_per_second: float
@@ -49,16 +51,19 @@ def unlike(rows: Sequence[BenchRow]) -> list[str]:
     kinds = {(row.precision, row.dtype) for row in rows}
     if len(kinds) == 1 and (UNKNOWN, UNKNOWN) not in kinds:
         return []
-    return [f"{row.model}: precision {row.precision}, dtype {row.dtype}" for row in rows]
+    return list(dict.fromkeys(f"{row.model}: precision {row.precision}, dtype {row.dtype}" for row in rows))
 
 
 def printed(rows: Sequence[BenchRow]) -> str:
-    """The table for a terminal; * marks the fastest row."""
-    head = ["batch", "top-1 %", "top-5 %", "images/s", "mean ms", "p50 ms", "p90 ms", "p99 ms"]
+    """The table for a terminal; * marks the fastest row. Processes have a column where there are several."""
+    several = any(row.processes > 1 for row in rows)
+    head = ["batch", *(["processes"] if several else [])]
+    head += ["top-1 %", "top-5 %", "images/s", "mean ms", "p50 ms", "p90 ms", "p99 ms"]
     best = fastest(rows)
     lines = [
         [
             f"{row.batch}{'*' if row is best else ' '}",
+            *([str(row.processes)] if several else []),
             *("-" if value is None else f"{value:.2f}" for value in (row.top1, row.top5)),
             f"{row.images_per_second:.1f}",
             *(f"{value:.2f}" for value in (row.mean_ms, row.p50_ms, row.p90_ms, row.p99_ms)),

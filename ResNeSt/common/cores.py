@@ -109,3 +109,17 @@ def _worked() -> dict[int, int]:
     lines = re.findall(r"^cpu(\d+) (.*)$", _content(Path("/proc/stat")), re.MULTILINE)
     ticks = {int(core): list(map(int, numbers.split())) for core, numbers in lines}
     return {core: sum(numbers) - sum(numbers[3:5]) for core, numbers in ticks.items()}
+
+
+def shares(count: int) -> list[list[int]]:
+    """The cores that this process may use, dealt out to `count` processes side by side, neighbours together.
+
+    Raises ArgumentError where there are fewer cores than processes: they would wait for each other.
+    """
+    available = cores()
+    if not 1 <= count <= available:
+        raise ArgumentError(f"{count} processes: this process may use {available} cores; ask for at most as many")
+    allowed = os.sched_getaffinity(0)
+    chosen = sorted(_least_busy(allowed, available) if available < len(allowed) else allowed)
+    edges = [number * available // count for number in range(count + 1)]
+    return [chosen[start:end] for start, end in zip(edges, edges[1:])]

@@ -17,6 +17,7 @@ from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
 from ResNeSt.infer.client import check_om_tensors
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
+from ResNeSt.infer.side_by_side import infer_side_by_side
 from ResNeSt.tensors.folder import refuse_packed
 
 
@@ -37,7 +38,8 @@ def parser() -> Parser:
     flags.add_argument("--warmup_count", type=int, default=1, help="uncounted runs first [1]")
     flags.add_argument("--batchsize", type=positive, help="changes the throughput printed, nothing else [the model's]")
     flags.add_argument("--dymBatch", type=batch_size, default=1, help="batch size of a model that leaves it free [1]")
-    flags.add_argument("--device", type=int, default=0, help="there is one cpu: 0 [0]")
+    flags.add_argument("--device", default="0", help="there is one cpu: 0; 0,0 is two processes of a pure run [0]")
+    flags.add_argument("--divide_input", type=_flag, default=False, help="for a pure run the same as without [False]")
     flags.add_argument("--pure_data_type", default="zero", choices=PURE_DATA, help="data of a pure run [zero]")
     flags.add_argument("--display_all_summary", type=_flag, default=False, help="prints the copy times too [False]")
     flags.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
@@ -59,28 +61,30 @@ def main() -> int:
     """Runs the command line."""
     _hand_over_om()
     options = parser().parse_args()
-    if options.device != 0:
+    devices = options.device.split(",")
+    if set(devices) != {"0"}:
         raise ArgumentError(f"--device {options.device}: on cpu there is device 0 only")
-    infer(
-        Inference(
-            model=options.model,
-            tensors=options.input,
-            output=options.output,
-            dirname=options.output_dirname,
-            outfmt=options.outfmt,
-            loop=options.loop,
-            warmup=options.warmup_count,
-            batch=options.dymBatch,
-            shown_batch=options.batchsize,
-            pure_data=options.pure_data_type,
-            all_times=options.display_all_summary,
-            engine=options.engine,
-            arch=options.arch,
-            ema=options.ema,
-            arguments=sys.argv,
-        ),
-        _say,
+    inference = Inference(
+        model=options.model,
+        tensors=options.input,
+        output=options.output,
+        dirname=options.output_dirname,
+        outfmt=options.outfmt,
+        loop=options.loop,
+        warmup=options.warmup_count,
+        batch=options.dymBatch,
+        shown_batch=options.batchsize,
+        pure_data=options.pure_data_type,
+        all_times=options.display_all_summary,
+        engine=options.engine,
+        arch=options.arch,
+        ema=options.ema,
+        arguments=sys.argv,
     )
+    if len(devices) > 1:
+        infer_side_by_side(inference, len(devices), _say)
+    else:
+        infer(inference, _say)
     return 0
 
 

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -34,6 +34,13 @@ RESULT_NAME = re.compile(r".+_0\.(bin|npy|txt)")
 PURE_NAME = "pure_infer_data"
 OUTPUT_FORMATS = ("BIN", "NPY", "TXT")
 PURE_DATA = ("zero", "random")
+
+
+Ready = Callable[[], object]
+
+
+def _at_once() -> None:
+    """Nobody else is to be waited for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +76,8 @@ class Inference:
 class Inferred:
     """What a run gave: where its outputs and its summary lie (None where nothing was written), each run's milliseconds.
 
-    `throughput` is images/s of the network alone, reading and writing left out; `batch` is the model's batch size.
+    `throughput` is images/s of the network alone, reading and writing left out; `batch` is the model's batch size. Its
+    first counted run began at `started`, its last one ended at `ended`, in seconds since the epoch.
     """
 
     folder: Path | None
@@ -77,6 +85,8 @@ class Inferred:
     batch: int
     times_ms: tuple[float, ...]
     throughput: float
+    started: float
+    ended: float
 
 
 class TensorBatch(NamedTuple):
@@ -93,9 +103,10 @@ class TensorBatches(NamedTuple):
     each: Iterable[TensorBatch]
 
 
-def infer(inference: Inference, say: Say = silent) -> Inferred:
+def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> Inferred:
     """Runs every batch, writes a result per input and, last, the summary; `say` hears ais_bench's lines.
 
+    `ready` is called once, after the uncounted runs and before the first counted one; it may wait for others.
     Raises PipelineError where the model cannot be opened or the tensors do not fit it, ArgumentError for options that
     do not go together, MissingRuntimeError where the model's runtime is not installed.
     """
@@ -107,7 +118,7 @@ def infer(inference: Inference, say: Say = silent) -> Inferred:
     with sole_writer(folder) if folder else contextlib.nullcontext():
         if folder:
             _remove_earlier(folder)
-        inferred = _run(engine, inference, folder, say)
+        inferred = _run(engine, inference, folder, say, ready)
     say(f"end to finalize {engine.title}")
     return inferred
 
@@ -124,7 +135,7 @@ def _check(inference: Inference) -> None:
         refuse_clashes([inference.tensors], fills=[os.path.join(inference.output, inference.dirname or "")])
 
 
-def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> Inferred:
+def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, ready: Ready = _at_once) -> Inferred:
     pure = inference.tensors is None
     batches = (
         _pure_batch(engine.input, inference.pure_data)
@@ -134,7 +145,9 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> 
     for _ in range(inference.warmup):
         engine.run(np.zeros(engine.input.shape, engine.input.dtype))
     say(f"warm up {inference.warmup} done")
+    ready()
 
+    started = time.time()
     times: list[float] = []
     filesinfo: dict[str, dict[str, list[str]]] = {}
     for batch in tqdm(batches.each, total=batches.total, desc="Inference array Processing", disable=hidden()):
@@ -143,6 +156,7 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> 
         for name, result in zip(batch.inputs, results):
             outfiles = [_write(folder, name, result, inference.outfmt)] if folder else []
             filesinfo[str(len(filesinfo))] = {"infiles": [name], "outfiles": outfiles}
+    ended = time.time()
 
     size = engine.input.shape[0]
     shown = inference.shown_batch or size
@@ -158,6 +172,8 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say) -> 
         batch=size,
         times_ms=tuple(times),
         throughput=1000 * size / figures["NPU_compute_time"]["mean"],
+        started=started,
+        ended=ended,
     )
 
 

@@ -118,10 +118,10 @@ def _of_stages(stages: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def speed(batch: int, images_per_second: float, times: np.ndarray) -> Speed:
+def speed(batch: int, images_per_second: float, times: np.ndarray, processes: int = 1) -> Speed:
     """Of the latencies of a batch, in ms."""
     percentiles = np.percentile(times, np.arange(101)).tolist()
-    return Speed(batch, images_per_second, float(np.mean(times)), percentiles)
+    return Speed(batch, images_per_second, float(np.mean(times)), percentiles, processes)
 
 
 def _common(one: Judged, other: Judged) -> list[str]:

@@ -58,14 +58,28 @@ class StageScore:
         return self.total - self.same_top1
 
 
+def several(processes: int) -> str:
+    """What goes behind a name where several processes ran side by side."""
+    return f", {processes} processes" if processes > 1 else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """One batch size of the pure loop; `percentiles_ms` are the latencies of a batch, 101 of them from 0 to 100 %."""
+    """One batch size of the pure loop; `percentiles_ms` are the latencies of a batch, 101 of them from 0 to 100 %.
+
+    Images/s are those of all `processes` of each device, a latency is that of one.
+    """
 
     batch: int
     images_per_second: float
     mean_ms: float
     percentiles_ms: list[float]
+    processes: int = 1
+
+    @property
+    def title(self) -> str:
+        """The batch size, and the processes where there are several."""
+        return f"batch {self.batch}{several(self.processes)}"
 
 
 @dataclasses.dataclass(frozen=True)

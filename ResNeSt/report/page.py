@@ -13,7 +13,7 @@ from typing import Any
 
 from ResNeSt.common.files import read_json
 from ResNeSt.report import plots
-from ResNeSt.report.data import Classes, FlippedImage, Guessed, Report, Speed, StageScore, wilson
+from ResNeSt.report.data import Classes, FlippedImage, Guessed, Report, Speed, StageScore, several, wilson
 
 _STYLE = Path(__file__).with_name("page.css")
 _PUBLISHED = Path(__file__).with_name("published_speed.json")
@@ -67,7 +67,7 @@ def _tiles(report: Report) -> list[str]:
         tiles.append(_tile(f"{worst.same_top1:,} of {worst.total:,}", of, f"the fewest: {worst.title}"))
     if report.speeds:
         best = max(report.speeds, key=lambda speed: speed.images_per_second)
-        shown = f"batch {best.batch}, {best.mean_ms:,.2f} ms each"
+        shown = f"{best.title}, {best.mean_ms:,.2f} ms each"
         tiles.append(_tile(f"{best.images_per_second:,.0f} images/s", "the network alone", shown))
     if report.steps:
         seconds = sum(step.seconds for step in report.steps)
@@ -241,9 +241,11 @@ def _classes(classes: Classes, report: Report) -> str:
 
 def _speed(report: Report) -> str:
     published = _published(report.model)
-    ours = [_our_line(report.speeds, rate) for rate in (True, False)]
-    rates = [ours[0], *(plots.Line(_name(row), _rates(row), False) for row in published)]
-    latencies = [ours[1], *(plots.Line(_name(row), _latencies(row), False) for row in published)]
+    rates = [*_our_lines(report.speeds, True), *(plots.Line(_name(row), _rates(row), False) for row in published)]
+    latencies = [
+        *_our_lines(report.speeds, False),
+        *(plots.Line(_name(row), _latencies(row), False) for row in published),
+    ]
     return _section(
         "Speed",
         f"{report.loop or 'Some'} runs of each batch size on one input; copies and files are left out, as ais_bench "
@@ -256,16 +258,26 @@ def _speed(report: Report) -> str:
         _grid(
             _figure(
                 "Distribution of the latencies",
-                plots.distribution("runs", {f"batch {speed.batch}": speed.percentiles_ms for speed in report.speeds}),
+                plots.distribution("runs", {speed.title: speed.percentiles_ms for speed in report.speeds}),
             ),
             _latency_table(report.speeds),
         ),
     )
 
 
-def _our_line(speeds: Sequence[Speed], rate: bool) -> plots.Line:
-    points = [(speed.batch, speed.images_per_second if rate else speed.mean_ms) for speed in speeds]
-    return plots.Line("this run", sorted(points), True)
+def _ours(speeds: Sequence[Speed]) -> dict[str, list[Speed]]:
+    """The lines of this run, one for each number of processes."""
+    lines: dict[str, list[Speed]] = {}
+    for speed in speeds:
+        lines.setdefault(f"this run{several(speed.processes)}", []).append(speed)
+    return lines
+
+
+def _our_lines(speeds: Sequence[Speed], rate: bool) -> list[plots.Line]:
+    return [
+        plots.Line(name, sorted((each.batch, each.images_per_second if rate else each.mean_ms) for each in line), True)
+        for name, line in _ours(speeds).items()
+    ]
 
 
 def _published(model: str) -> list[dict[str, Any]]:
@@ -299,14 +311,14 @@ def _latencies(row: dict[str, Any]) -> list[tuple[float, float]]:
 
 def _speed_table(speeds: Sequence[Speed], published: Sequence[dict[str, Any]]) -> str:
     """A row for this run and for each published one, a column a batch size."""
-    lines = {"this run": {speed.batch: speed.images_per_second for speed in speeds}}
-    lines.update({_name(row): {int(batch): rate for batch, rate in _rates(row)} for row in published})
+    lines = {
+        name: {each.batch: (each.images_per_second, each.mean_ms) for each in line}
+        for name, line in _ours(speeds).items()
+    }
+    lines.update({_name(row): {int(at): (rate, 1000 * at / rate) for at, rate in _rates(row)} for row in published})
     batches = sorted({batch for line in lines.values() for batch in line})
     rows = [
-        [
-            name,
-            *(f"{line[batch]:,.0f} ({1000 * batch / line[batch]:,.2f})" if batch in line else "-" for batch in batches),
-        ]
+        [name, *("{:,.0f} ({:,.2f})".format(*line[batch]) if batch in line else "-" for batch in batches)]
         for name, line in lines.items()
     ]
     sources: dict[str, list[str]] = {row["source"]: [] for row in published}
@@ -321,7 +333,7 @@ def _latency_table(speeds: Sequence[Speed]) -> str:
     shown = {"least": 0, "median": 50, "90 %": 90, "99 %": 99, "most": 100}
     rows = [
         [
-            str(speed.batch),
+            speed.title.removeprefix("batch "),
             f"{speed.mean_ms:,.2f}",
             *(f"{speed.percentiles_ms[place]:,.2f}" for place in shown.values()),
         ]

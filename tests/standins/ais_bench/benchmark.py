@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import sys
+import threading
 import time
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -28,18 +31,51 @@ class Batch:
     kept: int
 
 
+class Ran(NamedTuple):
+    """Images/s of one device, and when its run began and ended, in seconds since the epoch."""
+
+    throughput: float
+    start: float
+    end: float
+
+
 def main(arguments: list[str]) -> int:
-    """One run for each device, all over the whole input unless it is to be divided."""
+    """One run for each device, all over the whole input unless it is to be divided; several run at the same time.
+
+    They begin together, those but the first later by as many seconds as $STANDIN_LATE says: the real ones look once a
+    second whether all are ready.
+    """
     args = options.parse(arguments)
     target = _output_folder(args)
-    for index, device in enumerate(args.device):
+    count = len(args.device)
+    if count == 1:
+        _run(args, args.device[0], args.input, target, lambda: None)
+        return 0
+    together = threading.Barrier(count)
+
+    def one(index: int) -> Ran:
         files = args.input
         if files is not None and args.divide_input:
-            share = math.ceil(len(files) / len(args.device))
+            share = math.ceil(len(files) / count)
             files = files[index * share : (index + 1) * share]
-        several = len(args.device) > 1 and target is not None
-        _run(args, device, files, f"{target}/device{device}_{index}" if several else target)
+        own = None if target is None else f"{target}/device{args.device[index]}_{index}"
+        try:
+            return _run(args, args.device[index], files, own, lambda: _meet(together, index))
+        except BaseException:
+            together.abort()  # nobody waits for it
+            raise
+
+    with ThreadPoolExecutor(count) as pool:
+        for index, ran in enumerate(pool.map(one, range(count))):
+            span = f"start_time:{ran.start} end_time:{ran.end}"
+            log(f"i:{index} device_{args.device[index]} throughput:{ran.throughput} {span}")
     return 0
+
+
+def _meet(together: threading.Barrier, index: int) -> None:
+    with contextlib.suppress(threading.BrokenBarrierError):
+        together.wait(10)
+    time.sleep(float(os.environ.get("STANDIN_LATE", "0")) * index)
 
 
 def _output_folder(args: argparse.Namespace) -> str | None:
@@ -48,7 +84,9 @@ def _output_folder(args: argparse.Namespace) -> str | None:
     return os.path.join(args.output, args.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S"))
 
 
-def _run(args: argparse.Namespace, device: int, files: list[str] | None, target: str | None) -> None:
+def _run(
+    args: argparse.Namespace, device: int, files: list[str] | None, target: str | None, ready: Callable[[], None]
+) -> Ran:
     session = InferSession(device, args.model)
     _set_batch(session, args)
     if target is not None:
@@ -57,16 +95,20 @@ def _run(args: argparse.Namespace, device: int, files: list[str] | None, target:
     batches = _batches(session, files, args.pipeline)
     _warm_up(session, batches[0], args)
     written: dict[str, Any] = {}
+    ready()
+    start = time.time()
     for batch in tqdm(batches, desc=f"Inference {args.run_mode} Processing", file=sys.stderr):
         outputs = session.run([_read(session, batch, args.pure_data_type)])
         if target is not None:
             _write(outputs, batch, target, args, written)
+    end = time.time()
     summary = _summary(session, args, {} if args.pipeline else written)
     _report(summary, args, session)
     if target is not None:
         _save(summary, f"{target}_summary.json")
     session.free_resource()
     log("end to finalize acl")
+    return Ran(summary["throughput"], start, end)
 
 
 def _set_batch(session: InferSession, args: argparse.Namespace) -> None:
