@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 
+import pytest
+
+from ResNeSt.common.arguments import Parser
 from ResNeSt.convert import atc
 from tests.conftest import PROJECT
 
@@ -69,3 +77,80 @@ def test_the_chinese_readme_has_the_sections_commands_and_names_of_the_english_o
         assert named(theirs) == named(ours), ours[0]
         assert not re.search("[\u4e00-\u9fff]", "".join(ours)), ours[0]
         assert re.search("[\u4e00-\u9fff]", "".join(theirs)), theirs[0]
+
+
+ENTRIES = {
+    "resnest_preprocess.py": "ResNeSt.commands.preprocess",
+    "resnest_pth2onnx.py": "ResNeSt.commands.export",
+    "resnest_train.py": "ResNeSt.commands.train",
+    "ResNeSt_postprocess.py": "ResNeSt.commands.postprocess",
+    "convert.sh": "ResNeSt.convert.__main__",
+    "bench.sh": "ResNeSt.bench.__main__",
+    "run.sh": "ResNeSt.pipeline",
+    "tests/on_ascend.sh": "tests.on_ascend",
+}
+PLACEHOLDER = re.compile(r"[\[…<|]| [A-Z]{2,}\b| N\b|=[A-Z]+\b")  # in a line of usage; it cannot be typed
+PAGES = ["README.md", *sorted(path.relative_to(PROJECT).as_posix() for path in (PROJECT / "docs").glob("*.md"))]
+
+
+class ParsedError(Exception):
+    """The command line holds."""
+
+
+def typed(page: str) -> Iterator[list[str]]:
+    """The project's own commands in a page that a reader can type, without the interpreter; no mere names."""
+    text = re.sub(r"\\\n\s*", "", (PROJECT / page).read_text())
+    fenced = [block for _, block in re.findall(r"^```(sh|bash|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    blocks = [line for line in text.splitlines() if line.startswith("    ")]
+    quoted = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+    for line in [*blocks, *"".join(fenced).splitlines(), *quoted]:
+        command = line.strip().removeprefix("$ ")
+        if re.match(r"(bash|python(?: -m)?) \S", command) and not PLACEHOLDER.search(command):
+            words = shlex.split(command, comments=True)
+            ends = [number for number, word in enumerate(words) if word in {"&&", "|", ">", ";"}]
+            words = words[: min(ends, default=len(words))]
+            words = words[2:] if words[1] == "-m" else words[1:]
+            if (words[0] in ENTRIES or words[0].startswith("ResNeSt.")) and len(words) > 1:
+                yield words
+
+
+def main_of(name: str) -> Callable[..., object]:
+    """What a command runs."""
+    module = ENTRIES.get(name, name)
+    if (PROJECT / module.replace(".", "/") / "__main__.py").is_file():
+        module += ".__main__"
+    found: Callable[..., object] = importlib.import_module(module).main
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_the_documents_is_one_that_its_program_takes(
+    page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(parser: argparse.ArgumentParser, *_given: object) -> None:
+        _, rest = argparse.ArgumentParser.parse_known_args(parser)
+        raise SystemExit(2) if rest else ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(Parser, "parse_known_args", argparse.ArgumentParser.parse_known_args)  # the files are not here
+    refused = []
+    for command in typed(page):
+        monkeypatch.setattr(sys, "argv", command)
+        try:
+            main_of(command[0])()
+            refused.append("parses nothing: " + shlex.join(command))
+        except ParsedError:
+            continue
+        except SystemExit:
+            refused.append(shlex.join(command))
+    assert refused == []
+
+
+def test_every_line_about_an_ascend_host_says_what_it_is_known_from() -> None:
+    text = (PROJECT / "docs/ascend.md").read_text()
+    tables = re.findall(r"(^\|.*known from \|)\n\|[ |-]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    lines = [line for _, body in tables for line in body.splitlines()]
+    assert len(lines) > 40
+    assert len(tables) == text.count("known from |")
+    marks = {line.removesuffix(" |").rpartition("| ")[2] for line in lines}
+    assert marks == {"cpu", "stand-ins", "documents"}
