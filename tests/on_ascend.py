@@ -108,6 +108,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "pipeline": _pipeline(folder, host.chip),
         "ais_bench": _client(folder),
         "paths": _path_rules(folder),
+        "NV12": _nv12(folder, host.chip),
         "AOE": _tune(host),
     }
 
@@ -207,6 +208,28 @@ def _path_rules(folder: Path) -> Iterator[Fact]:
     for what, flags in refusals.items():
         done = _run(folder, ["-m", "ais_bench", *flags])
         yield Fact(f"ais_bench refuses {what}", done.returncode != 0, "exit code 0")
+
+
+def _nv12(folder: Path, chip: str) -> Iterator[Fact]:
+    """AIPP's YUV420SP_U8 with its matrix, as `--dtype yuv420sp` writes it."""
+    nv12, data = "--dtype=yuv420sp", [f"--images={IMAGES}", f"--labels={LABELS}"]
+    stages = {
+        "preprocess makes NV12": ["resnest_preprocess.py", str(IMAGES), "nv12", "--model=resnest_demo", nv12],
+        "ATC takes YUV420SP_U8": ["convert.sh", str(BATCH), chip, "--onnx=demo.onnx", "--output-dir=yuv", nv12],
+        "bench gives ais_bench 1.5 bytes a pixel": [
+            *("bench.sh", str(BATCH), chip, "--model=yuv/demo", "--input=nv12", "--output-dir=nv12_bench"),
+            *(f"--labels={LABELS}", "--loop=20"),
+        ],
+        "evaluate opens the model of NV12": ["-m", "ResNeSt.evaluate", f"--model=yuv/demo_bs{BATCH}.om", *data],
+    }
+    for fact, command in stages.items():
+        done = _run(folder, command)
+        yield Fact(fact, done.returncode == 0, (done.stdout + done.stderr)[-500:])
+    expected = 100 * read_json(PROJECT / "demo/expected.json")["top1"]
+    report = folder / "nv12_bench/bench.json"
+    top1 = read_json(report)["rows"][0]["top1"] if report.is_file() else float("nan")
+    text = f"with NV12 top-1 is within {LOST_POINTS} points of the {expected:.2f} that training measured"
+    yield Fact(text, abs(top1 - expected) <= LOST_POINTS, f"{top1:.2f}")
 
 
 def _tune(host: Host) -> Iterator[Fact]:

@@ -649,7 +649,7 @@ def test_fp32_on_a_310p_is_warned_about(folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_aipp_file_holds_imagenet_s_constants(exported: Path) -> None:
-    lines = [line.strip() for line in atc.aipp_config(onnx_file.read(exported)).splitlines()]
+    lines = [line.strip() for line in atc.aipp_config(onnx_file.read(exported), "uint8").splitlines()]
     assert lines == [
         "aipp_op {",
         "aipp_mode: static",

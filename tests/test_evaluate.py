@@ -116,7 +116,7 @@ def test_top_5_is_that_of_the_four_stages_image_by_image(work: Path, tmp_path: P
     assert found == {name: prediction.classes for name, prediction in stages.predictions.items()}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "yuv420sp"])
 def test_an_om_runs_through_the_python_api_of_the_ascend_client(
     demo_onnx: Path, tmp_path: Path, standins: dict[str, str], dtype: str
 ) -> None:

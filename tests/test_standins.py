@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import struct
 import subprocess
 import sys
@@ -34,6 +35,16 @@ aipp_op {
   var_reci_chn_2: 0.0174291938997821
 }
 """
+
+
+YUV = AIPP.replace("RGB888_U8", "YUV420SP_U8").replace(
+    "csc_switch: false",
+    """csc_switch: true  rbuv_swap_switch: false
+  matrix_r0c0: 256  matrix_r0c1: 0  matrix_r0c2: 359
+  matrix_r1c0: 256  matrix_r1c1: -88  matrix_r1c2: -183
+  matrix_r2c0: 256  matrix_r2c1: 454  matrix_r2c2: 0
+  input_bias_0: 0  input_bias_1: 128  input_bias_2: 128""",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +243,8 @@ def test_atc_sets_the_batch_size_of_a_file_that_says_one(atc: Command, tmp_path:
 
 REFUSED_AIPP = {
     "colour conversion": ("csc_switch: false", "csc_switch: true"),
-    "another format": ("RGB888_U8", "YUV420SP_U8"),
+    "NV12 without its conversion": ("RGB888_U8", "YUV420SP_U8"),
+    "another format": ("RGB888_U8", "XRGB8888_U8"),
     "another size": ("src_image_size_w: 4", "src_image_size_w: 8"),
     "dynamic mode": ("aipp_mode: static", "aipp_mode: dynamic"),
     "a field twice": ("min_chn_0: 123.675", "min_chn_0: 1 min_chn_0: 2"),
@@ -266,6 +278,38 @@ def test_with_aipp_the_model_takes_uint8_pixels_channels_last(atc: Command, ais_
     written = np.fromfile(tmp_path / "out/r/img1_0.bin", np.float32)
     # The chip holds the constants in float16.
     np.testing.assert_allclose(written, expected.mean(axis=(0, 1)), atol=2e-3)
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("field", ["matrix_r1c2: -183", "matrix_r0c1: 0", "input_bias_1: 128"])
+def test_atc_refuses_nv12_without_its_whole_matrix(atc: Command, tmp_path: Path, field: str) -> None:
+    (tmp_path / "aipp.cfg").write_text(YUV.replace(field, ""))
+    result = atc(insert_op_conf="aipp.cfg")
+    assert (result.returncode, field.split(":")[0] in result.stdout) == (255, True)
+
+
+def test_atc_refuses_nv12_of_odd_sides(tmp_path: Path) -> None:
+    (tmp_path / "aipp.cfg").write_text(YUV.replace("_w: 4", "_w: 5").replace("_h: 4", "_h: 5"))
+    aipp = runpy.run_path(str(STANDINS / "aipp.py"))
+    with pytest.raises(aipp["AippError"], match="it must be even"):
+        aipp["read"](str(tmp_path / "aipp.cfg"), 5, 5)
+
+
+@pytest.mark.usefixtures("model")
+def test_with_nv12_the_model_takes_one_and_a_half_bytes_a_pixel(
+    atc: Command, ais_bench: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "aipp.cfg").write_text(YUV)
+    assert atc(insert_op_conf="aipp.cfg", enable_small_channel=1).returncode == 0
+    (tmp_path / "prep").mkdir()
+    # Red: Y 76, U 85, V 255; 76 + 1.402 * 127 is 254.
+    red = bytes([76] * SIDE * SIDE + [85, 255] * (SIDE * SIDE // 4))
+    for name in ("img0", "img1"):
+        (tmp_path / f"prep/{name}.bin").write_bytes(red)
+    result = ais_bench("--model=net_bs2.om", "--input=prep", "--output=out", "--output_dirname=r")
+    assert "files0 size:24 tensor0size:48 filesperbatch:2 runcount:1" in result.stdout
+    expected = (np.array([254, 0, 0]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(np.fromfile(tmp_path / "out/r/img1_0.bin", np.float32), expected, atol=2e-3)
 
 
 # npu-smi

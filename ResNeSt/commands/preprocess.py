@@ -27,7 +27,10 @@ def main() -> int:
     parser.add_argument("--recipe", choices=list(RECIPES), help="override the model's recipe")
     parser.add_argument("--size", type=side, help="override the model's input size in pixels")
     parser.add_argument(
-        "--dtype", default="float32", choices=list(LAYOUTS), help="float32 NCHW [default] or uint8 NHWC"
+        "--dtype",
+        default="float32",
+        choices=list(LAYOUTS),
+        help=", ".join(f"{dtype} {layout.order}" for dtype, layout in LAYOUTS.items()) + " [%(default)s]",
     )
     parser.add_argument(
         "--pack",

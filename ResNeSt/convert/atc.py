@@ -21,6 +21,7 @@ from ResNeSt.convert.targets import Batch
 from ResNeSt.formats import om_header
 from ResNeSt.models import sidecar
 from ResNeSt.models.onnx_file import FREE, Network
+from ResNeSt.tensors import nv12
 
 AIPP = "aipp"  # key of a model's record: SHA-256 of the pre-processing file that it was compiled with
 LOG_LEVELS = ("debug", "info", "warning", "error", "null")
@@ -31,6 +32,18 @@ _PRECISION_OPTIONS = {
     "fp32": ["--precision_mode=must_keep_origin_dtype"],
     "mixed": ["--precision_mode=allow_mix_precision"],
     "int8": [],  # what is to run in int8 stands in the graph that AMCT wrote; the rest runs in fp16
+}
+
+# What AIPP is told of the pixels; its matrix makes RGB of NV12, whose V follows U (rbuv_swap_switch is for NV21).
+_COLOURS = {
+    "uint8": ["input_format: RGB888_U8", "csc_switch: false"],
+    "yuv420sp": [
+        "input_format: YUV420SP_U8",
+        "csc_switch: true",
+        "rbuv_swap_switch: false",
+        *(f"matrix_r{row}c{column}: {nv12.TO_RGB[row][column]}" for row in range(3) for column in range(3)),
+        *(f"input_bias_{channel}: {bias}" for channel, bias in enumerate(nv12.BIAS)),
+    ],
 }
 
 _HINTS = {
@@ -51,7 +64,7 @@ def command(
 ) -> list[str]:
     """The ATC command that compiles `network` for `batch` images to `name` (no suffix) in the current directory.
 
-    `aipp` is the file of `aipp_config`, for uint8 inputs.
+    `aipp` is the file of `aipp_config`, for inputs of pixels.
     """
     shape = ",".join(str(side) for side in network.shape(batch if isinstance(batch, int) else FREE))
     arguments = [
@@ -72,16 +85,16 @@ def command(
     return arguments
 
 
-def aipp_config(network: Network) -> str:
+def aipp_config(network: Network, dtype: str) -> str:
     """ATC's image pre-processing (AIPP): uint8 NHWC RGB in, (value - 255 mean) / (255 std) into the network.
 
-    The chip computes (value - mean_chn - min_chn) * var_reci_chn; mean_chn is an integer, so it stays 0.
+    The chip computes (value - mean_chn - min_chn) * var_reci_chn; mean_chn is an integer, so it stays 0. For dtype
+    "yuv420sp" NV12 comes in, and is changed to RGB before that (tensors.nv12).
     """
     means, stds = network.normalisation
     lines = [
         "aipp_mode: static",
-        "input_format: RGB888_U8",
-        "csc_switch: false",
+        *_COLOURS[dtype],
         f"src_image_size_w: {network.width}",
         f"src_image_size_h: {network.height}",
         *(f"min_chn_{channel}: {255 * mean:.10g}" for channel, mean in enumerate(means)),
@@ -95,13 +108,13 @@ def is_own_aipp(network: Network, path: Path, models: Iterable[Path]) -> bool:
     text = path.read_bytes()
     digest = hashlib.sha256(text).hexdigest()
     told = [sidecar.recorded(model, [AIPP]) for model in models]
-    return text == aipp_config(network).encode() or {AIPP: digest} in told
+    return text in [aipp_config(network, dtype).encode() for dtype in _COLOURS] or {AIPP: digest} in told
 
 
-def write_aipp(network: Network, path: Path) -> None:
+def write_aipp(network: Network, dtype: str, path: Path) -> None:
     """Writes `aipp_config` to `path`, whole or not at all."""
     with whole(path) as temporary:
-        temporary.write_text(aipp_config(network), encoding="utf-8")
+        temporary.write_text(aipp_config(network, dtype), encoding="utf-8")
 
 
 def compile_model(

@@ -32,9 +32,8 @@ class Compiled:
     """A compiled model, up to date: its file, and what it was compiled for.
 
     `batch` is its batch size, the largest of `sizes`, which are those that it was asked for. `dtype` is that of its
-    input: float32 NCHW, or uint8 NHWC with the normalisation inside. `agreement` is the share of held-out tensors with
-    the top-1 of fp32, None where nothing judged it; `kept` whether an earlier run made it; `tune`
-    what AOE tuned for it.
+    input (Conversion). `agreement` is the share of held-out tensors with the top-1 of fp32, None where nothing judged
+    it; `kept` whether an earlier run made it; `tune` what AOE tuned for it.
     """
 
     path: Path
@@ -74,8 +73,8 @@ class Compilation:
 
     @property
     def aipp(self) -> Path | None:
-        """ATC's pre-processing file, which uint8 inputs need; the CPU's models hold theirs."""
-        needed = self.dtype == "uint8" and self.chip != chips.CPU
+        """ATC's pre-processing file, which inputs of pixels need; the CPU's models hold theirs."""
+        needed = self.dtype != "float32" and self.chip != chips.CPU
         return self.folder / f"{self.stem}_aipp.cfg" if needed else None
 
     def atc_command(self, batch: Batch) -> list[str]:
@@ -136,7 +135,7 @@ def _compiler(compilation: Compilation, batches: list[Batch], source: str, force
             f"{' and '.join(map(str, compilation.network.files))} there"
         )
     if compilation.aipp is not None:
-        atc.write_aipp(compilation.network, compilation.aipp)
+        atc.write_aipp(compilation.network, compilation.dtype, compilation.aipp)
     if compilation.tune is not None:
         _tune(compilation, batches, source, force, toolkit)
     return functools.partial(_compile_for_ascend, compilation, source, toolkit)
@@ -175,7 +174,7 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: Batch) -> None
 
     openvino_ir.compile_model(network, target, batch, dtype, precision, source, finish)
     size = sum(path.stat().st_size for path in model_files(target))
-    compilation.say(f"{target.name}: batch {in_words(batch)}, {dtype} {LAYOUTS[dtype]}, {precision}, {size:,} bytes")
+    compilation.say(f"{target.name}: batch {in_words(batch)}, {dtype} {LAYOUTS[dtype].order}, {precision}, {size:,} bytes")
 
 
 def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Toolkit, batch: Batch) -> None:

@@ -24,7 +24,7 @@ from ResNeSt.engines.opening import open_engine
 from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
-from ResNeSt.tensors.format import LAYOUTS
+from ResNeSt.tensors.format import check_dtype
 
 MIN_AGREEMENT = 0.95
 SIMPLIFIED = "_sim"  # ends the stem of a simplified file
@@ -36,14 +36,14 @@ class Conversion:
     """What is asked of stage 3.
 
     `onnx` is the file of stage 2, `batches` the batch sizes, `chip` `cpu`, one like 310P3, or `auto`, `folder` where
-    the models go. `dtype` is that of the tensors: float32 NCHW, or uint8 NHWC with the
-    normalisation in the model. `precision` is the chip's default if None. `calibration` is a folder of float32 tensors,
-    to quantize with (precision int8) and to judge by (on cpu); `min_agreement` the share of them that must keep the
-    top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names the card of a network whose file does not tell it.
-    `dynamic_batch` makes one model for all of `batches`, 2 to 100, instead of one each; on cpu it takes any.
-    `tune` is what AOE tunes on this machine's card before an Ascend model is compiled: operators, subgraphs, or both.
-    `log` is ATC's log level. `force` makes even what is up to date, and replaces what is of another
-    question.
+    the models go. `dtype` is that of the tensors: float32 NCHW; uint8 NHWC, with the normalisation in the model; or
+    yuv420sp, NV12 with even sides, with the change to RGB in it, too. `precision` is the chip's default if None.
+    `calibration` is a folder of float32 tensors, to quantize with (precision int8) and to judge by (on cpu);
+    `min_agreement` the share of them that must keep the top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names
+    the card of a network whose file does not tell it. `dynamic_batch` makes one model for all of `batches`, 2 to 100,
+    instead of one each; on cpu it takes any. `tune` is what AOE tunes on this machine's card before an Ascend model is
+    compiled: operators, subgraphs, or both. `log` is ATC's log level. `force` makes even what is up to date, and
+    replaces what is of another question.
     """
 
     onnx: Path
@@ -161,8 +161,7 @@ def resolved(conversion: Conversion) -> Conversion:
     batch sizes that no dynamic batch takes, or an agreement that is no share.
     """
     check_share("--min-agreement", conversion.min_agreement)
-    if conversion.dtype not in LAYOUTS:
-        raise ArgumentError(f"dtype {conversion.dtype!r}, expected one of {', '.join(LAYOUTS)}")
+    check_dtype(conversion.dtype)
     chip, check = chips.resolve(conversion.chip), check_dynamic if conversion.dynamic_batch else check_batches
     precision, batches = chips.precision(conversion.precision, chip), check(conversion.batches)
     if conversion.dynamic_batch and precision == "int8" and chip != chips.CPU:
@@ -315,7 +314,11 @@ def _network(conversion: Conversion, path: Path) -> onnx_file.Network:
     network = onnx_file.read(path)
     if conversion.arch is not None:
         network = onnx_file.described(network, card(conversion.arch))
-    if conversion.dtype == "uint8":
+    try:
+        check_dtype(conversion.dtype, network.width)
+    except ArgumentError as error:
+        raise ArgumentError(f"{path}: {error}") from None
+    if conversion.dtype != "float32":
         _ = network.normalisation
     simplify.check_batches(network, conversion.batches)
     if conversion.dynamic_batch and path == conversion.simplified:  # another one is freed when it is simplified
@@ -433,7 +436,7 @@ def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterato
     network = compilation.network
     if compilation.aipp is not None:
         yield f"# {compilation.aipp}:"
-        yield from (f"# {line}" for line in atc.aipp_config(network).splitlines())
+        yield from (f"# {line}" for line in atc.aipp_config(network, compilation.dtype).splitlines())
     for batch in batches:
         target = compilation.target(batch)
         if compilation.chip == chips.CPU:

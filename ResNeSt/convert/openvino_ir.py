@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
+
+import numpy as np
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder
@@ -14,6 +17,7 @@ from ResNeSt.convert.targets import Batch, sizes_of
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.model_info import SECTION
 from ResNeSt.models.onnx_file import FREE, Network
+from ResNeSt.tensors import nv12
 
 
 def import_openvino() -> ModuleType:
@@ -36,7 +40,8 @@ def compile_model(
 ) -> None:
     """Compiles `network` for `batch` images to `target` (.xml, with .bin beside it); several sizes leave its axis free.
 
-    The input is float32 NCHW, or for dtype "uint8" uint8 NHWC with the normalisation inside. rt_info's section says
+    The input is float32 NCHW, for dtype "uint8" uint8 NHWC with the normalisation inside, for "yuv420sp" NV12 with the
+    change to RGB before it. rt_info's section says
     what the model is, its `precision` for the engine to compute in, and `source`, the SHA-256 of the ONNX file.
     `check` gets the model before it has its name. Raises PipelineError where OpenVINO fails, where the result does not
     run, and what `check` raises; nothing is left at `target` then.
@@ -69,12 +74,45 @@ def _shaped_model(openvino: ModuleType, network: Network, batch: Batch, dtype: s
         return model
     processor = openvino.preprocess.PrePostProcessor(model)
     images = processor.input()
-    images.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    if dtype == "uint8":
+        images.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     images.model().set_layout(openvino.Layout("NCHW"))
     images.preprocess().convert_element_type(openvino.Type.f32)
     means, stds = network.normalisation
     images.preprocess().mean([255 * mean for mean in means]).scale([255 * std for std in stds])
-    return processor.build()
+    normalising = processor.build()
+    if dtype == "yuv420sp":
+        _take_nv12(openvino, normalising)
+    return normalising
+
+
+def _take_nv12(openvino: ModuleType, model: Any) -> None:
+    """Gives a model of RGB levels, float32 NCHW, an input of uint8 NV12, with nv12.to_rgb in between.
+
+    OpenVINO's own ColorFormat.NV12 is of narrow range, as in videos, and would brighten pictures of JPEG.
+    """
+    ops = openvino.opset13
+    rgb = model.get_parameters()[0]
+    batch, _, height, width = rgb.get_partial_shape()
+    height, width = height.get_length(), width.get_length()
+    pixels = ops.parameter(openvino.PartialShape([batch, height * 3 // 2, width]), openvino.Type.u8)
+    pixels.set_friendly_name(rgb.get_friendly_name())
+    pixels.output(0).set_names(rgb.output(0).get_names())
+    luma, chroma = ops.variadic_split(ops.convert(pixels, "f32"), 1, [height, height // 2]).outputs()
+    # Each pair of U and V counts for two rows and two columns.
+    pairs = ops.reshape(chroma, [0, height // 2, 1, width // 2, 1, 2], special_zero=True)
+    repeated = ops.reshape(ops.tile(pairs, [1, 1, 2, 1, 2, 1]), [0, height, width, 2], special_zero=True)
+    planes = [ops.unsqueeze(luma, 1), *ops.split(ops.transpose(repeated, [0, 3, 1, 2]), 1, 2).outputs()]
+    columns = np.array(nv12.TO_RGB, np.float32).T.reshape(3, 1, 3, 1, 1)
+    parts = [
+        ops.multiply(ops.subtract(plane, np.float32(bias)), column)
+        for plane, bias, column in zip(planes, nv12.BIAS, columns)
+    ]
+    shifted = ops.floor(ops.divide(functools.reduce(ops.add, parts), np.float32(nv12.FRACTION)))
+    rgb.output(0).replace(ops.clamp(shifted, 0.0, 255.0).output(0))
+    model.remove_parameter(rgb)
+    model.add_parameters([pixels])
+    model.validate_nodes_and_infer_types()
 
 
 def _info(network: Network, precision: str, source: str) -> dict[str, str]:
@@ -83,8 +121,6 @@ def _info(network: Network, precision: str, source: str) -> dict[str, str]:
 
 def _try(openvino: ModuleType, path: Path, batch: Batch) -> None:
     """Runs the saved model, as the engine will load it; one of several batch sizes at two of them."""
-    import numpy as np
-
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images = compiled.input(0)
     sides = [side.get_length() for side in list(images.partial_shape)[1:]]

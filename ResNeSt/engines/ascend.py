@@ -13,6 +13,7 @@ from ais_bench.infer.interface import InferSession
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.engine import TensorSpec, as_logits
 from ResNeSt.models import sidecar
+from ResNeSt.tensors.format import LAYOUTS
 
 
 class AscendEngine:
@@ -46,15 +47,22 @@ def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool 
 
 
 def _spec(path: Path, inputs: Any) -> TensorSpec:
-    """By the input's bytes, since a client with AIPP may name the shape of either side of it."""
-    batch, pixels = inputs[0].shape[0], sorted(inputs[0].shape[1:])[1:]
-    values = int(batch * 3 * np.prod(pixels))
-    if len(inputs) == 1 and inputs[0].size == 4 * values:
-        return TensorSpec(inputs[0].name, (batch, 3, *pixels), "float32")
-    if len(inputs) == 1 and inputs[0].size == values:
-        return TensorSpec(inputs[0].name, (batch, *pixels, 3), "uint8")
+    """By the input's bytes, since a client with AIPP may name the shape of either side of it.
+
+    Raises PipelineError where that is not of images, or not as the record beside the model says.
+    """
+    told = sidecar.read(path).get("dtype")
+    for dtype, layout in LAYOUTS.items() if len(inputs) == 1 else ():
+        batch, *sides = inputs[0].shape
+        for side in sides:
+            spec = TensorSpec(inputs[0].name, (batch, *layout.shape(side)), layout.element)
+            # Of NV12 ACL names the image, [N, H, W, 3] (aclmdlGetInputDims), or its own rows, [N, 3 H / 2, W, 1] (V2).
+            named = sorted(sides) in (sorted((side, side, 3)), sorted((*layout.shape(side), 1)))
+            if named and spec.nbytes == inputs[0].size and told in (None, dtype):
+                return spec
     actual = ", ".join(f"{port.name} {list(port.shape)} of {port.size} bytes" for port in inputs)
-    raise PipelineError(f"{path}: inputs are {actual}, expected one of float32 NCHW or uint8 NHWC images")
+    expected = f"its record says {told}" if told else "expected square images: float32 NCHW, uint8 NHWC or NV12"
+    raise PipelineError(f"{path}: inputs are {actual}, {expected}; compile it again with convert.sh")
 
 
 def _version() -> str:

@@ -11,9 +11,10 @@ from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.engines.engine import TensorSpec
-from ResNeSt.images.recipes import normalisation_table, normalise
+from ResNeSt.images.recipes import filler
+from ResNeSt.tensors import nv12
 from ResNeSt.tensors.folder import TensorFile, check_tensors, read_tensor, tensor_files
-from ResNeSt.tensors.format import read_index
+from ResNeSt.tensors.format import LAYOUTS, dtype_of, read_index
 
 Adapter = Callable[[np.ndarray], np.ndarray]
 
@@ -31,35 +32,35 @@ def stack(files: Sequence[TensorFile], shape: Sequence[int], dtype: str) -> np.n
 
 
 def adapter(shape: Sequence[int], dtype: str, takes: TensorSpec, normalisation: Normalisation | None) -> Adapter | None:
-    """From tensors of `shape` (without the batch axis) and `dtype` to those that a model takes; None where none can be.
+    """From tensors of `shape` (without the batch axis) and NumPy `dtype` to those that a model takes; None without one.
 
-    uint8 NHWC is normalised for a model of float32 NCHW; the other way round become the levels that it was made of.
+    Those of another dtype (tensors.format.LAYOUTS) become the levels that they were made of, and these the model's.
     """
-    wanted = (takes.shape[1:], takes.dtype)
-    if (tuple(shape), dtype) == wanted:
+    if (tuple(shape), dtype) == (takes.shape[1:], takes.dtype):
         return lambda images: images
-    if normalisation is None:
+    given, wanted = dtype_of(shape, dtype), dtype_of(takes.shape[1:], takes.dtype)
+    if given is None or wanted is None or shape[1] != takes.shape[2] or normalisation is None:
         return None
-    if dtype == "uint8" and wanted == ((3, *shape[:2]), "float32"):
-        table = normalisation_table(*normalisation)
-        return lambda images: _normalised(images, table)
-    if dtype == "float32" and wanted == ((*shape[1:], 3), "uint8"):
-        return lambda images: _levels(images, normalisation)
-    return None
+    to_levels = {
+        "float32": lambda images: _levels(images, normalisation),
+        "uint8": lambda images: images,
+        "yuv420sp": nv12.to_rgb,
+    }[given]
+    fill, element = filler(wanted, *normalisation), LAYOUTS[wanted].element
 
+    def adapt(images: np.ndarray) -> np.ndarray:
+        out = np.empty((len(images), *takes.shape[1:]), element)
+        for pixels, tensor in zip(to_levels(images), out):
+            fill(pixels, tensor)
+        return out
 
-def _normalised(images: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W)."""
-    out = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
-    for image, tensor in zip(images, out):
-        normalise(image, table, tensor)
-    return out
+    return adapt
 
 
 def _levels(images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
     """float32 (N, 3, H, W) -> uint8 (N, H, W, 3)."""
     levels = (images.transpose(0, 2, 3, 1) * normalisation.std + normalisation.mean) * 255
-    return np.ascontiguousarray(np.rint(levels).astype(np.uint8))
+    return np.ascontiguousarray(np.rint(levels).clip(0, 255).astype(np.uint8))
 
 
 class TensorFolder:
@@ -73,7 +74,7 @@ class TensorFolder:
         self.files = {stem(tensor.path): tensor for tensor in tensor_files(folder)}
         index = read_index(folder)
         self.shape = index.format.shape if index else like.shape[1:]
-        self.dtype = index.format.dtype if index else like.dtype
+        self.dtype = index.format.element if index else like.dtype
         self.recipe = index.format.recipe if index else None
         self._normalisation = Normalisation(index.format.mean, index.format.std) if index else None
         check_tensors(folder, (1, *self.shape), self.dtype, {})
@@ -86,9 +87,10 @@ class TensorFolder:
         """From tensors of `load` to what `model` takes; raises PipelineError where they cannot be adapted."""
         adapt = adapter(self.shape, self.dtype, takes, self._normalisation)
         if adapt is None:
+            held = dtype_of(self.shape, self.dtype) or self.dtype
+            taken = dtype_of(takes.shape[1:], takes.dtype) or takes.dtype
             raise PipelineError(
-                f"{self.folder}: holds {self.dtype} tensors of shape {list(self.shape)}, {model} takes {takes.dtype} "
-                f"{list(takes.shape[1:])}; give tensors of its size (resnest_preprocess.py), of --dtype uint8 where "
-                "one of the models takes uint8: for the other they are normalised"
+                f"{self.folder}: holds {held} tensors of shape {list(self.shape)}, {model} takes {taken} "
+                f"{list(takes.shape[1:])}; give tensors that resnest_preprocess.py made at its size, of any --dtype"
             )
         return adapt

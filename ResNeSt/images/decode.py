@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, open_plain
 from ResNeSt.images.listing import picture_formats
-from ResNeSt.images.recipes import RECIPES, normalisation_table, normalise
+from ResNeSt.images.recipes import RECIPES, filler
 from ResNeSt.tensors.format import TensorFormat
 
 ORIENTATION = 0x0112  # tag of EXIF; 1 is upright
@@ -58,16 +58,13 @@ def tensor_maker(tensor_format: TensorFormat) -> Callable[[PathLike, np.ndarray]
     It raises BrokenImageError for a file that no tensor can be made of.
     """
     crop, size = RECIPES[tensor_format.recipe], tensor_format.size
-    table = normalisation_table(tensor_format.mean, tensor_format.std)
+    fill = filler(tensor_format.dtype, tensor_format.mean, tensor_format.std)
 
     def make(path: PathLike, out: np.ndarray) -> None:
         image = decode(path, tensor_format.exif)
         with _broken_if_it_fails(path):
             pixels = np.asarray(crop(image, size))
-        if tensor_format.dtype == "uint8":
-            out[:] = pixels
-        else:
-            normalise(pixels, table, out)
+        fill(pixels, out)
 
     return make
 

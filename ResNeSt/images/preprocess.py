@@ -143,7 +143,7 @@ def _write_files(
     def work(image: Image) -> FileState | str:
         path = image.tensor(target)
         if not hasattr(own, "tensor"):
-            own.tensor = np.empty(tensor_format.shape, tensor_format.dtype)
+            own.tensor = np.empty(tensor_format.shape, tensor_format.element)
         try:
             source = _read_into(own.tensor, image, make)
         except BrokenImageError as error:
@@ -192,7 +192,7 @@ def _missing_shards(
 
 def _whole_shard(path: Path, tensor_format: TensorFormat) -> Shard | None:
     try:
-        return read_shard(path, tensor_format.shape, tensor_format.dtype)
+        return read_shard(path, tensor_format.shape, tensor_format.element)
     except PipelineError:
         return None
 
@@ -203,7 +203,7 @@ def _write_shards(
     make = tensor_maker(tensor_format)
     ahead = 2 * workers
     # One for each image that is begun and not yet written, filled in turn.
-    tensors = itertools.cycle(np.empty((ahead + 1, *tensor_format.shape), tensor_format.dtype))
+    tensors = itertools.cycle(np.empty((ahead + 1, *tensor_format.shape), tensor_format.element))
     rows = (ShardRow(path, image, next(tensors)) for path, images in shards.items() for image in images)
     broken: dict[str, str] = {}
     sources: list[tuple[str, FileState]] = []
@@ -227,7 +227,7 @@ def _write_shards(
     bar = _bar(in_parallel(work, rows, workers, ahead), sum(map(len, shards.values())))
     for path, results in itertools.groupby(bar, key=lambda result: result[0].shard):
         sources.clear()
-        write_shard(path, tensor_format.shape, tensor_format.dtype, named(results))
+        write_shard(path, tensor_format.shape, tensor_format.element, named(results))
         log.add(sources, path)
     return broken
 

@@ -12,7 +12,10 @@ from typing import Callable
 import numpy as np
 from PIL import Image
 
+from ResNeSt.tensors import nv12
+
 Crop = Callable[[Image.Image, int], Image.Image]
+Fill = Callable[[np.ndarray, np.ndarray], None]
 
 # Side of the resized image for a crop of 224: 256. Other crops keep the ratio.
 CROP_RATIO = 224 / 256
@@ -95,3 +98,18 @@ def normalise(crop: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
     """uint8 (H, W, 3) -> float32 (3, H, W) in `out`, by `table` of `normalisation_table`."""
     for channel in range(3):
         np.take(table[channel], crop[:, :, channel], out=out[channel], mode="clip")
+
+
+def filler(dtype: str, mean: Sequence[float], std: Sequence[float]) -> Fill:
+    """A function of uint8 pixels (H, W, 3) that fills an array with their tensor of `dtype` (tensors.format.LAYOUTS).
+
+    `mean` and `std` are for float32 alone.
+    """
+    if dtype == "float32":
+        table = normalisation_table(mean, std)
+        return lambda pixels, out: normalise(pixels, table, out)
+    return {"uint8": _keep, "yuv420sp": nv12.from_rgb}[dtype]
+
+
+def _keep(pixels: np.ndarray, out: np.ndarray) -> None:
+    out[:] = pixels

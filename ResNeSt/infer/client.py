@@ -98,9 +98,9 @@ def check_om_tensors(model: Path, tensors: PathLike) -> None:
     info = sidecar.info_of(model)
     if "size" in info:
         dtype = str(sidecar.read(model).get("dtype", "float32"))
-        shape = TensorFormat("", int(info["size"]), dtype, (), ()).shape
-        check_tensors(tensors, (1, *shape), dtype, info)
-        check_files(tensors, shape, dtype)
+        takes = TensorFormat("", int(info["size"]), dtype, (), ())
+        check_tensors(tensors, (1, *takes.shape), takes.element, info)
+        check_files(tensors, takes.shape, takes.element)
 
 
 def check_output(folder: PathLike) -> None:

@@ -14,6 +14,7 @@ from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_header import Header, Node, Tensor
+from ResNeSt.tensors.format import dtype_of
 
 FLOATS = ("float32", "float16", "float64", "bfloat16")
 # Operators whose result is the probabilities of the classes.
@@ -46,7 +47,7 @@ def of_onnx(path: PathLike, header: Header) -> Classifier:
 def of_graph(
     path: PathLike, inputs: Sequence[Tensor], outputs: Sequence[Tensor], nodes: Sequence[Node], dtypes: Sequence[str]
 ) -> Classifier:
-    """The same of any graph whose images are of one of `dtypes`: float32 NCHW, uint8 NHWC."""
+    """The same of any graph whose images are of one of `dtypes`: float32 NCHW, uint8 NHWC or NV12."""
     images, answers = _ends(path, inputs, outputs, dtypes)
     for node in nodes:
         name = node.name or (node.outputs or ("",))[0]
@@ -74,7 +75,7 @@ def _ends(
 ) -> tuple[Tensor, Tensor]:
     """The input and the output, which must be the only ones."""
     if len(inputs) != 1 or (remedy := _wrong_images(inputs[0], dtypes)):
-        expected = " or ".join({"float32": "float32 [N, 3, height, width]"}.get(d, f"{d} NHWC") for d in dtypes)
+        expected = " or ".join({"float32": "float32 [N, 3, height, width]"}.get(d, f"{d} NHWC or NV12") for d in dtypes)
         remedy = remedy if len(inputs) == 1 else "export the network alone, with the images as its only input"
         raise PipelineError(f"{path}: inputs are {_told(inputs)}, expected one of {expected}; {remedy}")
     if len(outputs) != 1:
@@ -97,6 +98,8 @@ def _told(tensors: Sequence[Tensor]) -> str:
 def _wrong_images(tensor: Tensor, dtypes: Sequence[str]) -> str:
     """What to do about an input that is not one of images; "" where it is."""
     shape = tensor.shape or ()
+    if dtype_of([side if isinstance(side, int) else 0 for side in shape[1:]], tensor.dtype) and tensor.dtype in dtypes:
+        return ""
     if tensor.dtype not in dtypes:
         return "export it in float32: convert.sh chooses the precision, and --dtype uint8 takes the pixels as they are"
     if len(shape) != 4:

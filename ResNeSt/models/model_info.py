@@ -11,7 +11,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, sha256
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import Card, are_moments
-from ResNeSt.tensors.format import LAYOUTS, TensorFormat
+from ResNeSt.tensors.format import LAYOUTS, TensorFormat, dtype_of
 
 # In ONNX metadata_props the keys carry this prefix; in OpenVINO's rt_info they are a section of this name.
 SECTION = "resnest"
@@ -43,10 +43,8 @@ def weights_of(path: PathLike, ema: bool | None) -> str:
 def format_of(card: Card, dtype: str, recipe: str | None = None, size: int | None = None) -> TensorFormat:
     """What stage 1 makes of images for a model of `card`: its recipe and size, unless others are given.
 
-    Raises ArgumentError for a dtype that tensors do not have.
+    Raises ArgumentError for a dtype that tensors do not have, or that its size cannot have.
     """
-    if dtype not in LAYOUTS:
-        raise ArgumentError(f"dtype {dtype!r}, expected one of {', '.join(LAYOUTS)}")
     side = check_side(card.size if size is None else size)
     return TensorFormat(recipe or card.recipe, side, dtype, card.mean, card.std)
 
@@ -116,9 +114,10 @@ def tensor_format(info: Mapping[str, str], shape: Sequence[int], dtype: str, pat
         raise PipelineError(
             f"{path}: says that its recipe is {recipe!r}, expected one of {', '.join(RECIPES)}; export it again"
         )
-    input_format = TensorFormat(recipe, int(shape[2]) if len(shape) > 2 else 0, dtype, mean, std)
-    if tuple(shape[1:]) != input_format.shape:
+    kind = dtype_of(shape[1:], dtype)
+    if kind is None:
         raise PipelineError(
-            f"{path}: its input is {dtype} {list(shape)}, expected [N, {str(input_format.shape)[1:-1]}]"
+            f"{path}: its input is {dtype} {list(shape)}, which holds no square images ({', '.join(LAYOUTS)}); export "
+            "it again"
         )
-    return input_format
+    return TensorFormat(recipe, int(shape[2]), kind, mean, std)

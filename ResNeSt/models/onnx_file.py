@@ -59,8 +59,8 @@ class Network:
         """Mean and std; raises PipelineError where nothing says them: another network's would go unnoticed."""
         if self.mean is None or self.std is None:
             raise PipelineError(
-                f"{self.path}: does not say with which mean and std its images are normalised, which --dtype uint8 "
-                "puts into the model; name its network, or your card, with --arch, or give the file that "
+                f"{self.path}: does not say with which mean and std its images are normalised, which the model holds "
+                "for --dtype uint8 and yuv420sp; name its network, or your card, with --arch, or give the file that "
                 "resnest_pth2onnx.py wrote (other tools may take its metadata away)"
             )
         return self.mean, self.std

@@ -16,7 +16,7 @@ import numpy as np
 from ResNeSt.common.ais_bench_names import natural_key, stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, open_plain
-from ResNeSt.tensors.format import TensorFormat, read_index
+from ResNeSt.tensors.format import TensorFormat, dtype_of, read_index
 from ResNeSt.tensors.shards import list_shards, read_shard
 
 Item = TypeVar("Item")
@@ -57,7 +57,7 @@ def find_tensors(folder: PathLike) -> list[TensorFile]:
 
 def _packed_tensors(folder: PathLike, tensor_format: TensorFormat) -> Iterator[TensorFile]:
     for path in list_shards(folder):
-        shard = read_shard(path, tensor_format.shape, tensor_format.dtype)
+        shard = read_shard(path, tensor_format.shape, tensor_format.element)
         for row, image in enumerate(shard.images):
             offset = shard.offset + row * tensor_format.nbytes
             yield TensorFile(os.path.join(folder, tensor_name(image)), str(path), offset, tensor_format.nbytes)
@@ -179,20 +179,20 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str, info: Mapping[str, str]) -> None:
     """Raises PipelineError unless the tensors of `folder` fit a model's input and are all there.
 
-    `shape` is the model's input with its batch axis, `dtype` its NumPy name, `info` what the model says of itself
-    (ResNeSt.models.model_info), from which float32 tensors must not differ in mean and std; another recipe is the
-    user's choice. A folder without `tensors.json` (made by another program) is left to the size check that every client
-    does.
+    `shape` is the model's input with its batch axis, `dtype` that of its values for NumPy, `info` what the model says
+    of itself (ResNeSt.models.model_info), from which float32 tensors must not differ in mean and std; another recipe is
+    the user's choice. A folder without `tensors.json` (made by another program) is left to the size check that every
+    client does.
     """
     tensors = read_index(folder)
     if tensors is None:
         return
     tensor_format = tensors.format
-    if (tuple(shape[1:]), dtype) != (tensor_format.shape, tensor_format.dtype):
+    if (tuple(shape[1:]), dtype) != (tensor_format.shape, tensor_format.element):
         raise PipelineError(
-            f"{folder}: holds {tensor_format} tensors of shape {list(tensor_format.shape)}, the model takes {dtype} "
-            f"{list(shape[1:])}; run resnest_preprocess.py with the model's size and dtype, or compile the model for "
-            "these tensors"
+            f"{folder}: holds {tensor_format} tensors of shape {list(tensor_format.shape)}, the model takes "
+            f"{dtype_of(shape[1:], dtype) or dtype} {list(shape[1:])}; run resnest_preprocess.py with the model's size "
+            "and dtype, or compile the model for these tensors"
         )
     for key, values in {"mean": tensor_format.mean, "std": tensor_format.std}.items():
         said = json.dumps(values)  # as ResNeSt.models.model_info writes them

@@ -7,20 +7,65 @@ from one that is still missing pictures.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, NamedTuple
 
-from ResNeSt.common.errors import PipelineError
+import numpy as np
+
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, read_json, write_json
 
-LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
+
+class Layout(NamedTuple):
+    """How a tensor of one dtype holds an image: the order of its values, their NumPy dtype, the shape.
+
+    `shape` takes the side of a square image, which `step` divides.
+    """
+
+    order: str
+    element: str
+    shape: Callable[[int], tuple[int, ...]]
+    step: int = 1
+
+    def nbytes(self, side: int) -> int:
+        """Bytes of the tensor of an image of that side."""
+        return int(np.prod(self.shape(side))) * np.dtype(self.element).itemsize
+
+
+# By what --dtype calls them: normalised RGB, the bare RGB crop, and the crop as a JPEG decoder's NV12 (tensors.nv12).
+LAYOUTS = {
+    "float32": Layout("NCHW", "float32", lambda side: (3, side, side)),
+    "uint8": Layout("NHWC", "uint8", lambda side: (side, side, 3)),
+    "yuv420sp": Layout("NV12", "uint8", lambda side: (side * 3 // 2, side), step=2),
+}
+
+
+def check_dtype(dtype: str, side: int = 0) -> None:
+    """Raises ArgumentError for a dtype that tensors do not have, and for a side that it cannot have."""
+    if dtype not in LAYOUTS:
+        raise ArgumentError(f"dtype {dtype!r}, expected one of {', '.join(LAYOUTS)}")
+    if side % LAYOUTS[dtype].step:
+        raise ArgumentError(
+            f"dtype {dtype} takes images of an even side, found {side} pixels; use --dtype uint8, or a model exported "
+            "with an even --size"
+        )
+
+
+def dtype_of(shape: Sequence[int], element: str) -> str | None:
+    """The dtype whose tensors of one image have this shape and NumPy dtype; None where there is none."""
+    for dtype, layout in LAYOUTS.items():
+        sides = [side for side in shape if side > 0 and side % layout.step == 0]
+        if layout.element == element and tuple(shape) in map(layout.shape, sides):
+            return dtype
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorFormat:
-    """What one tensor file holds: float32 NCHW, normalised, or uint8 NHWC, the bare crop; without the batch axis.
+    """What one tensor file holds, without the batch axis; `dtype` is one of LAYOUTS.
 
-    `exif` is whether pictures are turned as their EXIF orientation says.
+    `exif` is whether pictures are turned as their EXIF orientation says. Raises ArgumentError as `check_dtype` does.
     """
 
     recipe: str
@@ -30,20 +75,28 @@ class TensorFormat:
     std: tuple[float, ...]
     exif: bool = False
 
-    @property
-    def layout(self) -> str:
-        """NCHW or NHWC."""
-        return LAYOUTS[self.dtype]
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype, self.size)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def layout(self) -> str:
+        """NCHW, NHWC or NV12."""
+        return LAYOUTS[self.dtype].order
+
+    @property
+    def element(self) -> str:
+        """NumPy dtype of the values."""
+        return LAYOUTS[self.dtype].element
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         """Shape of one tensor."""
-        return (3, self.size, self.size) if self.layout == "NCHW" else (self.size, self.size, 3)
+        return LAYOUTS[self.dtype].shape(self.size)
 
     @property
     def nbytes(self) -> int:
         """Bytes of one tensor file."""
-        return 3 * self.size * self.size * (4 if self.dtype == "float32" else 1)
+        return LAYOUTS[self.dtype].nbytes(self.size)
 
     def __str__(self) -> str:
         return f"{self.recipe} {self.size}{', by EXIF' if self.exif else ''}, {self.dtype} {self.layout}"
@@ -87,7 +140,7 @@ def read_index(folder: PathLike) -> TensorSet | None:
     fields = read_json(path)
     try:
         return _tensor_set(fields)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArgumentError, ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(
             f"{path}: not an index of tensors ({error!r}); run resnest_preprocess.py into a new folder"
         ) from None

@@ -279,18 +279,19 @@ def _describe(options: Options, shapes: Shapes, outputs: list[dict[str, Any]], s
     if "insert_op_conf" in options:
         constants = _aipp(options["insert_op_conf"], shape)
         batch, channels, height, width = shape
-        tensor = {"name": name, "shape": [batch, height, width, channels], "dtype": "uint8"}
+        rows = [height * 3 // 2, width, 1] if constants["matrix"] else [height, width, channels]
+        tensor = {"name": name, "shape": [batch, *rows], "dtype": "uint8"}
     kind = "float16" if options.get("output_type") == "FP16" else "float32"
     free = {"shape": [-1, *outputs[0]["shape"][1:]]} if sizes else {}
     results = [{**output, **free, "dtype": kind} for output in outputs]
     return {"inputs": [tensor], "outputs": results, "aipp": constants, "sizes": sizes}
 
 
-def _aipp(path: str, shape: list[int]) -> dict[str, list[float]]:
+def _aipp(path: str, shape: list[int]) -> dict[str, Any]:
     if len(shape) != 4 or shape[1] != 3:
-        raise _invalid("insert_op_conf", path, f"RGB888_U8 needs an input N,3,H,W, not {shape}")
+        raise _invalid("insert_op_conf", path, f"AIPP needs an input N,3,H,W, not {shape}")
     try:
-        constants: dict[str, list[float]] = aipp.read(path, *shape[2:])
+        constants: dict[str, Any] = aipp.read(path, *shape[2:])
         return constants
     except aipp.AippError as error:
         key, value, reason = error.args

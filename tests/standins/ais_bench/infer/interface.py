@@ -163,11 +163,31 @@ def _descriptor(entry: dict[str, Any], largest: int, batch: int) -> TensorDesc:
     return TensorDesc(entry["name"], shape, kind, *bytes_of)
 
 
-def _preprocess(array: np.ndarray, constants: dict[str, list[float]]) -> np.ndarray:
-    """AIPP: uint8 [N,H,W,3] to float32 [N,3,H,W], (in - mean_chn - min_chn) * var_reci_chn."""
+def _preprocess(array: np.ndarray, constants: dict[str, Any]) -> np.ndarray:
+    """AIPP: uint8 [N,H,W,3] to float32 [N,3,H,W], (in - mean_chn - min_chn) * var_reci_chn.
+
+    NV12, [N,3H/2,W,1], becomes RGB before that: (matrix (YUV - input_bias)) >> 8, within a byte.
+    """
+    if constants["matrix"] is not None:
+        array = _rgb(array, constants)
     mean, low, scale = (np.array(constants[key], np.float32) for key in ("mean", "min", "var_reci"))
     normalised = (array.astype(np.float32) - mean - low) * scale
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+
+def _rgb(nv12: np.ndarray, constants: dict[str, Any]) -> np.ndarray:
+    images, rows, width, _ = nv12.shape
+    height = rows * 2 // 3
+    yuv = np.empty((images, height, width, 3), np.int32)
+    yuv[..., 0] = nv12[:, :height, :, 0]
+    for channel in (1, 2):
+        # U is at even places, V after it; a value is that of two by two pixels.
+        plane = nv12[:, height:, channel - 1 :: 2, 0]
+        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            yuv[:, row::2, column::2, channel] = plane
+    yuv -= np.array(constants["input_bias"])
+    matrix = np.array(constants["matrix"]).reshape(3, 3)
+    return np.asarray(np.clip(np.einsum("rc,nhwc->nhwr", matrix, yuv) >> 8, 0, 255))
 
 
 def _since(start: float) -> float:
