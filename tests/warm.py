@@ -40,6 +40,8 @@ class Warm:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.warm", str(theirs.fileno())],
                 cwd=PROJECT,
+                # The first test to run a command may have set it for itself.
+                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
