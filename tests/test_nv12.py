@@ -235,6 +235,14 @@ def test_the_cpu_model_gives_pytorch_s_answers_to_the_same_pixels(compiled: Comp
     np.testing.assert_allclose(engine.run(tensors), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+def test_a_model_of_several_batch_sizes_takes_nv12_too(compiled: Compiled, demo_onnx: Path, tmp_path: Path) -> None:
+    (model,) = convert(Conversion(demo_onnx, [1, 2], "cpu", tmp_path, dtype="yuv420sp", dynamic_batch=True))
+    engine, fixed = open_engine(model.path, batch=3), open_engine(compiled.path)
+    assert engine.input.shape == fixed.input.shape
+    tensors = noise(*engine.input.shape)
+    np.testing.assert_allclose(engine.run(tensors), fixed.run(tensors), rtol=0, atol=1e-5)
+
+
 def test_the_record_names_the_dtype_and_the_model_says_how_its_images_are_made(compiled: Compiled) -> None:
     assert sidecar.read(compiled.path)["dtype"] == compiled.dtype == "yuv420sp"
     assert open_engine(compiled.path).info["recipe"] == DEMO.recipe

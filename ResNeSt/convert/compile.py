@@ -174,7 +174,9 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: Batch) -> None
 
     openvino_ir.compile_model(network, target, batch, dtype, precision, source, finish)
     size = sum(path.stat().st_size for path in model_files(target))
-    compilation.say(f"{target.name}: batch {in_words(batch)}, {dtype} {LAYOUTS[dtype].order}, {precision}, {size:,} bytes")
+    compilation.say(
+        f"{target.name}: batch {in_words(batch)}, {dtype} {LAYOUTS[dtype].order}, {precision}, {size:,} bytes"
+    )
 
 
 def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Toolkit, batch: Batch) -> None:
