@@ -289,7 +289,7 @@ class Corner:
     """A model whose logits are the first pixel of each image."""
 
     def __init__(self, spec: TensorSpec) -> None:
-        self.input, self.ran = spec, list[int]()
+        self.input, self.sizes, self.ran = spec, spec.shape[:1], list[int]()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         assert (batch.shape, batch.dtype.name) == (self.input.shape, self.input.dtype)

@@ -406,7 +406,7 @@ class CountingEngine:
         self.title = "counting"
         self.probabilities = False
         self.info: dict[str, str] = {}
-        self.input = TensorSpec("x", (4, 3, 8, 8), "float32")
+        self.input, self.sizes = TensorSpec("x", (4, 3, 8, 8), "float32"), (4,)
         self.decoded = decoded
         self.seen: list[int] = []
 

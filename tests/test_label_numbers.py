@@ -188,7 +188,7 @@ class Always(NullEngine):
     def __init__(self) -> None:
         self.title = "always"
         self.info = {"class_names": '["cat", "dog", "fish"]'}
-        self.input = TensorSpec("x", (4, 3, 8, 8), "float32")
+        self.input, self.sizes = TensorSpec("x", (4, 3, 8, 8), "float32"), (4,)
         self.probabilities = False
 
     def run(self, batch: np.ndarray) -> np.ndarray:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
+
+ANY_SIZE = range(1, LARGEST_BATCH + 1)  # of a model that leaves its batch size free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +33,11 @@ class TensorSpec:
 class Engine(Protocol):
     """A loaded model.
 
-    `title` names runtime and version, `input` says what `run` takes, `info` is what the file says of itself
-    (ResNeSt.models.model_info; empty for a file of another program). `probabilities` is whether the network ends in
-    Softmax or Sigmoid: what `run` calls logits are probabilities then. `run` is called from the thread that opened the
-    engine.
+    `title` names runtime and version, `input` says what `run` takes at the batch size that the engine was opened for.
+    `sizes` are all batch sizes that it takes, ascending: that one alone, those of a dynamic batch, or ANY_SIZE. `info`
+    is what the file says of itself (ResNeSt.models.model_info; empty for a file of another program). `probabilities` is
+    whether the network ends in Softmax or Sigmoid: what `run` calls logits are probabilities then. `run` is called from
+    the thread that opened the engine.
     """
 
     title: str
@@ -39,8 +45,13 @@ class Engine(Protocol):
     info: dict[str, str]
     probabilities: bool
 
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The batch sizes that `run` takes, ascending."""
+        ...
+
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Logits, float32 (N, classes), of a batch of exactly `input`'s shape and dtype."""
+        """Logits, float32 (N, classes), of a batch of `input`'s dtype and shape, N being any of `sizes`."""
         ...
 
 
@@ -54,11 +65,20 @@ def as_logits(path: PathLike, output: np.ndarray, batch: int) -> np.ndarray:
     return np.asarray(output, dtype=np.float32)
 
 
+def fitting(sizes: Sequence[int], count: int) -> int:
+    """The smallest of `sizes`, which ascend, that holds `count` images, else the largest."""
+    return sizes[min(bisect.bisect_left(sizes, count), len(sizes) - 1)]
+
+
 def run_images(engine: Engine, images: np.ndarray) -> np.ndarray:
-    """Logits, float32 (N, classes), of any number of images, in batches of the engine's; the last is filled up."""
+    """Logits, float32 (N, classes), of any number of images, in batches of the engine's.
+
+    The last runs in the smallest of the engine's sizes that holds it, filled up to that.
+    """
     size = engine.input.shape[0]
-    batches = [fill(images[start : start + size], size) for start in range(0, len(images), size)]
-    return np.concatenate([engine.run(batch) for batch in batches])[: len(images)]
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    filled = [fill(batch, fitting(engine.sizes, len(batch))) for batch in batches]
+    return np.concatenate([engine.run(batch) for batch in filled])[: len(images)]
 
 
 def fill(images: np.ndarray, size: int) -> np.ndarray:

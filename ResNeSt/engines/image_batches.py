@@ -13,7 +13,7 @@ from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, bat
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, in_parallel
-from ResNeSt.engines.engine import Engine
+from ResNeSt.engines.engine import Engine, fitting
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES, open_engine
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.models import model_info
@@ -28,9 +28,9 @@ class ModelChoice:
     """Which model runs on images, and how.
 
     `file` is a .om, .xml, .onnx or checkpoint; `engine` the runtime (None: the suffix's own); `batch` the batch size of
-    a model that leaves it free; `arch` the network, where the file does not tell it; `device` an NPU's number;
-    `workers` the threads that decode (None: one per core); `exif` whether images are turned as their EXIF
-    orientation says; `ema` which weights of a checkpoint (None: as timm does).
+    a model that takes several; `arch` the network, where the file does not tell it; `device` an NPU's number; `workers`
+    the threads that decode (None: one per core); `exif` whether images are turned as their EXIF orientation says; `ema`
+    which weights of a checkpoint (None: as timm does).
     """
 
     file: PathLike
@@ -56,7 +56,7 @@ def add_model_flags(parser: Parser) -> None:
     parser.reads(
         "--model", required=True, metavar="FILE", help=f"a .om, .xml, .onnx, or a checkpoint ({', '.join(CHECKPOINTS)})"
     )
-    parser.add_argument("--batch", type=batch_size, metavar="N", help=f"of a model that leaves it free [{FREE_BATCH}]")
+    parser.add_argument("--batch", type=batch_size, metavar="N", help=f"of a model that takes several [{FREE_BATCH}]")
     parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
     parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
@@ -73,13 +73,14 @@ def model_choice(options: argparse.Namespace) -> ModelChoice:
 
 
 def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH) -> Engine:
-    """The engine of a choice; `free_batch` is for a model that leaves it free, where the choice does, too.
+    """The engine of a choice, at the smallest of its batch sizes that holds `free_batch` unless the choice names one.
 
-    Raises ArgumentError where the model has another batch size than the one chosen, and what `open_engine` raises.
+    Raises ArgumentError where the model does not take the one that is named, and what `open_engine` raises.
     """
     engine = open_engine(model.file, model.engine, model.batch or free_batch, model.arch, model.device, model.ema)
     if model.batch and engine.input.shape[0] != model.batch:
-        raise ArgumentError(f"{model.file}: its batch size is {engine.input.shape[0]}; leave --batch {model.batch} out")
+        sizes = f"sizes are {', '.join(map(str, engine.sizes))}" if engine.sizes[1:] else f"size is {engine.sizes[0]}"
+        raise ArgumentError(f"{model.file}: its batch {sizes}; leave --batch {model.batch} out")
     return engine
 
 
@@ -107,7 +108,10 @@ def logits_of(
     decoding: Stopwatch,
     inference: Stopwatch,
 ) -> Iterator[tuple[ImageBatch, np.ndarray]]:
-    """Batches of `images`, in their order, each with float32 logits (N, classes); `workers` threads decode."""
+    """Batches of `images`, in their order, each with float32 logits (N, classes); `workers` threads decode.
+
+    N is the images' number or more: rows behind them are of no image.
+    """
     infer = inference.timed(engine.run)
     for batch in _decoded(images, engine, tensor_format, workers, decoding):
         yield batch, infer(batch.tensor)
@@ -116,13 +120,14 @@ def logits_of(
 def _decoded(
     images: Sequence[str], engine: Engine, tensor_format: TensorFormat, workers: int, watch: Stopwatch
 ) -> Iterator[ImageBatch]:
-    size = engine.input.shape[0]
+    size, *shape = engine.input.shape
     make = tensor_maker(tensor_format)
 
     def rows() -> Iterator[tuple[str, np.ndarray, int, int]]:
         for start in range(0, len(images), size):
-            tensor = np.zeros(engine.input.shape, engine.input.dtype)
             together = images[start : start + size]
+            # The last, short batch takes no more room than it has to.
+            tensor = np.zeros((fitting(engine.sizes, len(together)), *shape), engine.input.dtype)
             for row, image in enumerate(together):
                 yield image, tensor, row, len(together) - 1
 

@@ -9,7 +9,7 @@ import onnxruntime
 
 from ResNeSt.common.cores import thread_limit
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import TensorSpec, as_logits
+from ResNeSt.engines.engine import ANY_SIZE, TensorSpec, as_logits
 from ResNeSt.models import onnx_file
 
 
@@ -21,6 +21,7 @@ class OnnxRuntimeEngine:
         self.title = f"ONNX Runtime {onnxruntime.__version__}"
         self.info = network.info
         self.input = TensorSpec(network.input_name, tuple(network.shape(network.batch or batch)), "float32")
+        self.sizes = (network.batch,) if network.batch else ANY_SIZE
         self.probabilities = network.probabilities
         self._path = path
         self._session = session

@@ -10,7 +10,7 @@ import openvino as ov
 
 from ResNeSt.common.cores import thread_limit
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import TensorSpec, as_logits
+from ResNeSt.engines.engine import ANY_SIZE, TensorSpec, as_logits, fitting
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_header import Node, Tensor
 from ResNeSt.models import classifier
@@ -22,9 +22,12 @@ PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 
 
 class OpenVINOEngine:
-    """A model compiled for one batch at a time on all cores, in the precision that its file asks for."""
+    """A model compiled for one batch at a time on all cores, in the precision that its file asks for.
 
-    def __init__(self, path: Path, model: ov.Model, info: dict[str, str], probabilities: bool) -> None:
+    One that leaves its batch size free is opened for `batch` and takes any.
+    """
+
+    def __init__(self, path: Path, model: ov.Model, batch: int, info: dict[str, str], probabilities: bool) -> None:
         self.title = f"OpenVINO {ov.__version__.split('-')[0]}"
         self.info = info
         self.probabilities = probabilities
@@ -34,23 +37,31 @@ class OpenVINOEngine:
             hints["INFERENCE_NUM_THREADS"] = str(threads)
         compiled = ov.Core().compile_model(model, "CPU", hints)
         port = compiled.input(0)
-        self.input = TensorSpec(port.any_name, tuple(port.shape), np.dtype(port.element_type.to_dtype()).name)
+        set_size, *sides = port.partial_shape
+        self.sizes = ANY_SIZE if set_size.is_dynamic else (set_size.get_length(),)
+        shape = (fitting(self.sizes, batch), *(side.get_length() for side in sides))
+        self.input = TensorSpec(port.any_name, shape, np.dtype(port.element_type.to_dtype()).name)
         self._request = compiled.create_infer_request()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
-        # share_inputs: the batch is read where it lies; the output is copied out, since the next run overwrites it.
-        return as_logits(self._path, np.array(self._request.infer([batch], share_inputs=True)[0]), len(batch))
+        try:
+            # share_inputs: the batch is read where it lies.
+            output = self._request.infer([batch], share_inputs=True)[0]
+        except RuntimeError as error:  # a batch size that is set inside of it, for one
+            reason = str(error).strip().split("\n")[-1]
+            raise PipelineError(
+                f"{self._path}: OpenVINO cannot run it for {len(batch)} images ({reason}); export it again"
+            ) from None
+        return as_logits(self._path, np.array(output), len(batch))  # a copy, since the next run overwrites it
 
 
 def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> OpenVINOEngine:
-    """Reads `path`; a free batch axis is set to `batch`."""
+    """Reads `path`; one with a free batch axis is opened for `batch`."""
     try:
         model = ov.Core().read_model(path)
         network = classifier.read(path) if path.suffix == ".onnx" else _classifier(path, model)
-        if model.input(0).partial_shape[0].is_dynamic:
-            model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
-        return OpenVINOEngine(path, model, _info(path, model), network.probabilities)
+        return OpenVINOEngine(path, model, batch, _info(path, model), network.probabilities)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[-1]
         raise PipelineError(f"{path}: OpenVINO cannot compile it ({reason}); make it again with convert.sh") from None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ResNeSt.common.cores import cores
-from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.engines.engine import ANY_SIZE, TensorSpec
 from ResNeSt.models.checkpoint import card_for, load
 from ResNeSt.models.model_info import INPUT, describe
 from ResNeSt.models.resnest import create_model
@@ -18,6 +18,8 @@ from ResNeSt.models.resnest import create_model
 
 class TorchEngine:
     """A checkpoint in its network's textbook form."""
+
+    sizes = ANY_SIZE
 
     def __init__(self, path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> None:
         torch.set_num_threads(min(torch.get_num_threads(), cores()))

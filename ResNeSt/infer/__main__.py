@@ -37,7 +37,7 @@ def parser() -> Parser:
     flags.add_argument("--loop", type=positive, default=1, help="runs of every batch [1]")
     flags.add_argument("--warmup_count", type=int, default=1, help="uncounted runs first [1]")
     flags.add_argument("--batchsize", type=positive, help="changes the throughput printed, nothing else [the model's]")
-    flags.add_argument("--dymBatch", type=batch_size, default=1, help="batch size of a model that leaves it free [1]")
+    flags.add_argument("--dymBatch", type=batch_size, help="batch size, of a model that leaves it free")
     flags.add_argument("--device", default="0", help="there is one cpu: 0; 0,0 is two processes of a pure run [0]")
     flags.add_argument("--divide_input", type=_flag, default=False, help="for a pure run the same as without [False]")
     flags.add_argument("--pure_data_type", default="zero", choices=PURE_DATA, help="data of a pure run [zero]")

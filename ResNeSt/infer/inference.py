@@ -25,6 +25,7 @@ from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.engines.engine import Engine, TensorSpec
 from ResNeSt.engines.opening import open_engine
+from ResNeSt.models import sidecar
 from ResNeSt.models.model_info import recipe_note
 from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor_files
 from ResNeSt.tensors.format import read_index
@@ -48,11 +49,11 @@ class Inference:
     """What is asked of an inference run.
 
     `model` is a .xml, .onnx or checkpoint, run by `engine` (None: its suffix's own); `batch` sets the batch size of one
-    that leaves it free, `arch` names the network of a checkpoint, `ema` chooses its weights. `tensors` is a folder or a
-    file of stage 1; None measures the speed on one batch of `pure_data`. Results go to `<output>/<dirname>` [date and
-    time] as `outfmt`, and nowhere if `output` is None. Every batch runs `loop` times after `warmup` uncounted runs.
-    `shown_batch` changes the throughput that is told and nothing else, `all_times` tells the copies' as well;
-    `arguments` stand in the summary.
+    that leaves it free (None: 1, and a compiled one that takes several asks for it), `arch` names the network of a
+    checkpoint, `ema` chooses its weights. `tensors` is a folder or a file of stage 1; None measures the speed on one
+    batch of `pure_data`. Results go to `<output>/<dirname>` [date and time] as `outfmt`, and nowhere if `output` is
+    None. Every batch runs `loop` times after `warmup` uncounted runs. `shown_batch` changes the throughput that is told
+    and nothing else, `all_times` tells the copies' as well; `arguments` stand in the summary.
     """
 
     model: PathLike
@@ -62,7 +63,7 @@ class Inference:
     outfmt: str = "BIN"
     loop: int = 1
     warmup: int = 1
-    batch: int = 1
+    batch: int | None = None
     shown_batch: int | None = None
     pure_data: str = "zero"
     all_times: bool = False
@@ -111,7 +112,8 @@ def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> I
     do not go together, MissingRuntimeError where the model's runtime is not installed.
     """
     _check(inference)
-    engine = open_engine(inference.model, inference.engine, inference.batch, inference.arch, ema=inference.ema)
+    engine = open_engine(inference.model, inference.engine, inference.batch or 1, inference.arch, ema=inference.ema)
+    _check_batch(engine, inference)
     for line in (f"{engine.title} init", "open device 0", f"load model {inference.model}", "create model description"):
         say(f"{line} success")
     folder = _output_folder(inference, say)
@@ -129,10 +131,24 @@ def _check(inference: Inference) -> None:
         if getattr(inference, name) not in known:
             raise ArgumentError(f"{name} {getattr(inference, name)!r}, expected one of {', '.join(known)}")
     for name, least in {"loop": 1, "warmup": 0, "batch": 1}.items():
-        if getattr(inference, name) < least:
+        if (value := getattr(inference, name)) is not None and value < least:
             raise ArgumentError(f"{name} {getattr(inference, name)}, expected a whole number from {least}")
     if inference.tensors is not None and inference.output is not None:
         refuse_clashes([inference.tensors], fills=[os.path.join(inference.output, inference.dirname or "")])
+
+
+def _check_batch(engine: Engine, inference: Inference) -> None:
+    """Raises ArgumentError where a batch size is named for a model that has one, or none for a compiled one of several.
+
+    So does ais_bench (contract: ais_bench, dynamic batch).
+    """
+    if len(engine.sizes) == 1 and inference.batch is not None:
+        raise ArgumentError(
+            f"{inference.model}: is for a batch of {engine.sizes[0]} alone; leave --dymBatch {inference.batch} out"
+        )
+    if len(engine.sizes) > 1 and inference.batch is None and Path(inference.model).suffix == ".xml":
+        asked = ", ".join(map(str, sidecar.sizes_of(Path(inference.model)))) or "any"
+        raise ArgumentError(f"{inference.model}: takes several batch sizes ({asked}); choose one with --dymBatch N")
 
 
 def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, ready: Ready = _at_once) -> Inferred:
