@@ -261,7 +261,7 @@ class Row:
     """An engine whose logits are its input."""
 
     title, info, probabilities = "row", dict[str, str](), False
-    input = TensorSpec("x", (2, 3), "float32")
+    input, sizes = TensorSpec("x", (2, 3), "float32"), (2,)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         return batch.copy()

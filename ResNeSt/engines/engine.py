@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ResNeSt.common.arguments import LARGEST_BATCH
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 
 ANY_SIZE = range(1, LARGEST_BATCH + 1)  # of a model that leaves its batch size free
@@ -68,6 +68,18 @@ def as_logits(path: PathLike, output: np.ndarray, batch: int) -> np.ndarray:
 def fitting(sizes: Sequence[int], count: int) -> int:
     """The smallest of `sizes`, which ascend, that holds `count` images, else the largest."""
     return sizes[min(bisect.bisect_left(sizes, count), len(sizes) - 1)]
+
+
+def check_named(model: PathLike, sizes: Sequence[int], batch: int | None) -> None:
+    """Raises ArgumentError where `batch` (--dymBatch) is named for a model of one size, or is none of several.
+
+    So does ais_bench (contract: ais_bench, dynamic batch).
+    """
+    if len(sizes) == 1 and batch is not None:
+        raise ArgumentError(f"{model}: is for a batch of {sizes[0]} alone; leave --dymBatch {batch} out")
+    if len(sizes) > 1 and batch not in sizes:
+        known = "any" if sizes is ANY_SIZE else ", ".join(map(str, sizes))
+        raise ArgumentError(f"{model}: takes several batch sizes ({known}); choose one with --dymBatch N")
 
 
 def run_images(engine: Engine, images: np.ndarray) -> np.ndarray:

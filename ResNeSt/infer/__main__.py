@@ -14,10 +14,12 @@ from pathlib import Path
 
 from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, positive
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
+from ResNeSt.engines.engine import check_named
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
 from ResNeSt.infer.client import check_om_tensors
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
 from ResNeSt.infer.side_by_side import infer_side_by_side
+from ResNeSt.models import sidecar
 from ResNeSt.tensors.folder import refuse_packed
 
 
@@ -93,10 +95,12 @@ def _hand_over_om() -> None:
     model = Parser(add_help=False, allow_abbrev=False)
     model.add_argument("--model", "-m", default="")
     model.add_argument("--input", "-i")
+    model.add_argument("--dymBatch", "--dym-batch", type=batch_size)
     options = model.parse_known_args()[0]
     path = options.model
     if not path.endswith(".om"):
         return
+    check_named(path, sidecar.sizes_of(Path(path)), options.dymBatch)
     if options.input:
         refuse_packed(options.input)
         check_om_tensors(Path(path), options.input)

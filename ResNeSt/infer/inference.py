@@ -23,9 +23,8 @@ from ResNeSt.common.files import PathLike, read_json, remove_plain, sole_writer,
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
-from ResNeSt.engines.engine import Engine, TensorSpec
+from ResNeSt.engines.engine import Engine, TensorSpec, check_named
 from ResNeSt.engines.opening import open_engine
-from ResNeSt.models import sidecar
 from ResNeSt.models.model_info import recipe_note
 from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor_files
 from ResNeSt.tensors.format import read_index
@@ -113,7 +112,8 @@ def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> I
     """
     _check(inference)
     engine = open_engine(inference.model, inference.engine, inference.batch or 1, inference.arch, ema=inference.ema)
-    _check_batch(engine, inference)
+    if inference.batch is not None or Path(inference.model).suffix == ".xml":
+        check_named(inference.model, engine.sizes, inference.batch)
     for line in (f"{engine.title} init", "open device 0", f"load model {inference.model}", "create model description"):
         say(f"{line} success")
     folder = _output_folder(inference, say)
@@ -135,20 +135,6 @@ def _check(inference: Inference) -> None:
             raise ArgumentError(f"{name} {getattr(inference, name)}, expected a whole number from {least}")
     if inference.tensors is not None and inference.output is not None:
         refuse_clashes([inference.tensors], fills=[os.path.join(inference.output, inference.dirname or "")])
-
-
-def _check_batch(engine: Engine, inference: Inference) -> None:
-    """Raises ArgumentError where a batch size is named for a model that has one, or none for a compiled one of several.
-
-    So does ais_bench (contract: ais_bench, dynamic batch).
-    """
-    if len(engine.sizes) == 1 and inference.batch is not None:
-        raise ArgumentError(
-            f"{inference.model}: is for a batch of {engine.sizes[0]} alone; leave --dymBatch {inference.batch} out"
-        )
-    if len(engine.sizes) > 1 and inference.batch is None and Path(inference.model).suffix == ".xml":
-        asked = ", ".join(map(str, sidecar.sizes_of(Path(inference.model)))) or "any"
-        raise ArgumentError(f"{inference.model}: takes several batch sizes ({asked}); choose one with --dymBatch N")
 
 
 def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, ready: Ready = _at_once) -> Inferred:

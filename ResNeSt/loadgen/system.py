@@ -24,7 +24,7 @@ import numpy as np
 from ResNeSt.common.errors import PipelineError, told
 from ResNeSt.common.files import PathLike, write_json
 from ResNeSt.common.made_of import Unchanged
-from ResNeSt.engines.engine import Engine
+from ResNeSt.engines.engine import Engine, fitting
 from ResNeSt.engines.image_batches import open_for_images
 from ResNeSt.loadgen.samples import Samples, open_samples
 from ResNeSt.loadgen.settings import LoadTest, Speed, from_json, make, short_of_the_rules
@@ -88,13 +88,14 @@ def answer(
 ) -> None:
     """Runs the model on what is asked until there is no more; `complete` takes ids and their classes, float32.
 
-    A batch that is not full is run with whatever its other rows held. Raises PipelineError where logits are not finite.
+    A batch that is not full runs in the smallest size that holds it, with whatever its other rows held. Raises
+    PipelineError where logits are not finite.
     """
     batch = np.zeros(engine.input.shape, engine.input.dtype)
     for ids, numbers in batches(asked, len(batch)):
         for row, number in enumerate(numbers):
             batch[row] = samples.rows[number]
-        logits = engine.run(batch)[: len(ids)]
+        logits = engine.run(batch[: fitting(engine.sizes, len(ids))])[: len(ids)]
         if not np.isfinite(logits).all():
             place = int(np.argmin(np.isfinite(logits).all(axis=1)))
             raise PipelineError(

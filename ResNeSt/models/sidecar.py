@@ -30,11 +30,13 @@ def info_of(model: Path) -> dict[str, str]:
 
 
 def sizes_of(model: Path) -> tuple[int, ...]:
-    """The batch sizes that a model compiled for several takes, by its record, ascending; empty where it is for one."""
-    sizes = read(model).get("batch")
-    if not (isinstance(sizes, list) and sizes and all(type(size) is int and size > 0 for size in sizes)):
-        return ()
-    return tuple(sorted(sizes))
+    """The batch sizes that the record says the model takes, ascending; empty where it does not.
+
+    One compiled for a single size has that one.
+    """
+    batch = read(model).get("batch")
+    sizes: list[Any] = batch if isinstance(batch, list) else [batch]
+    return tuple(sorted(sizes)) if all(type(size) is int and size > 0 for size in sizes) else ()
 
 
 def recorded(model: Path, keys: Iterable[str]) -> dict[str, Any]:
