@@ -385,9 +385,11 @@ def test_an_om_s_input_is_told_by_its_bytes_whichever_side_of_aipp_is_named(
     ascend: Any, tmp_path: Path, batch: int, shape: list[int], bytes_a_pixel: float, dtype: str
 ) -> None:
     ports = [port([batch, *shape], int(batch * 224 * 224 * bytes_a_pixel))]
-    assert ascend._spec(tmp_path / "m.om", ports) == spec(dtype, batch, 224)
+    assert ascend._spec(tmp_path / "m.om", ports, batch, batch) == spec(dtype, batch, 224)
     sidecar.write(tmp_path / "m.om", {"dtype": dtype})
-    assert ascend._spec(tmp_path / "m.om", ports) == spec(dtype, batch, 224)
+    assert ascend._spec(tmp_path / "m.om", ports, batch, batch) == spec(dtype, batch, 224)
+    free = [port([-1, *shape], ports[0].size)]  # of a dynamic batch the bytes are those of the largest
+    assert ascend._spec(tmp_path / "m.om", free, batch, 1) == spec(dtype, 1, 224)
 
 
 def test_an_om_whose_record_says_another_dtype_is_refused(ascend: Any, tmp_path: Path) -> None:
@@ -395,13 +397,13 @@ def test_an_om_whose_record_says_another_dtype_is_refused(ascend: Any, tmp_path:
     for shape, size in (([1, 4, 4, 3], 48), ([1, 3, 4, 4], 192)):
         expected = rf"^{re.escape(str(tmp_path / 'm.om'))}: inputs are .* of {size} bytes, its record says yuv420sp; "
         with pytest.raises(PipelineError, match=expected):
-            ascend._spec(tmp_path / "m.om", [port(shape, size)])
+            ascend._spec(tmp_path / "m.om", [port(shape, size)], 1, 1)
 
 
 def test_inputs_that_are_no_images_are_refused(ascend: Any, tmp_path: Path) -> None:
     for ports in ([port([1, 3, 4, 4], 96)], [port([1, 6, 4, 2], 48)], [port([1, 6, 4, 1], 24)] * 2, [port([2], 24)]):
         with pytest.raises(PipelineError, match="expected square images: float32 NCHW, uint8 NHWC or NV12"):
-            ascend._spec(tmp_path / "m.om", ports)
+            ascend._spec(tmp_path / "m.om", ports, 1, 1)
 
 
 def test_a_tensor_format_of_an_odd_side_cannot_be() -> None:
