@@ -13,6 +13,7 @@ import numpy as np
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder
+from ResNeSt.convert import full_precision
 from ResNeSt.convert.targets import Batch, sizes_of
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.model_info import SECTION
@@ -53,8 +54,12 @@ def compile_model(
             model = _shaped_model(openvino, network, batch, dtype)
             for key, value in _info(network, precision, source).items():
                 model.set_rt_info(value, [SECTION, key])
+            if precision == "fp32":
+                full_precision.rewrite(openvino, model)
             _name_evenly(model, network.path)
             openvino.save_model(model, temporary, compress_to_fp16=False)
+            if precision == "fp32":
+                full_precision.forbid_less(temporary)
             _try(openvino, temporary, batch)
         except RuntimeError as error:
             raise PipelineError(f"{target}: OpenVINO cannot compile {network.path}: {error}") from error
