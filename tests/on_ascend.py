@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ResNeSt.bench import msprof, overlap
 from ResNeSt.common import cann
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError, run
 from ResNeSt.common.files import read_json
@@ -109,6 +110,8 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "ais_bench": _client(folder),
         "paths": _path_rules(folder),
         "NV12": _nv12(folder, host.chip),
+        "processes": _processes(folder, host.chip),
+        "msprof": _profile(folder, host.chip),
         "AOE": _tune(host),
     }
 
@@ -191,6 +194,31 @@ def _client(folder: Path) -> Iterator[Fact]:
     log = folder / f"bench/pure_bs{BATCH}.log"
     printed = log.read_text(errors="replace") if log.is_file() else ""
     yield Fact("it prints NPU_compute_time and throughput", "NPU_compute_time (ms): min = " in printed, printed[-300:])
+
+
+def _processes(folder: Path, chip: str) -> Iterator[Fact]:
+    """Two processes on one card, as bench.sh adds them up."""
+    flags = ["--model=demo", "--loop=50", "--output-dir=two", "--processes=2", "--no-report"]
+    done = _run(folder, ["bench.sh", str(BATCH), chip, *flags])
+    yield Fact("bench.sh --processes 2 ends with 0", done.returncode == 0, done.stderr[-500:])
+    log = folder / f"two/pure_bs{BATCH}_x2.log"
+    loops = overlap.spans(log, 2) if log.is_file() else None
+    yield Fact("ais_bench prints when each process began and ended", loops is not None, str(log))
+    apart = abs(loops[0].start - loops[1].start) if loops else float("nan")
+    yield Fact("two processes begin at most 1.5 s apart", apart <= 1.5, f"{apart:.1f} s")
+
+
+def _profile(folder: Path, chip: str) -> Iterator[Fact]:
+    """What msprof leaves of a pure loop, as bench.sh --profile reads it."""
+    flags = ["--model=demo", "--loop=20", "--output-dir=profiled", "--profile", "--no-report"]
+    done = _run(folder, ["bench.sh", str(BATCH), chip, *flags])
+    yield Fact("bench.sh --profile ends with 0", done.returncode == 0, done.stderr[-500:])
+    runs = list((folder / f"profiled/profile_bs{BATCH}").glob("PROF_*"))
+    yield Fact("msprof leaves one PROF_* below --output", len(runs) == 1, str(runs))
+    calls = msprof.read(runs)
+    units = {call.runs_on for call in calls}
+    yield Fact("operators run on the AI core", any("AI_CORE" in unit or "MIX" in unit for unit in units), str(units))
+    yield Fact("op_summary has each operator by name", any(call.name != call.type for call in calls), str(calls[:2]))
 
 
 def _path_rules(folder: Path) -> Iterator[Fact]:

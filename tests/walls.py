@@ -32,7 +32,7 @@ ALLOWED = {
     "__main__": "common",
     "convert": "common compare engines formats models score tensors",
     "commands": "common export images labels models score tensors training",
-    "bench": "common convert images infer labels models report score tensors",
+    "bench": "common convert engines images infer labels models report score tensors",
     "pipeline": "common compare convert images infer labels models report score tensors",
 }
 WITHIN = ["export.rewrites", "labels.__main__"]  # rooms in another one, which imports less, or is imported by less

@@ -7,6 +7,7 @@ import os
 
 from ResNeSt.bench.benchmark import Benchmark, bench, check_devices
 from ResNeSt.bench.models import PREFIX
+from ResNeSt.bench.profile import printed as printed_profile
 from ResNeSt.bench.rows import CSV, JSON, printed
 from ResNeSt.common.arguments import Parser, add_threads_flag, positive
 from ResNeSt.common.errors import run
@@ -35,11 +36,14 @@ def main() -> int:
         folder=options.output_dir,
         images=options.images,
         keep_report=options.no_report,
+        profile=options.profile,
     )
     benched = bench(benchmark)
     print("\n".join([printed(benched.rows), *(f"note: {remark}" for remark in benched.remarks)]))
     written = f"{benched.folder}/{CSV} and {JSON}"
     print(f"chip {chip}, {options.loop} runs a row, * is the fastest; written to {written}")
+    for profile in benched.profiles:
+        print(f"\n{printed_profile(profile)}")
     if not options.no_report:
         draw_where_possible(benched.folder)
     return 0
@@ -63,6 +67,7 @@ def _parser() -> Parser:
         metavar="N[,N…]",
         help="on each device side by side in the speed measurement, a row for each N; on cpu they share the cores [1]",
     )
+    parser.add_argument("--profile", action="store_true", help="then time every operator: msprof, OpenVINO's counters")
     parser.fills("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
     parser.reads("--images", metavar="DIR", help="the pictures behind the tensors, for the report")
     parser.add_argument("--no-report", action="store_true", help="draw no report.html")

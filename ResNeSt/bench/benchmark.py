@@ -8,9 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.bench import rows
+from ResNeSt.bench import msprof, profile, rows
 from ResNeSt.bench.measure import Measured, Runs, measure
 from ResNeSt.bench.models import PREFIX, find_models
+from ResNeSt.bench.profile import Profile
 from ResNeSt.bench.rows import BenchRow
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.cores import shares
@@ -40,7 +41,8 @@ class Benchmark:
     `labels` are for the accuracy; without both the speed alone is measured, by `loop` runs. `devices` are NPUs, which
     share the data set. The speed is that of each number of `processes` side by side on every device; on cpu they share
     the cores. Everything is written to `folder`; `images` are the pictures behind the tensors, for the report.
-    A report.html of an earlier run is removed unless `keep_report`.
+    A report.html of an earlier run is removed unless `keep_report`. With `profile` the operators of every model are
+    timed, too, once all speeds are measured: by msprof on an NPU, by OpenVINO's counters on cpu.
     """
 
     batches: Sequence[int]
@@ -54,6 +56,7 @@ class Benchmark:
     folder: PathLike = "bench"
     images: PathLike | None = None
     keep_report: bool = False
+    profile: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Benched:
 
     bench.csv, bench.json and report.json lie in `folder`. `remarks` say where the labels seem to count from another
     class than the model, the tensors' recipe is not the model's own, or a figure needs a word. `recipe` is that of the
-    tensors, `model_recipe` the model's own, None where nothing says it.
+    tensors, `model_recipe` the model's own, None where nothing says it. `profiles` hold the operators, where asked.
     """
 
     rows: tuple[BenchRow, ...]
@@ -70,6 +73,7 @@ class Benched:
     remarks: tuple[str, ...] = ()
     recipe: str | None = None
     model_recipe: str | None = None
+    profiles: tuple[Profile, ...] = ()
 
     @property
     def fastest(self) -> BenchRow:
@@ -84,9 +88,11 @@ def bench(benchmark: Benchmark) -> Benched:
     not fit or is refused by ais_bench, or where a client fails, MissingRuntimeError where ais_bench is not installed.
     """
     benchmark = _checked(benchmark)
+    program = msprof.find() if benchmark.profile and benchmark.chip != chips.CPU else None
     models = find_models(benchmark.prefix, benchmark.batches, benchmark.chip)
     _check_data(benchmark)
     figures = [Path(benchmark.folder, name) for name in (rows.CSV, rows.JSON, data.NAME)]
+    figures += [profile.csv_of(Path(benchmark.folder), batch) for batch in models]
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
     refuse_clashes([*read, *models.values()], figures)
     folder = make_output_folder(benchmark.folder)
@@ -101,7 +107,19 @@ def bench(benchmark: Benchmark) -> Benched:
         asked = {"model": benchmark.prefix, "loop": benchmark.loop}
         rows.write(folder, benched.rows, environment(benchmark.chip), asked, recipes)
         data.write(folder, _report(measured, model, benchmark, benched))
+        if benchmark.profile:
+            profiles = tuple(_profile(model, batch, folder, benchmark, program) for batch, model in models.items())
+            benched = dataclasses.replace(benched, profiles=profiles)
     return benched
+
+
+def _profile(model: Path, batch: int, folder: Path, benchmark: Benchmark, program: str | None) -> Profile:
+    loop = min(benchmark.loop, profile.MOST_RUNS)
+    if program is None:
+        return profile.write(folder, batch, profile.on_cpu(model, batch, loop))
+    name, device = profile.csv_of(folder, batch).stem, benchmark.devices[0]
+    flags = (f"--loop={loop}", f"--batchsize={batch}")
+    return profile.write(folder, batch, msprof.profile(program, model, folder, name, *flags, device=device))
 
 
 def check_devices(chip: str, devices: Sequence[int], processes: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -21,13 +21,24 @@ from ResNeSt.models.model_info import SECTION, of_onnx
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 
 
+class Counter(NamedTuple):
+    """Of one operator of the compiled graph in one run: its kernel (like brgconv_avx512_int8), and its seconds."""
+
+    name: str
+    type: str
+    kernel: str
+    seconds: float
+
+
 class OpenVINOEngine:
     """A model compiled for one batch at a time on all cores, in the precision that its file asks for.
 
     One that leaves its batch size free is opened for `batch` and takes any.
     """
 
-    def __init__(self, path: Path, model: ov.Model, batch: int, info: dict[str, str], probabilities: bool) -> None:
+    def __init__(
+        self, path: Path, model: ov.Model, batch: int, info: dict[str, str], probabilities: bool, counts: bool = False
+    ) -> None:
         self.title = f"OpenVINO {ov.__version__.split('-')[0]}"
         self.info = info
         self.probabilities = probabilities
@@ -35,6 +46,8 @@ class OpenVINOEngine:
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISION_HINTS[_precision(self.info)]}
         if (threads := thread_limit()) is not None:
             hints["INFERENCE_NUM_THREADS"] = str(threads)
+        if counts:
+            hints["PERF_COUNT"] = "YES"
         compiled = ov.Core().compile_model(model, "CPU", hints)
         port = compiled.input(0)
         set_size, *sides = port.partial_shape
@@ -55,13 +68,23 @@ class OpenVINOEngine:
             ) from None
         return as_logits(self._path, np.array(output), len(batch))  # a copy, since the next run overwrites it
 
+    def counters(self) -> list[Counter]:
+        """Of every operator that the last run executed; the model has to be opened with `counts`."""
+        return [
+            Counter(each.node_name, each.node_type, each.exec_type, each.real_time.total_seconds())
+            for each in self._request.profiling_info
+            if each.status.name == "EXECUTED"
+        ]
 
-def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> OpenVINOEngine:
-    """Reads `path`; one with a free batch axis is opened for `batch`."""
+
+def open_model(
+    path: Path, batch: int, arch: str | None, device: int, ema: bool | None, counts: bool = False
+) -> OpenVINOEngine:
+    """Reads `path`; one with a free batch axis is opened for `batch`. With `counts` it times operators."""
     try:
         model = ov.Core().read_model(path)
         network = classifier.read(path) if path.suffix == ".onnx" else _classifier(path, model)
-        return OpenVINOEngine(path, model, batch, _info(path, model), network.probabilities)
+        return OpenVINOEngine(path, model, batch, _info(path, model), network.probabilities, counts)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[-1]
         raise PipelineError(f"{path}: OpenVINO cannot compile it ({reason}); make it again with convert.sh") from None

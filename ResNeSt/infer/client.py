@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
@@ -43,10 +43,18 @@ def make_output_folder(folder: PathLike) -> Path:
     return folder
 
 
-def run_client(model: PathLike, output: PathLike, dirname: str, *arguments: str, devices: Sequence[int] = (0,)) -> Ran:
+def run_client(
+    model: PathLike,
+    output: PathLike,
+    dirname: str,
+    *arguments: str,
+    devices: Sequence[int] = (0,),
+    under: Callable[[list[str]], list[str]] = list,
+) -> Ran:
     """Runs the client for `model` with `arguments`, its results in `<output>/<dirname>`.
 
-    There is one summary for each of `devices`, which share the input (contract: ais_bench, several devices). What the
+    `under` makes the command of a program that runs it. There is one summary for each of `devices`, which share the
+    input (contract: ais_bench, several devices). What the
     client prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises PipelineError where
     the client fails, MissingRuntimeError where ais_bench is needed and not installed.
     """
@@ -67,7 +75,7 @@ def run_client(model: PathLike, output: PathLike, dirname: str, *arguments: str,
     ascend = model.suffix == ".om"
     with open(log, "w", encoding="utf-8") as file:
         stderr = subprocess.STDOUT if ascend else None
-        spent = spend(command, stdout=file, stderr=stderr, env=with_this_project())
+        spent = spend(under(command), stdout=file, stderr=stderr, env=with_this_project())
     if spent.code or not all(summary.is_file() for summary in summaries):
         reason = f"{_last_line(log)} (all of it in {log})" if ascend else "the reason stands above"
         raise PipelineError(f"{shlex.join(command)}: ended with exit code {spent.code}: {reason}")
