@@ -272,7 +272,7 @@ def _tune(host: Host) -> Iterator[Fact]:
     yield Fact(f"AOE says {aoe.FINISHED!r} at its end", aoe.FINISHED in printed[-2000:], printed[-300:])
     found = [str(path.relative_to(bank)) for path in bank.rglob("*.json")]
     in_place = all(name.startswith(f"Ascend{host.chip}/") for name in found)
-    yield Fact("its bank holds JSON files in a folder of the chip's name", bool(found) and in_place, str(found))
+    yield Fact("its bank is empty, or holds JSON files in a folder of the chip's name", in_place, str(found))
 
 
 def _run(folder: Path, command: list[str], seconds: float = LONGEST) -> subprocess.CompletedProcess[str]:

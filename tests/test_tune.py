@@ -108,6 +108,15 @@ def test_a_tuned_model_answers_another_question_than_an_untuned_one(host: Host) 
         host.convert(tune="both")
 
 
+def test_a_record_of_an_earlier_release_is_of_an_untuned_model(host: Host) -> None:
+    host.convert(tune=None)
+    record = {key: value for key, value in host.record("m_bs4.om").items() if key != "tune"}
+    (host.folder / "m_bs4.om.json").write_text(json.dumps(record))
+    assert host.convert(tune=None).kept
+    with pytest.raises(PipelineError, match="was compiled for tune None, not tune operators"):
+        host.convert()
+
+
 def test_force_tunes_anew_what_was_tuned_so_and_else_uses_the_bank(host: Host) -> None:
     host.convert()
     host.convert(tune=None, force=True)
@@ -159,6 +168,7 @@ def test_what_is_broken_off_is_not_taken_for_whole_and_goes_on(host: Host, monke
     [
         ("echo 'Aoe process finished'; exit 1", "ended with exit code 1; its last lines"),
         ("echo 'something else'; exit 0", "ended with exit code 0 and without 'Aoe process finished'"),
+        ("[ $1 = --job_type=2 ] || echo 'Aoe process finished'", "ended with exit code 0 and without"),
     ],
 )
 def test_success_is_the_exit_code_and_the_last_line(
@@ -166,7 +176,7 @@ def test_success_is_the_exit_code_and_the_last_line(
 ) -> None:
     instead(monkeypatch, host.folder / "t", line)
     with pytest.raises(PipelineError, match=words):
-        host.convert()
+        host.convert(tune="both")
     assert "files" not in host.record(BANK)
 
 
