@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ResNeSt.common.arguments import Parser
-from ResNeSt.convert import atc
+from ResNeSt.convert import failure
 from tests.conftest import PROJECT
 
 
@@ -36,7 +36,7 @@ def test_every_message_quoted_as_this_project_s_own_stands_in_its_source() -> No
 
 def test_every_code_of_atc_that_has_a_hint_is_explained() -> None:
     explained = set(re.findall(r"E[0-9A-Z]\d{4}", " ".join(rows("ATC"))))
-    assert explained == set(atc._HINTS)
+    assert explained == set(failure._HINTS)
 
 
 def test_every_command_of_the_readme_names_a_file_that_is_there() -> None:

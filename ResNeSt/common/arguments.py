@@ -128,11 +128,13 @@ def check_side(size: int) -> int:
     return size
 
 
-def variable(name: str, default: int, least: int) -> int:
+def variable(name: str, default: int, least: int, most: int | None = None) -> int:
     """The number in an environment variable; raises ArgumentError where it holds something else."""
     text = os.environ.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) >= least):
-        raise ArgumentError(f"{name}={text[:40]!r} in the environment, expected a whole number from {least}; unset it")
+    is_number = text.isascii() and text.isdigit() and len(text) < 7
+    if not (is_number and least <= int(text) <= (int(text) if most is None else most)):
+        expected = f"expected a whole number from {least}" + (f" to {most}" if most else "")
+        raise ArgumentError(f"{name}={text[:40]!r} in the environment, {expected}; unset it")
     return int(text)
 
 

@@ -1,14 +1,67 @@
-"""CANN on this machine: its environment scripts, the environment that they make, and the programs found there."""
+"""CANN on this machine: its environment scripts, the environment that they make, and the programs found there.
+
+Folders and files are those of CANN's install documents, 8.0 to 9.1 (contract ATC, where it lies).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import os
+import platform
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+RELEASES = range(5, 20)  # their first numbers; 3.12 is a Python, and 22.04 a Linux
+_RELEASE = re.compile(r"(\d{1,4})\.(\d{1,4})((?:\.\d{1,4})*)(?:[.~-]?([A-Za-z]+)[.-]?(\d{0,9}).*)?", re.ASCII)
+TOOLKIT_RECORD = "ascend_toolkit_install.info"  # what the installer wrote, in <arch>-linux
+_STAGES = ("alpha", "beta", "rc")  # on the way to a release, in this order
+
+# The driver's library, of which ATC needs at least the stub that the toolkit brings, and where drivers put it.
+DRIVER_LIBRARY = "libascend_hal.so"
+DRIVER_FOLDERS = (
+    *(f"/usr/local/Ascend/driver/lib64/{folder}" for folder in ("", "driver", "common")),
+    *("/usr/lib64", f"/usr/lib/{platform.machine()}-linux-gnu"),
+)
+
+
+class Release(NamedTuple):
+    """A release of CANN, ordered as they appeared: 8.0.RC1, 8.5.0, 9.0.0-beta.1, 9.0.0, 9.10.0."""
+
+    numbers: tuple[int, ...]
+    stage: int
+    nth: int
+    text: str
+
+    @property
+    def minor(self) -> tuple[int, ...]:
+        """The first two numbers, by which the documents are divided."""
+        return self.numbers[:2]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is no alpha, beta or release candidate."""
+        return self.stage == len(_STAGES)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_release(text: str) -> Release | None:
+    """The release that `text` names, `cann-` before it or not; None where it names none."""
+    bare = re.sub(r"^cann[-_]", "", text.strip(), flags=re.IGNORECASE)
+    match = _RELEASE.fullmatch(bare)
+    if match is None or int(match[1]) not in RELEASES:
+        return None
+    patch = [int(number) for number in match[3].split(".") if number]
+    word = (match[4] or "").lower()
+    stage = _STAGES.index(word) if word in _STAGES else 0 if word else len(_STAGES)
+    return Release((int(match[1]), int(match[2]), *(patch or [0])), stage, int(match[5] or 0), bare)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +70,38 @@ class Toolkit:
 
     atc: str
     environment: dict[str, str]
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that its release is installed in, which holds <arch>-linux; None where it has another layout."""
+        return next((folder for folder in Path(os.path.realpath(self.atc)).parents if _arch(folder).is_dir()), None)
+
+    @property
+    def release(self) -> Release | None:
+        """The release, by what its installer recorded, else by the name of the folder that it is installed in."""
+        if self.root is not None:
+            return release_in(self.root)
+        folders = [parse_release(name) for name in Path(os.path.realpath(self.atc)).parent.parts]
+        return next((release for release in reversed(folders) if release), None)
+
+    @property
+    def devlib(self) -> Path | None:
+        """The folder with a stub of the driver's library, for machines without a driver."""
+        folder = self.root and _arch(self.root) / "devlib"
+        return folder if folder and folder.is_dir() else None
+
+    def driver(self) -> Path | None:
+        """The driver's library, or its stub, that a program in this environment finds; None without either."""
+        folders = [*self.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep), *DRIVER_FOLDERS]
+        paths = (Path(folder, DRIVER_LIBRARY) for folder in folders if folder)
+        return next((path for path in paths if path.is_file()), None)
+
+    def compiling_environment(self) -> dict[str, str]:
+        """The environment for ATC, which needs no driver, but its library: `devlib` comes last where there is none."""
+        if self.driver() is not None or self.devlib is None:
+            return self.environment
+        paths = [self.environment.get("LD_LIBRARY_PATH", ""), str(self.devlib)]
+        return {**self.environment, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def find_toolkit() -> Toolkit | None:
@@ -30,14 +115,57 @@ def find_toolkit() -> Toolkit | None:
 
 
 def set_env_scripts() -> Iterator[Path]:
-    """Where CANN's environment script may lie, the likeliest first; it need not be there."""
+    """Where CANN's environment script may lie: by the variables that are set, then what is installed, newest first."""
     for variable in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"):
         if os.environ.get(variable):
             home = Path(os.environ[variable])
             yield home.parent / "set_env.sh"
             yield home / "set_env.sh"
-    yield Path("/usr/local/Ascend/ascend-toolkit/set_env.sh")  # up to CANN 8.3
-    yield Path("/usr/local/Ascend/cann/set_env.sh")  # from 8.5 on
+    yield from installed_scripts(install_roots())
+
+
+def install_roots() -> list[Path]:
+    """Where CANN installs itself: for root, for users without root, and as a package of this Python."""
+    own = Path(sysconfig.get_path("purelib"), "ascend")
+    return [Path("/usr/local/Ascend"), Path(os.path.expanduser("~"), "Ascend"), own]
+
+
+def installed_scripts(roots: Iterable[Path]) -> list[Path]:
+    """The set_env.sh of every release in `roots`, the newest first and those that do not tell theirs last.
+
+    Up to 8.3 ascend-toolkit/set_env.sh serves the folder `latest` beside it; from 8.5 on each release has its own, in
+    cann-8.5.0, and `cann` is a link to one.
+    """
+    patterns = ("[cC]*/set_env.sh", "[0-9]*/set_env.sh", "ascend-toolkit/set_env.sh", "ascend-toolkit/*/set_env.sh")
+    found = (script for root in roots for pattern in patterns for script in sorted(root.glob(pattern)))
+    scripts = {os.path.realpath(script): script for script in found}
+    return sorted(scripts.values(), key=_release_of_script, reverse=True)
+
+
+def _release_of_script(script: Path) -> Release:
+    return release_in(Path(os.path.realpath(script)).parent) or Release((), 0, 0, "")
+
+
+def release_in(folder: Path) -> Release | None:
+    """The release that is installed in `folder`, or of several there the one that `latest` is."""
+    recorded = parse_release(record(folder, TOOLKIT_RECORD).get("version", ""))
+    if recorded is None and (folder / "latest").is_dir():
+        return release_in(Path(os.path.realpath(folder / "latest")))
+    return recorded or parse_release(os.path.basename(os.path.realpath(folder)))
+
+
+def record(root: Path, name: str) -> dict[str, str]:
+    """What an installer recorded of a package in the file `name`: package_name, version and more; {} without one."""
+    try:
+        text = (_arch(root) / name).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _arch(root: Path) -> Path:
+    return root / f"{platform.machine()}-linux"
 
 
 def sourced(script: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ResNeSt.common.arguments import Parser, add_threads_flag
 from ResNeSt.common.errors import run
 from ResNeSt.common.progress import aloud
-from ResNeSt.convert import aoe, atc, preflight
+from ResNeSt.convert import aoe, atc, chips, preflight
 from ResNeSt.convert.conversion import MIN_AGREEMENT, Conversion, check, convert, plan, resolved, simplification
 from ResNeSt.convert.targets import parse_batches
 from ResNeSt.tensors.format import LAYOUTS
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line; converts, or says what that would do or where it would fail."""
     options = _parser().parse_args(argv)
     conversion = resolved(_conversion(options))
-    if conversion.chip.startswith("310P") and conversion.precision == "fp32":
+    if chips.is_310p(conversion.chip) and conversion.precision == "fp32":
         print("note: on a 310P AvgPool and MaxPool take no float32, so a network in fp32 does not stay on its AI core")
     if options.check:
         print("".join(f"{line}\n" for line in simplification(conversion)), end="")

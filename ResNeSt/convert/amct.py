@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common import cann
+from ResNeSt.common import cann, tool
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder, sha256
 from ResNeSt.convert.calibration import QUANTIZED, CalibrationTensors, check_described, is_float_branch
@@ -25,6 +24,7 @@ from ResNeSt.models.onnx_file import Network
 from ResNeSt.tensors.folder import TensorFile, read_bytes
 
 PROGRAM = "amct_onnx"
+OPSETS = range(8, 15)  # that it takes
 BATCH = 1  # of calibration; the network's batch axis is free
 SHOWN_LINES = 10
 DIGEST = "sha256"  # key of the record: of the calibrated network
@@ -52,6 +52,14 @@ def command(network: Network) -> list[str]:
     ]
 
 
+def check_opset(opset: int, path: Path) -> None:
+    """Raises PipelineError where AMCT does not take the operator set of the network in `path`, as ATC may."""
+    if opset not in OPSETS:
+        raise PipelineError(
+            f"{path}: operator set {opset}, AMCT takes {OPSETS[0]} to {OPSETS[-1]}; export with --opset 11"
+        )
+
+
 def is_ours(target: Path) -> bool:
     """Whether `quantize` left the file at `target` as it is, or a release that did not record its digest."""
     record = sidecar.read(target)
@@ -63,8 +71,8 @@ def quantize(
 ) -> None:
     """Runs AMCT and moves what it wrote to `target`; the record beside it says what it is made of.
 
-    Raises MissingRuntimeError where AMCT is not here, PipelineError where it fails, after printing its last lines;
-    nothing is left at `target` then. `verbose` shows all that AMCT prints.
+    Raises MissingRuntimeError where AMCT is not here, PipelineError where it fails,
+    after printing its last lines; nothing is left at `target` then. `verbose` shows all that AMCT prints.
     """
     toolkit = cann.find_toolkit()
     environment = toolkit.environment if toolkit else dict(os.environ)
@@ -78,23 +86,15 @@ def quantize(
     remove_plain(target)
     with scratch_folder(target.parent, "amct") as scratch:
         _write_inputs(Path(scratch), network, tensors.calibration)
-        result = subprocess.run(
-            [program, *command(network)[1:]],
-            cwd=scratch,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
+        ended = tool.run([program, *command(network)[1:]], scratch, environment)
         deploy_model = Path(scratch, "m_deploy_model.onnx")
         if verbose:
-            print(result.stdout, end="", flush=True)
-        if result.returncode or not deploy_model.is_file():
-            print("\n".join(result.stdout.splitlines()[-SHOWN_LINES:]), file=sys.stderr)
+            print(ended.output, end="", flush=True)
+        if ended.code or not deploy_model.is_file():
+            print("\n".join(ended.output.splitlines()[-SHOWN_LINES:]), file=sys.stderr)
+            memory = ", most likely for want of memory" if ended.signal == "SIGKILL" else ""
             raise PipelineError(
-                f"{target.name}: {PROGRAM} ended with exit code {result.returncode} and "
+                f"{target.name}: {PROGRAM} ended with {ended}{memory} and "
                 f"{'a' if deploy_model.is_file() else 'no'} model; its last lines stand above, --log info shows all"
             )
         onnx_header.read(deploy_model)

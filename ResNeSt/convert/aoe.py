@@ -78,8 +78,11 @@ def find(toolkit: Toolkit, chip: str, network: Network) -> str:
             f"command on a host with a {chip}, after copying {' and '.join(map(str, network.files))} there, or leave "
             "out --tune"
         )
-    card = chips.detect()
-    if card not in (chip, chips.CPU):  # where npu-smi shows none, AOE is left to say so
+    try:
+        card = chips.card()
+    except PipelineError:  # none, or none that npu-smi tells: AOE is left to say so
+        return program
+    if card != chip:
         raise PipelineError(
             f"--tune: {PROGRAM} measures on the card of this machine, a {card}, which says nothing of a {chip}; run it "
             f"on a host with a {chip} and copy the …_aoe_bank with its .json here, or compile for {card}"

@@ -1,22 +1,25 @@
 """Stage 3 for an Ascend chip: simplified ONNX -> `.om`, by CANN's compiler ATC.
 
-Options, messages and file names are those of CANN 5 to 8. ATC needs no NPU in the machine.
+Options and file names are those of CANN 5 to 9. ATC needs no NPU in the machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Callable
 
+from ResNeSt.common import tool
 from ResNeSt.common.cann import Toolkit
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import scratch_folder, whole
+from ResNeSt.convert import failure
 from ResNeSt.convert.targets import Batch
 from ResNeSt.formats import om_header
 from ResNeSt.models import sidecar
@@ -46,17 +49,9 @@ _COLOURS = {
     ],
 }
 
-_HINTS = {
-    "E10001": "a value is refused: does this CANN release know the chip and every option (atc --help)?",
-    "E10016": "the graph has no such node or input: was the .onnx exported by resnest_pth2onnx.py?",
-    "E10041": "the file cannot be loaded: is it whole, and may ATC read it?",
-    "E10054": "an option is empty: run with --dry-run to see the command",
-    "E16002": "no parser for an operator: export at opset 11, which every CANN release takes",
-    "E16005": "two operator sets in one file: export again with resnest_pth2onnx.py",
-    "E19010": "no parser for an operator: export at opset 11, which every CANN release takes",
-    "EZ3003": "the chip has no kernel for an operator in this precision: use --precision fp16 or mixed",
-}
-_ERROR_LINE = re.compile(r"\b(E[0-9A-Z]\d{4})\b")
+# What ATC takes in the real path of a file that it reads, links resolved, and in the name of what it writes.
+_PATH = re.compile(r"[\u4e00-\u9fa5A-Za-z0-9./_-]+")
+_READS, _WRITES = ("--model", "--insert_op_conf"), "--output"
 
 
 def command(
@@ -131,38 +126,60 @@ def compile_model(
     after printing what it says of the reason, or where what it wrote is no model, and what `check` raises; nothing is
     left at `target` then. `verbose` shows all that ATC prints.
     """
-    # ATC drops kernel_meta/ and fusion_result.json where it stands. The folder lies beside the target, so that the
-    # model is renamed and not copied.
-    with scratch_folder(target.parent, "atc") as scratch:
+    # ATC drops kernel_meta/ and fusion_result.json where it stands.
+    with _scratch(target.parent) as scratch:
         network.write_one_file(scratch)
-        result = subprocess.run(
-            [toolkit.atc, *arguments[1:]],
-            cwd=scratch,
-            env=toolkit.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
+        ended = tool.run([toolkit.atc, *_taken(arguments[1:], scratch)], scratch, toolkit.compiling_environment())
         if verbose:
-            print(result.stdout, end="", flush=True)
-        if result.returncode != 0:
-            raise PipelineError(f"{target.name}: ATC failed (exit code {result.returncode}){_explain(result.stdout)}")
+            print(ended.output, end="", flush=True)
+        if ended.code != 0:
+            raise PipelineError(f"{target.name}: ATC {failure.explain(ended)}")
         # <output>.om, or <output>_<os>_<arch>.om on some versions; nothing else has been written here.
         om_files = list(Path(scratch).glob("*.om"))
         if len(om_files) != 1:
             raise PipelineError(f"{target.name}: ATC reported success but left {len(om_files)} .om files, expected one")
         header = om_header.read(om_files[0])
         check(om_files[0])
-        os.replace(om_files[0], target)
+        if scratch.parent == target.parent:
+            os.replace(om_files[0], target)
+        else:
+            with whole(target) as temporary:
+                shutil.copyfile(om_files[0], temporary)
     return header
 
 
-def _explain(output: str) -> str:
-    """Prints ATC's own lines about the reason, or its last ones; returns the hint for the first code that has one."""
-    lines = output.splitlines()
-    reasons = [line for line in lines if _ERROR_LINE.search(line) or line.lstrip().startswith("Solution:")]
-    print("\n".join(reasons or lines[-10:]), file=sys.stderr)
-    codes = [match.group(1) for line in reasons for match in [_ERROR_LINE.search(line)] if match]
-    return next((f"; {code}: {_HINTS[code]}" for code in codes if code in _HINTS), "")
+def takes(path: str) -> bool:
+    """Whether ATC takes a path of such characters."""
+    return _PATH.fullmatch(path) is not None
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder beside the models, so that they are renamed and not copied; elsewhere where ATC takes no such path."""
+    if takes(os.path.realpath(folder)):
+        with scratch_folder(folder, "atc") as scratch:
+            yield scratch
+        return
+    elsewhere = os.path.realpath(tempfile.gettempdir())
+    if not takes(elsewhere):
+        raise PipelineError(
+            f"{elsewhere}: ATC takes only letters, digits and . / _ - in a path, and neither the folder of the models "
+            "is such a one nor this one for temporary files; name another with TMPDIR"
+        )
+    with tempfile.TemporaryDirectory(prefix="resnest-atc-", dir=elsewhere) as name:
+        yield Path(name)
+
+
+def _taken(arguments: Iterable[str], scratch: Path) -> Iterator[str]:
+    """The arguments with paths that ATC takes: of a file with another one, a copy in `scratch`."""
+    for argument in arguments:
+        option, _, value = argument.partition("=")
+        real = os.path.realpath(scratch / value)
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(value))
+        if option in _READS and not takes(real):
+            shutil.copyfile(real, scratch / plain)
+            yield f"{option}={plain}"
+        elif option == _WRITES and not takes(value):
+            yield f"{option}={plain}"
+        else:
+            yield argument

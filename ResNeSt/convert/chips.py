@@ -1,6 +1,7 @@
 """Chips: the names ATC takes (`--soc_version` without the prefix Ascend), `cpu`, and finding out by npu-smi.
 
-Source of the names and of npu-smi's tables: CANN's documentation of ATC, and tables printed by real machines.
+Source of the names and of npu-smi's tables: CANN's documentation of ATC, and tables printed by real machines. New chips
+come with every release, so a name that is not among them is taken too, if it is formed like them; ATC knows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import sys
 
-from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError, plain
 
 CPU = "cpu"
 CHIPS = (
@@ -20,6 +21,9 @@ CHIPS = (
     *("910_9362", "910_9372", "910_9381", "910_9382", "910_9391", "910_9392"),
 )
 _BY_LOWER_CASE = {chip.lower(): chip for chip in CHIPS}
+# Three digits, a letter and what follows, and parts after _ or -: 310P3, 610Lite, 910B4-1, 910_9392, 950PR_9589.
+_NAME = re.compile(r"(?=.{3,32}\Z)\d{3}(?:[A-Z][A-Z0-9]*)?(?:[_-][A-Z0-9]+)*", re.ASCII | re.IGNORECASE)
+_SERIES = {"910", "950pr", "950dt"}  # what npu-smi's table shows where the board alone knows the rest of the name
 
 ASCEND_PRECISIONS = ("fp16", "fp32", "mixed", "int8")
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
@@ -27,21 +31,40 @@ CPU_PRECISIONS = ("fp32", "bf16", "int8")
 # The first row of a card: number and name | health. The second row has numbers below 100 in place of the name, or
 # nothing; the process table has a number in place of the health.
 _CARD_ROW = re.compile(r"^\s*\|\s*(\d+)\s+([\w-]{3,})\s*\|\s*[A-Za-z]+\s*\|", re.MULTILINE)
+_USED = "-8020"  # of npu-smi, where another container or process holds the card
+SECONDS = 30  # for npu-smi; a driver that hangs never answers
+
+
+class NoCardError(PipelineError):
+    """npu-smi shows no card of this machine."""
 
 
 def resolve(chip: str) -> str:
     """`cpu`, or a chip's name as CANN spells it, without the prefix Ascend; `auto` asks npu-smi, else it is `cpu`.
 
-    Raises ArgumentError for a name that ATC does not know, PipelineError where the machine's card has such a name.
+    A name that is not on record is left as it is typed. Raises ArgumentError for one that is formed like no chip's,
+    PipelineError where there is a card and npu-smi does not tell its name.
     """
     if chip.lower() == "auto":
         return detect()
     if chip.lower() == CPU:
         return CPU
-    known = _known(chip)
-    if known is None:
-        raise ArgumentError(f"unknown chip {chip!r}; {_suggestion(chip)}, or cpu, or auto")
-    return known
+    named = _named(chip)
+    if named is None:
+        raise ArgumentError(
+            f"unknown chip {chip[:40]!r}; {_suggestion(chip)}, or cpu, or auto, or another name as ATC's --soc_version "
+            "has it"
+        )
+    return named
+
+
+def doubt(chip: str) -> str | None:
+    """What to say of a chip that is not on record here, None of one that is."""
+    if chip == CPU or chip in CHIPS:
+        return None
+    near = _near(chip)
+    like = f"; near it: {', '.join(near)}" if near else ""
+    return f"chip {chip} is not on record here{like}; ATC ends with E10001 if its release does not know it"
 
 
 def precision(wanted: str | None, chip: str) -> str:
@@ -54,45 +77,95 @@ def precision(wanted: str | None, chip: str) -> str:
     return wanted
 
 
+def is_310p(chip: str) -> bool:
+    """Whether it is one of the series 310P."""
+    return chip.upper().startswith("310P")
+
+
 def detect() -> str:
-    """The chip of the first card that npu-smi lists, since that is the one inference runs on; `cpu` without one."""
+    """The chip of the first card that npu-smi lists, since that is the one inference runs on; `cpu` without one.
+
+    Raises PipelineError where there is a card and npu-smi does not tell its name.
+    """
     if shutil.which("npu-smi") is None:
         return CPU
-    card = _CARD_ROW.search(_npu_smi("info"))
-    if card is None:
-        print("note: npu-smi lists no card, so the chip is cpu", file=sys.stderr)
+    try:
+        return card()
+    except NoCardError as error:
+        print(f"note: {error}, so the chip is cpu; name the chip if this machine has a card", file=sys.stderr)
         return CPU
-    number, name = card.groups()
-    chip = _known(name) or _known(_board_name(number))
-    if chip is None:
+
+
+def card() -> str:
+    """The chip of the first card that npu-smi lists.
+
+    Raises NoCardError without one, PipelineError where it is used by others, hangs, or does not tell the chip's name.
+    """
+    code, output = _npu_smi("info")
+    found = _CARD_ROW.search(output) if code == 0 else None
+    if found is None:
+        last = next((line.strip() for line in reversed(plain(output).splitlines()) if line.strip()), "nothing")
+        if _USED in output:
+            raise PipelineError(f"npu-smi: {last[:200]}; end what holds the card, or name the chip yourself")
+        raise NoCardError("npu-smi lists no card" + (f" (exit code {code}: {last[:200]})" if code else ""))
+    number, name = found.groups()
+    chip = _known(name) or _named(_board_name(number)) or _named(name)
+    if chip is None or chip.lower() in _SERIES:
         raise PipelineError(f"npu-smi calls the chip of card {number} {name!r}, unknown here; name it yourself")
     return chip
 
 
+def _named(name: str) -> str | None:
+    """The chip of this name, as CANN spells it or else as it stands; None where it is formed like none."""
+    return _known(name) or (_bare(name) if _NAME.fullmatch(_bare(name)) else None)
+
+
 def _known(name: str) -> str | None:
-    return _BY_LOWER_CASE.get(_bare(name))
+    return _BY_LOWER_CASE.get(_bare(name).lower())
 
 
 def _bare(name: str) -> str:
-    lower = name.strip().lower()
-    return lower[len("ascend") :] if lower.startswith("ascend") else lower
+    return name[len("ascend") :] if name.lower().startswith("ascend") else name
+
+
+def _near(name: str) -> list[str]:
+    near = difflib.get_close_matches(_bare(name)[:40].lower(), _BY_LOWER_CASE, n=5, cutoff=0.7)
+    return [chip for chip in CHIPS if chip.lower() in near]
 
 
 def _suggestion(name: str) -> str:
-    near = difflib.get_close_matches(_bare(name), _BY_LOWER_CASE, n=5, cutoff=0.7)
-    suggested = [_BY_LOWER_CASE[match] for match in near]
-    return f"near it: {', '.join(suggested)}" if suggested else f"known: {', '.join(CHIPS)}"
+    near = _near(name)
+    return f"near it: {', '.join(near)}" if near else f"known: {', '.join(CHIPS)}"
 
 
 def _board_name(card: str) -> str:
-    """The exact name on A3 machines, whose table says Ascend910 only: `Chip Name` and `NPU Name` of the board."""
-    board = _npu_smi("info", "-t", "board", "-i", card, "-c", "0")
-    fields = dict(re.findall(r"^\s*(Chip Name|NPU Name)\s*:\s*(\S+)\s*$", board, re.MULTILINE))
+    """The exact name where the table has that of a series only: `Chip Name` and `NPU Name` of the board.
+
+    A3 machines want the number of the chip on the card, 950 takes none.
+    """
+    fields: dict[str, str] = {}
+    for chip in (["-c", "0"], []):
+        _, board = _npu_smi("info", "-t", "board", "-i", card, *chip)
+        fields = {**dict(re.findall(r"^\s*(Chip Name|NPU Name)\s*:\s*(\S+)\s*$", board, re.MULTILINE)), **fields}
+        if len(fields) == 2:
+            break
     return "_".join(fields[key] for key in ("Chip Name", "NPU Name") if key in fields)
 
 
-def _npu_smi(*arguments: str) -> str:
-    """What npu-smi prints; nothing where it fails, as it does in a container without the driver."""
-    command = ["npu-smi", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-    return result.stdout if result.returncode == 0 else ""
+def _npu_smi(*arguments: str) -> tuple[int, str]:
+    """Exit code of npu-smi and what it prints; raises PipelineError where the time is up."""
+    try:
+        result = subprocess.run(
+            ["npu-smi", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise PipelineError(f"npu-smi does not answer within {SECONDS} seconds; name the chip yourself") from None
+    except OSError as error:
+        raise NoCardError(f"npu-smi cannot be run ({error.strerror})") from None
+    return result.returncode, result.stdout

@@ -134,6 +134,8 @@ def _compiler(compilation: Compilation, batches: list[Batch], source: str, force
             "one with CANN (an NPU is not needed), after copying "
             f"{' and '.join(map(str, compilation.network.files))} there"
         )
+    if toolkit.driver() is None and toolkit.devlib is not None:
+        compilation.say(f"note: no driver here, so ATC gets {toolkit.devlib} on its LD_LIBRARY_PATH")
     if compilation.aipp is not None:
         atc.write_aipp(compilation.network, compilation.dtype, compilation.aipp)
     if compilation.tune is not None:

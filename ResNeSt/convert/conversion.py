@@ -18,9 +18,11 @@ from ResNeSt.common.progress import Say, silent
 from ResNeSt.convert import amct, aoe, atc, calibration, chips, nncf, preflight, simplify
 from ResNeSt.convert.calibration import CalibrationTensors
 from ResNeSt.convert.compile import Compilation, Compiled, compile_all
+from ResNeSt.convert.finding import Finding
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import Batch, check_batches, check_dynamic, compiled_name, in_words, models, recorded
 from ResNeSt.engines.opening import open_engine
+from ResNeSt.formats import onnx_header
 from ResNeSt.models import onnx_file, sidecar
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
@@ -98,6 +100,8 @@ def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
     this machine. What is not right never gets its name.
     """
     conversion = resolved(conversion)
+    if doubt := chips.doubt(conversion.chip):
+        say(f"note: {doubt}")
     _refuse_missing(conversion)
     _refuse_mixing(conversion)
     conversion.folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +127,7 @@ def _compile(conversion: Conversion, say: Say) -> list[Compiled]:
     compilation = _compilation(conversion, _network(conversion, conversion.simplified), say)
     origin = {"network": simplify.origin(conversion.simplified)}
     compilation = dataclasses.replace(compilation, read=(read,), told={**_question(conversion), **origin})
+    _refuse_for_amct(compilation, conversion)
     _refuse_to_overwrite(compilation, conversion)
     _refuse_to_replace_others(compilation, conversion)
     tensors = _tensors(compilation, conversion)
@@ -145,13 +150,15 @@ def plan(conversion: Conversion) -> list[str]:
     if lines:
         network = dataclasses.replace(network, path=conversion.simplified, data_files=())  # it will be one file
     compilation = _compilation(conversion, network, silent)
+    _refuse_for_amct(compilation, conversion)
     tensors = _tensors(compilation, conversion)
     compilation = _gated(compilation, conversion, tensors)
     if tensors is not None and compilation.precision == "int8":
         planned = _plan_on_cpu if compilation.chip == chips.CPU else _plan_for_ascend
         lines += planned(compilation, conversion, tensors)
         compilation = _of_file(compilation, _quantized(compilation))
-    return [*lines, *_compile_plan(compilation, conversion.models)]
+    doubt = chips.doubt(conversion.chip)
+    return [*([f"# note: {doubt}"] if doubt else []), *lines, *_compile_plan(compilation, conversion.models)]
 
 
 def resolved(conversion: Conversion) -> Conversion:
@@ -193,7 +200,7 @@ def simplification(conversion: Conversion) -> list[str]:
     return [shlex.join(simplify.command(conversion.onnx, conversion.simplified))]
 
 
-def check(conversion: Conversion) -> list[preflight.Finding]:
+def check(conversion: Conversion) -> list[Finding]:
     """What will fail on this Ascend host, found before ATC runs; raises ArgumentError for the chip `cpu`."""
     conversion = resolved(conversion)
     targets = list(map(conversion.target, conversion.models))
@@ -261,6 +268,12 @@ def _question(conversion: Conversion) -> dict[str, Any]:
         "precision": _precision(conversion),
         "tune": conversion.tune,
     }
+
+
+def _refuse_for_amct(compilation: Compilation, conversion: Conversion) -> None:
+    """Raises PipelineError where AMCT would not take the network, before anything runs for minutes."""
+    if compilation.chip != chips.CPU and compilation.precision == "int8":
+        amct.check_opset(onnx_header.read(_readable(conversion)).opset, compilation.network.path)
 
 
 def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> None:
@@ -448,5 +461,7 @@ def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterato
                 yield f"# both with TUNE_BANK_PATH={bank.absolute()}; aoe, where that is not up to date"
             one_file = f" that holds {network.path} with the weights beside it" if network.data_files else ""
             yield f"# in a scratch directory{one_file}; {target.name} is then moved to {compilation.folder}"
+            if not all(atc.takes(os.path.realpath(path)) for path in (network.path, target)):
+                yield "# ATC takes only letters, digits and . / _ - in a path; convert.sh gives it copies so named"
             yield from map(shlex.join, compilation.aoe_commands(batch))
             yield shlex.join(compilation.atc_command(batch))

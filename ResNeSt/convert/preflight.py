@@ -1,6 +1,6 @@
 """What will fail on an Ascend host, found before ATC has run for ten minutes: `bash convert.sh BATCHES CHIP --check`.
 
-Releases, operators and the Python that CANN's operator builder takes are those of contract ATC; paths and modes those
+Releases and operators are those of contract ATC; paths and modes those
 that ais_bench refuses (contract ais_bench, path rules).
 """
 
@@ -9,23 +9,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ResNeSt.common import cann
 from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
-from ResNeSt.common.arguments import variable
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.convert import chips
+from ResNeSt.convert import amct, chips, failure, host
+from ResNeSt.convert.finding import FAILS, NOTE, OK, Finding
 from ResNeSt.formats import onnx_header
 from ResNeSt.models.onnx_file import Network
 
-OK, NOTE, FAILS = "ok", "note", "FAILS"
-
 # Operator sets by the first number of the release.
-OPSETS = {"5": range(9, 14), "6": range(9, 14), "7": range(9, 19)}
+OPSETS = {5: range(9, 14), 6: range(9, 14), 7: range(9, 19)}
 LATEST_OPSETS = range(11, 19)  # from CANN 8 on
 # CANN 8.1's tables for the 310P, by the names that ONNX has for them; the last line computes nothing.
 OPERATORS = {
@@ -35,17 +31,6 @@ OPERATORS = {
 }
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear"}
 PROCESS_MEMORY = 2 << 30  # bytes for each of ATC's processes: an assumption of ours, on the safe side
-
-
-class Finding(NamedTuple):
-    """A line of the report: OK, NOTE or FAILS, what was looked at, what was found and, if it matters, what to do."""
-
-    verdict: str
-    subject: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict:5}  {self.subject:9}  {self.text}"
 
 
 def report(all_findings: Sequence[Finding]) -> None:
@@ -61,32 +46,29 @@ def findings(network: Network, chip: str, precision: str, targets: Sequence[Path
     if chip == chips.CPU:
         raise ArgumentError("--check is for Ascend chips; what fails on cpu fails within seconds")
     toolkit = cann.find_toolkit()
-    rest = [*_graph(network, chip, precision), *_machine(network, targets), *_paths(targets), _card(chip)]
+    rest = [
+        *_graph(network, chip, precision),
+        *_machine(network, targets),
+        *_paths(targets),
+        *_chip(chip),
+        _card(chip),
+    ]
     if toolkit is None:
         return [Finding(FAILS, "atc", "not on this machine; run this on a host with CANN"), *rest]
-    release = release_of(toolkit)
+    release = toolkit.release
     text = f"CANN {release}, {toolkit.atc}" if release else f"{toolkit.atc}, of a release that its path does not tell"
-    return [
-        Finding(OK if release else NOTE, "atc", text),
-        *_opset(network, release),
-        *_python(toolkit),
-        *rest,
-    ]
+    quantizer = [_amct(network, toolkit)] if precision == "int8" else []
+    found = Finding(OK if release else NOTE, "atc", text)
+    return [found, *_opset(network, release), *quantizer, *host.findings(toolkit, chip), *rest]
 
 
-def release_of(toolkit: cann.Toolkit) -> str | None:
-    """The CANN release, like 8.0.RC1, from the folder of that name in which each installs itself."""
-    releases: list[str] = re.findall(r"/(\d+\.\d+(?:\.\w+)*)(?=/)", os.path.realpath(toolkit.atc))
-    return releases[-1] if releases else None
-
-
-def _opset(network: Network, release: str | None) -> Iterator[Finding]:
+def _opset(network: Network, release: cann.Release | None) -> Iterator[Finding]:
     opset = onnx_header.read(network.path).opset
     if release is None:
         fits = opset == 11
         yield Finding(OK if fits else NOTE, "opset", f"{opset}; 11 fits every release")
         return
-    takes = OPSETS.get(release.split(".")[0], LATEST_OPSETS)
+    takes = OPSETS.get(release.numbers[0], LATEST_OPSETS)
     text = f"{opset}, CANN {release} takes {takes[0]} to {takes[-1]}"
     yield Finding(OK, "opset", text) if opset in takes else Finding(FAILS, "opset", f"{text}; export with --opset 11")
 
@@ -95,6 +77,7 @@ def _graph(network: Network, chip: str, precision: str) -> Iterator[Finding]:
     header = onnx_header.read(network.path)
     operators = {node.operator for node in header.nodes}
     quantized, unknown = operators & QUANTIZED, operators - OPERATORS - QUANTIZED
+    on_record = "on record for the 310P" + ("" if chips.is_310p(chip) else f"; there is no table of {chip} here")
     if len(header.domains) > 1:
         domains = ", ".join(domain or "ai.onnx" for domain in header.domains)
         yield Finding(FAILS, "graph", f"operator sets of {domains}; ATC takes one (E16005), export it again")
@@ -102,33 +85,22 @@ def _graph(network: Network, chip: str, precision: str) -> Iterator[Finding]:
         names = ", ".join(sorted(quantized))
         yield Finding(FAILS, "operators", f"{names}: no operator of the chip; give the ONNX file before quantization")
     if unknown:
-        yield Finding(NOTE, "operators", f"{', '.join(sorted(unknown))}: not among those on record for the 310P")
+        yield Finding(NOTE, "operators", f"{', '.join(sorted(unknown))}: not among those {on_record}")
     if not quantized and not unknown:
-        yield Finding(OK, "operators", f"all {len(operators)} are on record for the 310P")
-    if precision == "fp32" and chip.startswith("310P"):
+        yield Finding(OK, "operators", f"all {len(operators)} are {on_record}")
+    if precision == "fp32" and chips.is_310p(chip):
         yield Finding(NOTE, "precision", "AvgPool and MaxPool take no float32 here; --precision mixed stays on AI core")
 
 
-def _python(toolkit: cann.Toolkit) -> Iterator[Finding]:
-    """Of the python3 that ATC's operator builder starts."""
-    program = "import sys, numpy; print('%d.%d' % sys.version_info[:2], numpy.__version__)"
-    command = ["python3", "-c", program]
-    result = subprocess.run(command, env=toolkit.environment, capture_output=True, text=True, check=False)
-    if result.returncode:
-        yield Finding(
-            FAILS, "python3", "cannot import numpy, which ATC's operator builder needs; pip install 'numpy<2'"
-        )
-        return
-    python, numpy = result.stdout.split()
-    if tuple(map(int, python.split("."))) < (3, 11):
-        yield Finding(OK, "python3", python)
-    else:
-        text = f"{python}: ATC's operator builder breaks from 3.11 on; put 3.8 to 3.10 first on PATH"
-        yield Finding(FAILS, "python3", text)
-    if int(numpy.split(".")[0]) < 2:
-        yield Finding(OK, "numpy", numpy)
-    else:
-        yield Finding(FAILS, "numpy", f"{numpy}: ATC's operator builder breaks on NumPy 2; pip install 'numpy<2'")
+def _amct(network: Network, toolkit: cann.Toolkit) -> Finding:
+    program = shutil.which(amct.PROGRAM, path=toolkit.environment.get("PATH", ""))
+    try:
+        amct.check_opset(onnx_header.read(network.path).opset, network.path)
+    except PipelineError as error:
+        return Finding(FAILS, "amct", str(error))
+    if program is None:
+        return Finding(FAILS, "amct", f"{amct.PROGRAM} is not here; int8 takes it (Ascend-cann-amct, a part of CANN)")
+    return Finding(OK, "amct", program)
 
 
 def _machine(network: Network, targets: Sequence[Path]) -> Iterator[Finding]:
@@ -140,7 +112,7 @@ def _machine(network: Network, targets: Sequence[Path]) -> Iterator[Finding]:
     )
     text = f"{free / 1e9:.1f} GB free in {folder}, about {needed / 1e9:.1f} GB needed"
     yield Finding(OK, "disk", text) if free >= needed else Finding(FAILS, "disk", f"{text}; make room")
-    processes = variable("TE_PARALLEL_COMPILER", os.cpu_count() or 1, least=1)
+    processes = failure.processes()
     available = _available_memory()
     text = f"{available / 1e9:.1f} GB available to {processes} compiling processes"
     fewer = max(1, available // PROCESS_MEMORY)
@@ -175,10 +147,21 @@ def _paths(targets: Sequence[Path]) -> Iterator[Finding]:
         yield Finding(OK, "umask", f"{umask:03o}")
 
 
+def _chip(chip: str) -> Iterator[Finding]:
+    doubt = chips.doubt(chip)
+    if doubt is not None:
+        yield Finding(NOTE, "chip", doubt)
+
+
 def _card(chip: str) -> Finding:
-    detected = chips.detect()
-    if detected == chips.CPU:
-        return Finding(NOTE, "card", "none that npu-smi shows; ATC needs none, but the model runs on one only")
+    if shutil.which("npu-smi") is None:
+        return Finding(NOTE, "card", "no npu-smi here; ATC needs no card, but the model runs on one only")
+    try:
+        detected = chips.card()
+    except chips.NoCardError as error:
+        return Finding(NOTE, "card", f"{error}; ATC needs none, but the model runs on one only")
+    except PipelineError as error:
+        return Finding(NOTE, "card", f"{error}; ATC needs none")
     if detected != chip:
         return Finding(NOTE, "card", f"{detected}, a model for {chip} will not run on it; compile for {detected}")
     return Finding(OK, "card", detected)
