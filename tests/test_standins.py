@@ -160,6 +160,8 @@ def test_atc_can_name_its_file_after_the_platform(atc: Command, tmp_path: Path) 
     assert [path.name for path in tmp_path.glob("*.om")] == ["net_bs2_linux_x86_64.om"]
 
 
+FREE = "actual_input_1:-1,3,4,4"
+MANY = ",".join(map(str, range(1, 102)))
 REFUSED_OPTIONS = {
     "unknown option": ({"colour": "red"}, "E10001"),
     "removed option": ({"auto_tune_mode": "RL,GA"}, "E10001"),
@@ -179,6 +181,11 @@ REFUSED_OPTIONS = {
     "shape that is none": ({"input_shape": "actual_input_1"}, "E10001"),
     "two precision modes": ({"precision_mode": "force_fp16", "precision_mode_v2": "fp16"}, "E10001"),
     "dynamic batch of static N": ({"dynamic_batch_size": "1,8"}, "E10001"),
+    "free N without its sizes": ({"input_shape": FREE}, "E10001"),
+    "dynamic batch of no numbers": ({"dynamic_batch_size": "1,x", "input_shape": FREE}, "E10001"),
+    "dynamic batch of zero": ({"dynamic_batch_size": "0,8", "input_shape": FREE}, "E10001"),
+    "one dynamic batch": ({"dynamic_batch_size": "8", "input_shape": FREE}, "E10035"),
+    "too many dynamic batches": ({"dynamic_batch_size": MANY, "input_shape": FREE}, "E10036"),
     "small channel without AIPP": ({"enable_small_channel": 1}, "E10001"),
     "half-precision input under AIPP": (
         {"input_fp16_nodes": "actual_input_1", "insert_op_conf": "aipp.cfg"},
