@@ -15,7 +15,7 @@ import pytest
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.convert import aoe
 from ResNeSt.convert.compile import Compiled
-from ResNeSt.convert.conversion import Conversion, convert, plan
+from ResNeSt.convert.conversion import Conversion, check, convert, plan
 from tests.conftest import STANDINS, assert_refused, call
 
 pytest.importorskip("onnx")
@@ -153,7 +153,7 @@ def test_a_changed_network_chip_or_bank_is_tuned_again_without_losing_what_was_f
 def test_what_is_broken_off_is_not_taken_for_whole_and_goes_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.environ["PATH"])
     instead(monkeypatch, host.folder / "t", 'mkdir "$TUNE_BANK_PATH/half"; echo tuning; kill -9 $$')
-    with pytest.raises(PipelineError, match=rf"{BANK}: aoe ended with exit code -9 and without 'Aoe process finished'"):
+    with pytest.raises(PipelineError, match=rf"{BANK}: AOE was killed .-9, SIGKILL., most likely for want of memory"):
         host.convert()
     assert not (host.folder / "m_bs4.om").exists()
     shutil.rmtree(host.folder / "t")
@@ -166,9 +166,10 @@ def test_what_is_broken_off_is_not_taken_for_whole_and_goes_on(host: Host, monke
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("echo 'Aoe process finished'; exit 1", "ended with exit code 1; its last lines"),
-        ("echo 'something else'; exit 0", "ended with exit code 0 and without 'Aoe process finished'"),
-        ("[ $1 = --job_type=2 ] || echo 'Aoe process finished'", "ended with exit code 0 and without"),
+        ("echo 'Aoe process finished'; exit 1", r"AOE failed \(exit code 1\)"),
+        ("echo 'EC0010: cannot start. No module named psutil'; exit 1", "EC0010|its python3 lacks psutil"),
+        ("echo 'something else'; exit 0", "ended without 'Aoe process finished'"),
+        ("[ $1 = --job_type=2 ] || echo 'Aoe process finished'", "ended without 'Aoe process finished'"),
     ],
 )
 def test_success_is_the_exit_code_and_the_last_line(
@@ -202,6 +203,19 @@ def test_the_card_of_the_machine_must_be_the_chip(host: Host, monkeypatch: pytes
     monkeypatch.setenv("STANDIN_NPU", "910B3")
     with pytest.raises(PipelineError, match="the card of this machine, a 910B3, which says nothing of a 310P3"):
         host.convert()
+
+
+def test_check_says_whether_aoe_can_tune_here(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> tuple[str, str]:
+        asked = Conversion(host.folder / "m.onnx", [4], "310P3", host.folder, tune="operators")
+        (finding,) = (finding for finding in check(asked) if finding.subject == "aoe")
+        return finding.verdict, finding.text
+
+    assert found() == ("ok", str(STANDINS / "bin/aoe"))
+    instead(monkeypatch, host.folder / "t", None)
+    assert found()[0] == "FAILS"
+    (host.folder / BANK).mkdir()
+    assert found()[0] == "note"
 
 
 def test_a_folder_that_is_not_ours_is_not_filled(host: Host) -> None:

@@ -30,12 +30,19 @@ class Ended(NamedTuple):
         return self.signal if self.signal else f"exit code {self.code}"
 
 
-def run(command: Sequence[str], folder: str | os.PathLike[str], environment: Mapping[str, str]) -> Ended:
+def run(
+    command: Sequence[str],
+    folder: str | os.PathLike[str],
+    environment: Mapping[str, str],
+    log: str | os.PathLike[str] | None = None,
+) -> Ended:
     """Runs `command` in `folder`, in a session of its own; what it started ends with it, or when the caller is ended.
 
-    What it prints goes to a file: a pipe stays open as long as one of its processes lives, were it killed itself.
+    What it prints goes to a file, at the end of `log` where one can look on: a pipe stays open as long as one of its
+    processes lives, were it killed itself.
     """
-    with tempfile.TemporaryFile(dir=folder) as printed, _cleaning_up():
+    with open(log, "ab+") if log else tempfile.TemporaryFile(dir=folder) as printed, _cleaning_up():
+        start = printed.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -51,7 +58,7 @@ def run(command: Sequence[str], folder: str | os.PathLike[str], environment: Map
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        printed.seek(0)
+        printed.seek(start)
         return Ended(code, printed.read().decode("utf-8", errors="replace"))
 
 

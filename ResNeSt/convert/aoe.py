@@ -7,19 +7,21 @@ the card of this machine.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ResNeSt.common import tool
 from ResNeSt.common.cann import Toolkit
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder, sha256
-from ResNeSt.convert import chips
+from ResNeSt.convert import chips, failure
+from ResNeSt.convert.finding import FAILS, NOTE, OK, Finding
 from ResNeSt.models import sidecar
 from ResNeSt.models.onnx_file import Network
 
@@ -28,7 +30,6 @@ FINISHED = "Aoe process finished"
 # Jobs by what is tuned, in the order that the documents advise: operators are tuned in the shapes that subgraphs leave.
 JOBS = {"operators": (2,), "subgraphs": (1,), "both": (1, 2)}
 OPERATORS = "operators"  # the usual
-SHOWN_LINES = 10
 FILES = "files"  # key of a bank's record: the digest of each of its files, there when AOE has finished
 _OF_ATC_ALONE = ("--soc_version=",)
 
@@ -90,6 +91,23 @@ def find(toolkit: Toolkit, chip: str, network: Network) -> str:
     return program
 
 
+def _card() -> str | None:
+    """The chip of this machine's card; None where npu-smi does not tell, and AOE is left to find out."""
+    if shutil.which("npu-smi") is not None:
+        with contextlib.suppress(PipelineError):
+            return chips.card()
+    return None
+
+
+def finding(toolkit: Toolkit, chip: str, network: Network, models: Sequence[Path]) -> Finding:
+    """Whether AOE can tune here; a bank that is there may serve without."""
+    try:
+        return Finding(OK, PROGRAM, find(toolkit, chip, network))
+    except PipelineError as error:
+        tuned = all(bank_of(model).is_dir() for model in models)
+        return Finding(NOTE if tuned else FAILS, PROGRAM, str(error))
+
+
 def tune(
     program: str,
     toolkit: Toolkit,
@@ -112,35 +130,29 @@ def tune(
     if anew:
         environment["REPEAT_TUNE"] = "True"
     # AOE leaves aoe_workspace/ and a tuned model where it stands.
-    with scratch_folder(bank.parent, "aoe") as scratch, open(log_of(bank), "wb") as log:
+    with scratch_folder(bank.parent, "aoe") as scratch:
         network.write_one_file(scratch)
         for command in tuning:
-            start = log.tell()
-            code = subprocess.run(
-                [program, *command[1:]],
-                cwd=scratch,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            ).returncode
-            _check_finished(bank, code, start)
-            log.seek(0, os.SEEK_END)
+            ended = tool.run([program, *command[1:]], scratch, environment, log_of(bank))
+            _check_finished(bank, ended)
     digests = _digests(bank)
     sidecar.write(bank, {**made_of, FILES: digests})
     return len(digests)
 
 
-def _check_finished(bank: Path, code: int, start: int) -> None:
-    lines = log_of(bank).read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
-    finished = any(FINISHED in line for line in lines[-SHOWN_LINES:])
-    if code or not finished:
-        print("\n".join(lines[-SHOWN_LINES:]), file=sys.stderr)
-        unsaid = "" if finished else f" and without {FINISHED!r}"
-        raise PipelineError(
-            f"{bank.name}: {PROGRAM} ended with exit code {code}{unsaid}; its last lines stand above, all of them in "
-            f"{log_of(bank)}; what it has found is kept, so that the same command goes on there"
-        )
+def _check_finished(bank: Path, ended: tool.Ended) -> None:
+    last = ended.output.splitlines()[-failure.SHOWN_LINES :]
+    if ended.code:
+        said = f"AOE {failure.explain(ended)}"
+    elif any(FINISHED in line for line in last):
+        return
+    else:
+        print("\n".join(last), file=sys.stderr)
+        said = f"AOE ended without {FINISHED!r}"
+    raise PipelineError(
+        f"{bank.name}: {said}; all that it said stands in {log_of(bank)}, and what it has found is kept: the same "
+        "command goes on there"
+    )
 
 
 def _digests(bank: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ResNeSt.common import cann
 from ResNeSt.common.arguments import check_share
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import alone
@@ -207,7 +208,9 @@ def check(conversion: Conversion) -> list[Finding]:
     if _is_simplified(conversion):
         simplify.check(conversion.onnx, conversion.simplified)
     network = _network(conversion, _readable(conversion))
-    return preflight.findings(network, conversion.chip, _precision(conversion), targets)
+    found = preflight.findings(network, conversion.chip, _precision(conversion), targets)
+    toolkit = cann.find_toolkit() if conversion.tune else None
+    return found if toolkit is None else [*found, aoe.finding(toolkit, conversion.chip, network, targets)]
 
 
 def _is_simplified(conversion: Conversion) -> bool:
