@@ -154,11 +154,18 @@ def demo_onnx(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     return target
 
 
+CLIENTS = ["0.0.2", "0.1.0"]  # the two command lines of ais_bench
+
+
 @pytest.fixture
-def standins() -> dict[str, str]:
-    """Environment in which atc, npu-smi and ais_bench are the stand-ins."""
+def standins(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Environment in which atc, npu-smi and ais_bench are the stand-ins.
+
+    ais_bench is 0.0.2, or what a test asks for: @pytest.mark.parametrize("standins", CLIENTS, indirect=True).
+    """
+    version = getattr(request, "param", CLIENTS[0])
     return {
         "PATH": f"{STANDINS / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(STANDINS),
+        "PYTHONPATH": f"{STANDINS}{os.pathsep}{STANDINS / 'versions' / version}",
         "STANDIN_PYTHON": sys.executable,
     }

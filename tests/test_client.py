@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from ResNeSt.common.errors import MissingRuntimeError, PipelineError
-from ResNeSt.infer.client import check_input, check_output, make_output_folder, run_client
+from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.infer.ais_bench import find, spoken
+from ResNeSt.infer.client import check_run, make_output_folder, run_client
 from ResNeSt.tensors.format import TensorFormat, TensorSet, write_index
 
 # A client that only tells how it was called, and behaves as CLIENT in its environment says.
 CLIENT = """
 import json, os, pathlib, sys
-flags = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+pairs = (argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+flags = {name.replace("-", "_"): value for name, value in pairs}
 pathlib.Path("called.json").write_text(json.dumps({"argv": sys.argv[1:], "path": os.environ["PYTHONPATH"]}))
 print("to stdout", flush=True)
 print("to stderr", file=sys.stderr)
@@ -76,6 +79,78 @@ def test_the_client_finds_this_project_and_what_the_caller_s_path_has(work: Path
     assert rest == os.environ["PYTHONPATH"]
 
 
+def install(work: Path, version: str) -> None:
+    """Lets the client's metadata say its version."""
+    folder = work.parent / f"site/ais_bench-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ais-bench\nVersion: {version}\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "dashes"),
+    [
+        *(("0.0.1", False), ("0.0.2", False), ("0.0.2+cann8.0", False), ("0.0.10rc1", False)),
+        *(("0.1.0", True), ("0.1", True), ("0.1.0.dev3", True), ("0.10.2", True), ("1.0", True), ("2026.8", True)),
+    ],
+)
+def test_the_client_s_version_says_which_command_line_it_has(version: str, dashes: bool, work: Path) -> None:
+    install(work, version)
+    assert find("m.om").dashes is dashes
+
+
+@pytest.mark.parametrize("version", [None, "unknown", ""])
+@pytest.mark.parametrize(("shown", "dashes"), [("--output-dirname TEXT", True), ("--output_dirname DIR", False)])
+def test_a_client_whose_version_says_nothing_is_asked_for_its_help_once(
+    version: str | None, shown: str, dashes: bool, work: Path
+) -> None:
+    if version is not None:
+        install(work, version)
+    prints = f"""import sys
+assert "--help" in sys.argv
+open("asked", "a").write("x")
+print("named by output_dirname: {shown}")
+"""
+    (work.parent / "site/ais_bench/__main__.py").write_text(prints)
+    assert [find("m.om").dashes, find("m.om").dashes] == [dashes, dashes]
+    assert (work / "asked").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("version", "dirname", "divide"),
+    [("0.0.2", "--output_dirname=result", "--divide_input=1"), ("0.1.0", "--output-dirname=result", "--divide-input")],
+)
+def test_each_client_gets_flags_as_it_spells_them(version: str, dirname: str, divide: str, work: Path) -> None:
+    install(work, version)
+    run_client("m.om", "out", "result", "--outfmt", "TXT", devices=[0, 1])
+    expected = ["--model=m.om", "--output=out", dirname, "--outfmt", "TXT", "--device=0,1", divide]
+    assert called(work)["argv"] == expected
+
+
+SPELLINGS = [  # what is typed, what 0.0.2 gets, what 0.1.0 gets
+    (["--output_dirname", "r"], ["--output_dirname", "r"], ["--output-dirname", "r"]),
+    (["--output-dirname=r"], ["--output_dirname=r"], ["--output-dirname=r"]),
+    (["--display_all_summary", "1"], ["--display_all_summary=1"], ["--display-all-summary"]),
+    (["--display_all_summary=True"], ["--display_all_summary=True"], ["--display-all-summary"]),
+    (["--display-all-summary"], ["--display_all_summary=1"], ["--display-all-summary"]),
+    (["--pipeline", "--threads", "2"], ["--pipeline=1", "--threads", "2"], ["--pipeline", "--threads", "2"]),
+    (["--pipeline", "f", "--threads=2"], ["--pipeline=f", "--threads=2"], ["--no-pipeline", "--threads=2"]),
+    (["--no-profiler-rename"], ["--profiler_rename=0"], ["--no-profiler-rename"]),
+    (["--dymBatch", "8", "-d", "0"], ["--dymBatch", "8", "-d", "0"], ["--dymBatch", "8", "-d", "0"]),
+    (["--dymShape_range=x:1~3"], ["--dymShape_range=x:1~3"], ["--dymShape_range=x:1~3"]),
+    (["--output_batchsize_axis=1"], ["--output_batchsize_axis=1"], ["--output-batchsize-axis=1"]),
+    (["--unheard_of=1"], ["--unheard_of=1"], ["--unheard_of=1"]),
+    (["--input=a_b", "--output", "c_d"], ["--input=a_b", "--output", "c_d"], ["--input=a_b", "--output", "c_d"]),
+]
+
+
+@pytest.mark.parametrize(("typed", "old", "new"), SPELLINGS)
+def test_arguments_of_either_spelling_are_said_as_the_client_has_them(
+    typed: list[str], old: list[str], new: list[str]
+) -> None:
+    assert spoken(typed, dashes=False) == old
+    assert spoken(typed, dashes=True) == new
+
+
 def test_several_devices_divide_the_input_and_leave_a_summary_each(work: Path) -> None:
     ran = run_client("m.om", "out", "result", devices=[3, 0])
     assert called(work)["argv"] == [
@@ -95,12 +170,30 @@ def test_a_client_that_fails_is_told_with_its_command_code_and_last_words(
         run_client("m.om", "out", "result")
 
 
+def test_the_device_that_left_nothing_is_named(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAVES", "1")
+    monkeypatch.setenv("ENDS", "1")
+    with pytest.raises(PipelineError, match=r"--device=3,5 .*: ended with exit code 1: device 5: the reason \(all"):
+        run_client("m.om", "out", "result", devices=[3, 5])
+
+
+def test_a_client_that_was_killed_is_told_so(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = work.parent / "site/ais_bench/__main__.py"
+    path.write_text("import os, signal\nprint('[INFO] loaded', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    install(work, "0.0.2")
+    with pytest.raises(
+        PipelineError, match=r"exit code -9: killed by signal 9 \(Killed\); its last words: \[INFO\] load"
+    ):
+        run_client("m.om", "out", "result")
+
+
 @pytest.mark.parametrize("devices", [[0], [0, 1]])
 def test_a_client_that_leaves_no_summary_has_failed(
     devices: list[int], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEAVES", str(len(devices) - 1))
-    with pytest.raises(PipelineError, match="ended with exit code 0: to stderr"):
+    which = "device 1: " if len(devices) > 1 else ""
+    with pytest.raises(PipelineError, match=f"ended with exit code 0: {which}to stderr"):
         run_client("m.om", "out", "result", devices=devices)
 
 
@@ -124,6 +217,58 @@ def test_without_the_client_an_om_ends_with_3(work: Path, monkeypatch: pytest.Mo
         run_client("m.om", "out", "result")
 
 
+LIBRARY = "libascendcl.so: cannot open shared object file: No such file or directory"
+FAILS = 'import os\nif not os.path.exists(os.environ.get("LD_LIBRARY_PATH", "-") + "/libascendcl.so"):\n'
+
+
+@pytest.fixture
+def cann(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CANN's environment script; the client works in its environment alone."""
+    home = work.parent / "Ascend tools/latest"
+    (home / "lib64").mkdir(parents=True)
+    (home / "lib64/libascendcl.so").touch()
+    (home / "set_env.sh").write_text(f'export LD_LIBRARY_PATH="{home}/lib64"\n')
+    path = work.parent / "site/ais_bench/__main__.py"
+    path.write_text(f"{FAILS}    raise ImportError({LIBRARY!r})\n{path.read_text()}")
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    install(work, "0.0.2")
+    return home
+
+
+def test_the_client_runs_in_the_environment_that_cann_s_script_makes(
+    work: Path, cann: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(cann))
+    assert run_client("m.om", "out", "result").spent.code == 0
+
+
+@pytest.mark.parametrize("version", [True, False])
+def test_without_cann_s_library_the_script_to_source_is_named(
+    version: bool, work: Path, cann: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not version:
+        (work.parent / "site/ais_bench-0.0.2.dist-info/METADATA").unlink()
+    for told in ("<folder of CANN>/set_env.sh", f"'{cann}/set_env.sh'"):
+        with pytest.raises(
+            MissingRuntimeError, match=rf"^m\.om: libascendcl\.so is not found: .*source {re.escape(told)}$"
+        ):
+            run_client("m.om", "out", "result")
+        (cann / "lib64/libascendcl.so").unlink(missing_ok=True)
+        monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(cann))
+
+
+def test_a_package_that_the_client_lacks_is_named(work: Path) -> None:
+    (work.parent / "site/ais_bench/__main__.py").write_text("import aclruntime\n")
+    with pytest.raises(MissingRuntimeError, match=r"^m\.om: aclruntime is not installed for .*requirements/npu\.txt"):
+        run_client("m.om", "out", "result")
+
+
+def test_more_loops_than_the_client_takes_are_refused() -> None:
+    check_run([], [], None, loop=100_000)
+    with pytest.raises(ArgumentError, match="--loop 100001: ais_bench takes at most 100,000"):
+        check_run([], [], None, loop=100_001)
+
+
 def test_a_new_output_folder_is_closed_to_others_and_one_that_was_there_stays_as_it_is(work: Path) -> None:
     before = os.umask(0)
     try:
@@ -136,62 +281,9 @@ def test_a_new_output_folder_is_closed_to_others_and_one_that_was_there_stays_as
     assert Path("a/b").stat().st_mode & 0o777 == 0o777
 
 
-@pytest.mark.parametrize(("mode", "passes"), [(0o750, True), (0o700, True), (0o755, False), (0o770, False)])
-def test_an_output_folder_open_to_others_is_refused_with_the_chmod(mode: int, passes: bool, work: Path) -> None:
-    Path("out").mkdir()
-    Path("out").chmod(mode)
-    if passes:
-        check_output("out")
-    else:
-        with pytest.raises(PipelineError, match=rf"out: is of mode {mode:04o}, .*chmod 750 out"):
-            check_output("out")
-
-
-def test_an_output_folder_behind_a_link_is_refused(work: Path) -> None:
-    make_output_folder("real")
-    Path("out").symlink_to("real")
-    with pytest.raises(PipelineError, match="out: is a symbolic link"):
-        check_output("out")
-
-
-@pytest.fixture
-def tensors(work: Path) -> Path:
-    folder = work / "prep"
-    folder.mkdir(mode=0o755)
-    for name in ("a.bin", "b.bin"):
-        (folder / name).write_bytes(b"1234")
-        (folder / name).chmod(0o644)
-    return folder
-
-
-def test_inputs_that_only_their_owner_can_write_are_taken(tensors: Path) -> None:
-    check_input("prep")
-    check_input("prep/a.bin")
-
-
-@pytest.mark.parametrize("mode", [0o664, 0o646])
-@pytest.mark.parametrize("name", ["prep", "prep/b.bin"])
-def test_an_input_that_others_can_write_is_refused_with_the_chmod(name: str, mode: int, tensors: Path) -> None:
-    Path(name).chmod(mode | 0o111)
-    with pytest.raises(PipelineError, match=rf"^{name}: writable by group or others, .*; run: chmod -R go-w prep$"):
-        check_input("prep")
-
-
-def test_an_input_of_another_user_is_refused_with_the_chown(tensors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner = tensors.stat().st_uid
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with pytest.raises(PipelineError, match=r"prep: owned by another user, .*; run: chown -R \$USER prep$"):
-        check_input("prep")
-
-
-def test_an_input_behind_a_link_is_refused(tensors: Path) -> None:
-    Path("linked").symlink_to("prep")
-    with pytest.raises(PipelineError, match="linked: is a symbolic link"):
-        check_input("linked")
-
-
-def test_packed_tensors_are_not_for_the_client(tensors: Path) -> None:
+def test_packed_tensors_are_not_for_the_client(work: Path) -> None:
     tensor_format = TensorFormat("ecentercrop-bicubic", 8, "uint8", (), ())
-    write_index(tensors, TensorSet(tensor_format, images=0, count=0, complete=True, packed=True))
+    (work / "prep").mkdir()
+    write_index(work / "prep", TensorSet(tensor_format, images=0, count=0, complete=True, packed=True))
     with pytest.raises(PipelineError, match="packed"):
-        check_input("prep")
+        check_run([], ["prep"], None)

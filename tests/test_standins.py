@@ -468,40 +468,118 @@ session.free_resource()
 # ais_bench: refusals
 
 
-@pytest.mark.usefixtures("compiled")
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--model=net_bs2.om", "--colour=red"],
-        ["--model=net_bs2.om", "--outf=TXT"],
-        ["--model=net_bs2.om", "--outfmt=CSV"],
-        ["--model=net_bs2.om", "--loop=0"],
-        ["--model=net_bs2.om", "--display_all_summary"],
-        ["--model=net_bs2.om", "--threads=2"],
-        ["--model=net_bs2.om", "--output_dirname=r"],
-        ["--model=net_bs2.om", "--output=out", "--output_dirname=/r"],
-        ["--model=net_bs2.om", "--output=out", "--output_dirname=two words"],
-        ["--model=net_bs2.om", "--output=./"],
-        ["--model=net_bs2.om", "--input=empty"],
-        ["--model=net_bs2.om", "--input=absent"],
-        ["--model=net.onnx"],
-        ["--model=absent.om"],
-        ["--model=link.om"],
-        ["--model=shared.om"],
-        ["--input=prep"],
-    ],
-    ids=" ".join,
-)
-def test_the_client_refuses_options_and_paths_with_exit_code_2(
-    ais_bench: Command, tmp_path: Path, options: list[str]
-) -> None:
+REFUSED = [
+    (["--colour=red"], 2),
+    (["--outf=TXT"], 2),
+    (["--outfmt=CSV"], 2),
+    (["--loop=0"], 2),
+    (["--loop=100001"], 2),
+    (["--threads=2"], 2),
+    (["--display_all_summary"], 2),
+    (["--output_dirname=r"], 2),
+    (["--output=out", "--output_dirname=/r"], 1),
+    (["--output=out", "--output_dirname=two words"], 2),
+    (["--output=./"], 2),
+    (["--input=empty"], 1),
+    (["--input=absent"], 2),
+    (["--model=net.onnx"], 2),
+    (["--model=absent.om"], 2),
+    (["--model=link.om"], 2),
+    (["--model=shared.om"], 2),
+]
+REFUSED_BY_THE_NEW_ONE = [
+    (["--output=out", "--output_dirname=r"], 2),
+    (["--divide-input=1"], 2),
+    (["--divide-input", "1"], 2),
+    (["--model=link.om"], 1),
+    (["--output=./"], 1),
+    (["--loop=100001"], 1),
+]
+
+
+@pytest.fixture
+def refusable(compiled: None, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "empty").mkdir()
     (tmp_path / "link.om").symlink_to("net_bs2.om")
     (tmp_path / "shared.om").write_bytes((tmp_path / "net_bs2.om").read_bytes())
     (tmp_path / "shared.om").chmod(0o664)
-    assert ais_bench(*options).returncode == 2
+
+
+@pytest.mark.usefixtures("refusable")
+@pytest.mark.parametrize(("options", "code"), REFUSED, ids=str)
+def test_the_client_refuses_options_and_paths(
+    ais_bench: Command, tmp_path: Path, options: list[str], code: int
+) -> None:
+    assert ais_bench("--model=net_bs2.om", *options).returncode == code
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("refusable")
+@pytest.mark.parametrize("standins", ["0.1.0"], indirect=True)
+@pytest.mark.parametrize(("options", "code"), REFUSED_BY_THE_NEW_ONE, ids=str)
+def test_the_new_client_refuses_options_in_a_box_and_paths_with_a_traceback(
+    ais_bench: Command, tmp_path: Path, options: list[str], code: int
+) -> None:
+    result = ais_bench("--model=net_bs2.om", *options)
+    assert result.returncode == code
+    assert ("╭─ Error" in result.stderr, "Traceback" in result.stderr) == (code == 2, code == 1)
+    assert (result.stderr.splitlines()[-1][0] == "╰") == (code == 2)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("standins", ["0.1.0"], indirect=True)
+def test_the_new_client_writes_the_same_files_and_a_summary_with_other_names(
+    ais_bench: Command, tmp_path: Path
+) -> None:
+    means = save_images(tmp_path / "prep", 3)
+    options = ["--output-dirname=r", "--outfmt=NPY", "--display-all-summary", "--device=0,1", "--divide-input"]
+    result = ais_bench("--model=net_bs2.om", "--input=prep", "--output=out", *options)
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "out/r/device1_1/img2_0.npy"), means[2:], rtol=1e-5)
+    times = json.loads((tmp_path / "out/r/device0_0_summary.json").read_text())["NPU_compute_time"]
+    assert list(times) == ["min", "max", "mean", "median", "P99", "count"]
+    assert "│ Metric" in result.stdout
+    assert "[INFO] Throughput 1000*batchsize.mean(2)/NPU_compute_time.mean(" in result.stdout
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("name", ["img (1).bin", "notes (1).txt", "link.bin", "open.bin"])
+def test_all_that_lies_in_a_folder_is_held_to_the_rules(ais_bench: Command, tmp_path: Path, name: str) -> None:
+    save_images(tmp_path / "prep", 2)
+    (tmp_path / "prep/x.bin").mkdir()
+    assert ais_bench("--model=net_bs2.om", "--input=prep").returncode == 0
+    path = tmp_path / "prep" / name
+    path.symlink_to("img0.bin") if name == "link.bin" else path.touch()
+    if name == "open.bin":
+        path.chmod(0o666)
+    result = ais_bench("--model=net_bs2.om", "--input=prep")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("RuntimeError: ")
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_absolute_path_counts_and_links_on_the_way_do_not(call: Command, tmp_path: Path) -> None:
+    save_images(tmp_path / "prep", 2)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    client = [sys.executable, "-m", "ais_bench"]
+    result = call(*client, "--model=linked/net_bs2.om", "--input=linked/prep")
+    assert result.returncode == 0, result.stdout
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "net_bs2.om").rename(tmp_path / "a b/net_bs2.om")
+    command = f"cd 'a b' && exec {' '.join(client)} --model=net_bs2.om"
+    assert call("bash", "-c", command).returncode == 2
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_device_that_fails_leaves_a_line_and_the_other_its_results(call: Command, tmp_path: Path) -> None:
+    options = ["--model=net_bs2.om", "--output=out", "--output_dirname=r", "--device=0,1"]
+    result = call(sys.executable, "-m", "ais_bench", *options, STANDIN_BROKEN_DEVICE="1")
+    assert result.returncode == 1
+    assert "[ERROR] open device 1 failed, errorCode is 507033" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("[INFO] summary throughput:")
+    assert [path.name for path in (tmp_path / "out/r").glob("*.json")] == ["device0_0_summary.json"]
 
 
 @pytest.mark.usefixtures("compiled")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ResNeSt.bench import msprof, profile, rows
-from ResNeSt.bench.measure import Measured, Runs, measure
+from ResNeSt.bench.measure import Measured, Runs, check, measure
 from ResNeSt.bench.models import PREFIX, find_models
 from ResNeSt.bench.profile import Profile
 from ResNeSt.bench.rows import BenchRow
@@ -95,8 +95,10 @@ def bench(benchmark: Benchmark) -> Benched:
     figures += [profile.csv_of(Path(benchmark.folder), batch) for batch in models]
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
     refuse_clashes([*read, *models.values()], figures)
-    folder = make_output_folder(benchmark.folder)
+    folder = Path(benchmark.folder)
     runs = Runs(folder, benchmark.tensors, benchmark.labels, benchmark.loop, benchmark.devices, benchmark.processes)
+    check(models, runs)
+    make_output_folder(folder)
     with alone(folder / rows.JSON):
         for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
             remove_plain(path)

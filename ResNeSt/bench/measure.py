@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ResNeSt.bench.models import record_of
-from ResNeSt.bench.overlap import ENOUGH, MOST_LOOPS, Span, longer, shared, side_by_side, spans
+from ResNeSt.bench.overlap import ENOUGH, Span, longer, shared, side_by_side, spans
 from ResNeSt.bench.rows import UNKNOWN, BenchRow
+from ResNeSt.common.ais_bench_paths import MOST_LOOPS
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.made_of import Unchanged
-from ResNeSt.infer.client import check_input, check_om_tensors, check_output, run_client
+from ResNeSt.infer.client import check_run, run_client
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import digests, model_files
 from ResNeSt.report import collect, data
@@ -58,14 +59,22 @@ class Measured(NamedTuple):
     remarks: list[str]
 
 
+def check(models: Mapping[int, Path], runs: Runs) -> None:
+    """Raises PipelineError or ArgumentError for what ais_bench would refuse of a run, before anything runs."""
+    compiled = [model for model in models.values() if model.suffix == ".om"]
+    if compiled:
+        tensors = [runs.tensors] if runs.tensors is not None else []
+        names = [name for batch in models for name in (f"result_bs{batch}", *_loops_of(batch, runs).values())]
+        check_run(compiled, tensors, runs.folder, names, runs.loop)
+
+
+def _loops_of(batch: int, runs: Runs) -> dict[int, str]:
+    """The folder of the pure loop's results, by the number of processes."""
+    return {count: f"pure_bs{batch}{f'_x{count}' if count > 1 else ''}" for count in runs.processes}
+
+
 def measure(model: Path, batch: int, runs: Runs) -> Measured:
     """Runs the client; raises PipelineError where it refuses, fails, leaves an image out, or the model changes."""
-    if model.suffix == ".om":
-        check_output(runs.folder)
-        for path in (model, *([runs.tensors] if runs.tensors is not None else [])):
-            check_input(path)
-        if runs.tensors is not None:
-            check_om_tensors(model, runs.tensors)
     with Unchanged(*model_files(model)):
         return _measure(model, batch, runs)
 
@@ -81,14 +90,13 @@ def _measure(model: Path, batch: int, runs: Runs) -> Measured:
         summaries, spent = run_client(model, runs.folder, f"result_bs{batch}", *flags, devices=runs.devices)
         steps.append(data.Step(f"data set, batch {batch}", spent.seconds, spent.peak_bytes))
         result = accuracy(model, batch, summaries, runs.labels)
-    timed = [_time(model, batch, processes, runs, steps) for processes in runs.processes]
+    timed = [_time(model, batch, count, dirname, runs, steps) for count, dirname in _loops_of(batch, runs).items()]
     return measured(model, batch, result, summaries, timed, steps)
 
 
-def _time(model: Path, batch: int, processes: int, runs: Runs, steps: list[data.Step]) -> Timed:
+def _time(model: Path, batch: int, processes: int, dirname: str, runs: Runs, steps: list[data.Step]) -> Timed:
     """Runs the pure loop; once more, and longer, where the processes began too far apart for it."""
     devices = [device for device in runs.devices for _ in range(processes)]
-    dirname = f"pure_bs{batch}{f'_x{processes}' if processes > 1 else ''}"
     title = f"pure loop, batch {batch}{data.several(processes)}"
 
     def run(loop: int) -> tuple[list[Path], list[Span] | None]:

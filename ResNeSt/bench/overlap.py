@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST_LOOPS = 100_000  # that ais_bench takes
+from ResNeSt.common.ais_bench_paths import MOST_LOOPS
+
 ENOUGH = 0.5  # of the longest loop has to have the others beside it
 AIMED = 0.75  # where a loop is made longer for that
 _SPAN = re.compile(r"\bi:(\d+)\s+device_\d+\s+throughput:\S+\s+start_time:(\d+(?:\.\d+)?)\s+end_time:(\d+(?:\.\d+)?)")

@@ -1,14 +1,12 @@
-"""Names and paths as ais_bench has them: its order, where it cuts a name, and the paths that it takes."""
+"""Names as ais_bench has them: its order, and where it cuts a name."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
@@ -61,17 +59,3 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
         if other is not path:
             raise PipelineError(f"{other} and {path} would both be called {stem(name)}; rename one")
     return names
-
-
-ALLOWED_PATH = re.compile(r"[_A-Za-z0-9/.-]+")
-WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-
-
-def check_path(path: PathLike) -> None:
-    """Raises PipelineError for a path that ais_bench would refuse: odd characters, a symbolic link on the way."""
-    path = Path(path)
-    if not ALLOWED_PATH.fullmatch(str(path)):
-        raise PipelineError(f"{path}: ais_bench takes only letters, digits and _ - . / in a path; rename it")
-    for part in [path, *path.parents]:
-        if part.is_symlink():
-            raise PipelineError(f"{part}: is a symbolic link, which ais_bench refuses; give the path it points to")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +35,8 @@ def spend(command: Sequence[str], **options: Any) -> Spent:
     return Spent(process.returncode, time.perf_counter() - started, usage.ru_maxrss * 1024)
 
 
-def with_this_project() -> dict[str, str]:
-    """The caller's environment, with this project importable from whatever folder a program is started in."""
+def with_this_project(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment, the caller's unless given, with this project importable in whatever folder a program starts."""
     project = str(Path(__file__).resolve().parents[2])
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([project, *([known] if known else [])])}
+    known = environment.get("PYTHONPATH")
+    return {**environment, "PYTHONPATH": os.pathsep.join([project, *([known] if known else [])])}

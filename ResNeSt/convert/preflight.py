@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ResNeSt.common import cann
-from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
+from ResNeSt.common.ais_bench_paths import WRITABLE_BY_OTHERS, check_path
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.convert import amct, chips, failure, host
 from ResNeSt.convert.finding import FAILS, NOTE, OK, Finding

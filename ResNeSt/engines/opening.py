@@ -8,6 +8,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
+from ResNeSt.common import cann_libraries
 from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
@@ -115,8 +116,9 @@ def _opener(runtime: _Runtime) -> Callable[..., Engine]:
     try:
         module: Any = importlib.import_module(runtime.module)
     except ImportError as error:
+        told = cann_libraries.not_imported(str(error)) if runtime is RUNTIMES["ascend"] else None
         raise MissingRuntimeError(
-            f"{runtime.package} is not installed here ({error}); {runtime.requirements} says how to install it"
+            told or f"{runtime.package} is not installed here ({error}); {runtime.requirements} says how to install it"
         ) from None
     opener: Callable[..., Engine] = module.open_model
     return opener

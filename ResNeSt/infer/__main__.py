@@ -7,20 +7,20 @@ ais_bench itself.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from pathlib import Path
 
+from ResNeSt.common import cann_libraries
 from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, positive
-from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
+from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.engines.engine import check_named
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
-from ResNeSt.infer.client import check_om_tensors
+from ResNeSt.infer import ais_bench
+from ResNeSt.infer.client import check_run
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
 from ResNeSt.infer.side_by_side import infer_side_by_side
 from ResNeSt.models import sidecar
-from ResNeSt.tensors.folder import refuse_packed
 
 
 def parser() -> Parser:
@@ -34,21 +34,29 @@ def parser() -> Parser:
     )
     flags.reads("--input", "-i", help="folder of tensors, or one tensor file [none: a pure speed run]")
     flags.fills("--output", "-o", help="folder for the results [none written]")
-    flags.add_argument("--output_dirname", help="folder below --output [date and time]")
+    flags.add_argument("--output_dirname", "--output-dirname", help="folder below --output [date and time]")
     flags.add_argument("--outfmt", default="BIN", choices=OUTPUT_FORMATS, help="format of the results [BIN]")
     flags.add_argument("--loop", type=positive, default=1, help="runs of every batch [1]")
-    flags.add_argument("--warmup_count", type=int, default=1, help="uncounted runs first [1]")
+    flags.add_argument("--warmup_count", "--warmup-count", type=int, default=1, help="uncounted runs first [1]")
     flags.add_argument("--batchsize", type=positive, help="changes the throughput printed, nothing else [the model's]")
     flags.add_argument("--dymBatch", type=batch_size, help="batch size, of a model that leaves it free")
     flags.add_argument("--device", default="0", help="there is one cpu: 0; 0,0 is two processes of a pure run [0]")
-    flags.add_argument("--divide_input", type=_flag, default=False, help="for a pure run the same as without [False]")
-    flags.add_argument("--pure_data_type", default="zero", choices=PURE_DATA, help="data of a pure run [zero]")
-    flags.add_argument("--display_all_summary", type=_flag, default=False, help="prints the copy times too [False]")
+    _add_switch(flags, "--divide_input", "for a pure run the same as without [False]")
+    flags.add_argument(
+        "--pure_data_type", "--pure-data-type", default="zero", choices=PURE_DATA, help="data of a pure run [zero]"
+    )
+    _add_switch(flags, "--display_all_summary", "prints the copy times too [False]")
     flags.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     flags.add_argument("--arch", help="the network of a checkpoint whose file name does not tell it")
     add_threads_flag(flags)
     add_ema_flag(flags)
     return flags
+
+
+def _add_switch(flags: Parser, name: str, text: str) -> None:
+    """One that takes a value, as in ais_bench 0.0.2, or none, as in 0.1.0."""
+    dashes = f"--{name[2:].replace('_', '-')}"
+    flags.add_argument(name, dashes, type=_flag, nargs="?", const=True, default=False, help=text)
 
 
 def _flag(text: str) -> bool:
@@ -91,26 +99,28 @@ def main() -> int:
 
 
 def _hand_over_om() -> None:
-    """Becomes ais_bench, with every argument as it is, where the model is a `.om`."""
-    model = Parser(add_help=False, allow_abbrev=False)
-    model.add_argument("--model", "-m", default="")
-    model.add_argument("--input", "-i")
-    model.add_argument("--dymBatch", "--dym-batch", type=batch_size)
-    options = model.parse_known_args()[0]
-    path = options.model
-    if not path.endswith(".om"):
+    """Becomes ais_bench, with every argument as that one spells it, where the model is a `.om`."""
+    asked = Parser(add_help=False, allow_abbrev=False)
+    asked.add_argument("--model", "-m", default="")
+    asked.add_argument("--input", "-i", default="")
+    asked.add_argument("--output", "-o")
+    asked.add_argument("--output_dirname", "--output-dirname")
+    asked.add_argument("--loop", "-l", default="1")
+    asked.add_argument("--dymBatch", "--dym-batch", type=batch_size)
+    options = asked.parse_known_args()[0]
+    if not options.model.endswith(".om"):
         return
-    check_named(path, sidecar.sizes_of(Path(path)), options.dymBatch)
-    if options.input:
-        refuse_packed(options.input)
-        check_om_tensors(Path(path), options.input)
-    if importlib.util.find_spec("ais_bench") is None:
-        raise MissingRuntimeError(
-            f"{path}: ais_bench is not installed here; run this on an Ascend host (requirements/npu.txt says how to "
-            "install it), or compile for cpu: bash convert.sh <batch> cpu"
-        )
+    model = Path(options.model)
+    check_named(model, sidecar.sizes_of(model), options.dymBatch)
+    client = ais_bench.find(model)
+    if not cann_libraries.has_library(client.environment):
+        ais_bench.check_starts(model, client)
+    tensors = [options.input] if os.path.isdir(options.input) else list(filter(None, options.input.split(",")))
+    dirnames = [options.output_dirname] if options.output_dirname else []
+    check_run([model], tensors, options.output, dirnames, int(options.loop) if options.loop.isdecimal() else 1)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "ais_bench", *sys.argv[1:]])  # noqa: S606 (no shell is meant)
+    command = client.command(sys.argv[1:])
+    os.execve(command[0], command, client.environment)  # noqa: S606 (no shell is meant)
 
 
 def _say(line: str) -> None:

@@ -1,30 +1,28 @@
 """Runs the inference client in a process of its own: ais_bench for a `.om`, `ResNeSt.infer` for anything else.
 
-Both take the same flags and write the same files; what today's ais_bench would refuse is refused here first, with a
-sentence on what to do (contract: ais_bench, path rules).
+Both take the same flags and write the same files; what ais_bench would refuse is refused here first, with a sentence on
+what to do (contract: ais_bench, path rules).
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import itertools
 import shlex
-import stat
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from ResNeSt.common.ais_bench_names import WRITABLE_BY_OTHERS, check_path
-from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.ais_bench_paths import MOST_LOOPS, OUTPUT_MODE, check_input, check_output
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, check_plain, remove_plain
 from ResNeSt.common.timed_process import Spent, spend, with_this_project
+from ResNeSt.infer import ais_bench, ais_bench_log
 from ResNeSt.models import sidecar
 from ResNeSt.tensors.folder import check_files, check_tensors, refuse_packed
 from ResNeSt.tensors.format import TensorFormat
-
-OUTPUT_MODE = 0o750
 
 
 class Ran(NamedTuple):
@@ -56,45 +54,56 @@ def run_client(
     `under` makes the command of a program that runs it. There is one summary for each of `devices`, which share the
     input (contract: ais_bench, several devices). What the
     client prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises PipelineError where
-    the client fails, MissingRuntimeError where ais_bench is needed and not installed.
+    the client fails, MissingRuntimeError where ais_bench is needed and is not installed, or CANN's libraries are not
+    found.
     """
     model, output = Path(model), make_output_folder(output)
     if not model.is_file():
         raise PipelineError(f"{model}: no such model; compile it with convert.sh")
-    command = [*_client(model), f"--model={model}", f"--output={output}", f"--output_dirname={dirname}", *arguments]
-    command.append(f"--device={','.join(map(str, devices))}")
+    flags = [f"--model={model}", f"--output={output}", f"--output_dirname={dirname}", *arguments]
+    flags.append(f"--device={','.join(map(str, devices))}")
     summaries = [output / f"{dirname}_summary.json"]
     if len(devices) > 1:
-        command.append("--divide_input=1")
+        flags.append("--divide_input=1")
         summaries = [output / dirname / f"device{number}_{index}_summary.json" for index, number in enumerate(devices)]
     for summary in summaries:
         remove_plain(summary)
     log = output / f"{dirname}.log"
     check_plain(log)
+    command, environment = command_of(model, flags)
     # ais_bench's errors come as tracebacks, so its stderr goes to the log, too; ours are a line for the user.
     ascend = model.suffix == ".om"
     with open(log, "w", encoding="utf-8") as file:
         stderr = subprocess.STDOUT if ascend else None
-        spent = spend(under(command), stdout=file, stderr=stderr, env=with_this_project())
-    if spent.code or not all(summary.is_file() for summary in summaries):
-        reason = f"{_last_line(log)} (all of it in {log})" if ascend else "the reason stands above"
-        raise PipelineError(f"{shlex.join(command)}: ended with exit code {spent.code}: {reason}")
+        spent = spend(under(command), stdout=file, stderr=stderr, env=environment)
+    left = [summary.is_file() for summary in summaries]
+    if spent.code or not all(left):
+        failed = [number for number, there in zip(devices, left) if not there] if len(devices) > 1 else []
+        told = _reason(model, log, spent.code, failed) if ascend else "the reason stands above"
+        raise PipelineError(f"{shlex.join(command)}: ended with exit code {spent.code}: {told}")
     return Ran(summaries, spent)
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+def command_of(model: Path, flags: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The client's command line for `flags`, in the spelling that the client has, and the variables it runs under.
 
-
-def _client(model: Path) -> list[str]:
+    Raises MissingRuntimeError where ais_bench is needed and not installed.
+    """
     if model.suffix != ".om":
-        return [sys.executable, "-m", "ResNeSt.infer"]
-    if importlib.util.find_spec("ais_bench") is None:
-        raise MissingRuntimeError(
-            f"{model}: ais_bench is not installed for {sys.executable}; requirements/npu.txt says how to install it"
-        )
-    return [sys.executable, "-m", "ais_bench"]
+        return [sys.executable, "-m", "ResNeSt.infer", *flags], with_this_project()
+    client = ais_bench.find(model)
+    return client.command(flags), client.environment
+
+
+def _reason(model: Path, log: Path, code: int, failed: Sequence[int]) -> str:
+    """Why ais_bench failed; raises MissingRuntimeError where it could not be started."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    found = ais_bench_log.reason(text, failed)
+    ais_bench.refuse_unstarted(model, found)
+    if code < 0:
+        found = f"killed by signal {-code} ({signal.strsignal(-code)}); its last words: {found}"
+    which = f"device {' and '.join(map(str, dict.fromkeys(failed)))}: " if failed else ""
+    return f"{which}{found} (all of it in {log})"
 
 
 def check_om_tensors(model: Path, tensors: PathLike) -> None:
@@ -111,31 +120,24 @@ def check_om_tensors(model: Path, tensors: PathLike) -> None:
         check_files(tensors, takes.shape, takes.element)
 
 
-def check_output(folder: PathLike) -> None:
-    """check_path, and that the folder is not open to others."""
-    check_path(folder)
-    mode = stat.S_IMODE(Path(folder).stat().st_mode)
-    if mode & ~OUTPUT_MODE:
-        raise PipelineError(
-            f"{folder}: is of mode {mode:04o}, ais_bench refuses an output folder that is open to others; run "
-            f"`chmod {OUTPUT_MODE:o} {folder}`, or name another folder"
-        )
+def check_run(
+    models: Sequence[Path],
+    tensors: Sequence[PathLike],
+    output: PathLike | None,
+    dirnames: Sequence[str] = (),
+    loop: int = 1,
+) -> None:
+    """Raises PipelineError for what ais_bench would refuse of a run; the folder `output` need not be there.
 
-
-def check_input(path: PathLike) -> None:
-    """check_path, and that neither the file, nor the folder and the files in it, are open to others or theirs.
-
-    Nor may the folder's tensors be packed.
+    `dirnames` are the folders of the results in it. Raises ArgumentError where `loop` is too large.
     """
-    check_path(path)
-    refuse_packed(path)
-    path = Path(path)
-    for part in [path, *(path.iterdir() if path.is_dir() else ())]:
-        status = part.stat()
-        if status.st_mode & WRITABLE_BY_OTHERS:
-            reason, remedy = "writable by group or others", f"chmod -R go-w {path}"
-        elif status.st_uid != os.geteuid():
-            reason, remedy = "owned by another user", f"chown -R $USER {path}"
-        else:
-            continue
-        raise PipelineError(f"{part}: {reason}, which ais_bench refuses; run: {remedy}")
+    if loop > MOST_LOOPS:
+        raise ArgumentError(f"--loop {loop}: ais_bench takes at most {MOST_LOOPS:,}")
+    if output is not None:
+        check_output(output, dirnames)
+    for path in tensors:
+        refuse_packed(path)
+    for path in (*models, *tensors):
+        check_input(path)
+    for model, path in itertools.product(models, tensors):
+        check_om_tensors(model, path)

@@ -14,14 +14,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ResNeSt.common.ais_bench_names import natural_key, stem
+from ResNeSt.common.ais_bench_paths import TENSOR_SUFFIXES
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, open_plain
 from ResNeSt.tensors.format import TensorFormat, dtype_of, read_index
 from ResNeSt.tensors.shards import list_shards, read_shard
 
 Item = TypeVar("Item")
-
-SUFFIXES = (".bin", ".npy")  # what ais_bench reads from a folder, in any case; everything else it ignores
 
 
 class TensorFile(NamedTuple):
@@ -43,7 +42,7 @@ def tensor_name(image: PathLike) -> str:
 
 def list_tensors(folder: PathLike) -> list[str]:
     """Names of the tensor files of `folder`, in ais_bench's order."""
-    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES)]
+    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(TENSOR_SUFFIXES)]
     return sorted(names, key=natural_key)
 
 

@@ -9,6 +9,9 @@ other = os.environ.pop("STANDIN_PYTHON", sys.executable)
 if other != sys.executable:
     os.execv(other, [other, "-m", "ais_bench", *sys.argv[1:]])  # noqa: S606 - the interpreter, with arguments as a list
 
-from ais_bench.benchmark import main  # noqa: E402 - after the interpreter is the right one
+from ais_bench import boxes, version  # noqa: E402 - after the interpreter is the right one
+from ais_bench.benchmark import main  # noqa: E402
 
+if version.dashes():
+    sys.excepthook = boxes.print_exception
 sys.exit(main(sys.argv[1:]))

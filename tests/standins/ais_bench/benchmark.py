@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ais_bench import options
+from ais_bench import options, paths, version
 from ais_bench.infer.interface import InferSession, log
 
 _NO_FILE = "pure_infer_data"
@@ -47,29 +47,42 @@ def main(arguments: list[str]) -> int:
     """
     args = options.parse(arguments)
     target = _output_folder(args)
-    count = len(args.device)
-    if count == 1:
-        _run(args, args.device[0], args.input, target, lambda: None)
+    if len(args.device) == 1:
+        _run(args, args.device[0], args.input and paths.tensors(args.input), target, lambda: None)
         return 0
+    return _run_on_several(args, target)
+
+
+def _run_on_several(args: argparse.Namespace, target: str | None) -> int:
+    """As the real one's pool of processes: one that fails leaves a line and no summary, and the others go on."""
+    count, files = len(args.device), args.input and paths.tensors(args.input)
+    log(f"multidevice:{args.device} run begin")
     together = threading.Barrier(count)
 
     def one(index: int) -> Ran:
-        files = args.input
+        log(f"subprocess_{index} main run")
+        share = files
         if files is not None and args.divide_input:
-            share = math.ceil(len(files) / count)
-            files = files[index * share : (index + 1) * share]
+            size = math.ceil(len(files) / count)
+            share = files[index * size : (index + 1) * size]
         own = None if target is None else f"{target}/device{args.device[index]}_{index}"
         try:
-            return _run(args, args.device[index], files, own, lambda: _meet(together, index))
-        except BaseException:
+            return _run(args, args.device[index], share, own, lambda: _meet(together, index))
+        except BaseException as error:
             together.abort()  # nobody waits for it
+            print(f"[ERROR] subprocess run failed error_callback:{error}", flush=True)
             raise
 
     with ThreadPoolExecutor(count) as pool:
-        for index, ran in enumerate(pool.map(one, range(count))):
-            span = f"start_time:{ran.start} end_time:{ran.end}"
-            log(f"i:{index} device_{args.device[index]} throughput:{ran.throughput} {span}")
-    return 0
+        runs = [pool.submit(one, index) for index in range(count)]
+    ended = {index: run.result() for index, run in enumerate(runs) if run.exception() is None}
+    failed = len(ended) < count
+    log(f"multidevice run end qsize:{count + len(ended)} result:{int(failed)}")
+    for index, ran in ended.items():
+        span = f"start_time:{ran.start} end_time:{ran.end}"
+        log(f"i:{index} device_{args.device[index]} throughput:{ran.throughput} {span}")
+    log(f"summary throughput:{sum(ran.throughput for ran in ended.values())}")
+    return int(failed)
 
 
 def _meet(together: threading.Barrier, index: int) -> None:
@@ -223,20 +236,44 @@ def _statistics(times: list[float]) -> dict[str, float]:
         "max": max(times),
         "mean": float(np.mean(times)),
         "median": float(np.median(times)),
-        "percentile(99%)": float(np.percentile(times, 99)),
+        _percentile(): float(np.percentile(times, 99)),
         "count": len(times),
     }
+
+
+def _percentile() -> str:
+    return "P99" if version.dashes() else "percentile(99%)"
 
 
 def _report(summary: dict[str, Any], args: argparse.Namespace, session: InferSession) -> None:
     log("-----------------Performance Summary------------------")
     shown = ["H2D_latency", "NPU_compute_time", "D2H_latency"] if args.display_all_summary else ["NPU_compute_time"]
-    for name in shown:
+    if version.dashes():
+        print(_table([(f"{name} (ms)", *list(summary[name].values())[:-1]) for name in shown]), flush=True)
+    for name in () if version.dashes() else shown:
         values = ", ".join(f"{key} = {value}" for key, value in summary[name].items() if key != "count")
         log(f"{name} (ms): {values}")
     formula = f"1000*batchsize.mean({_batch_size(session, args)})/NPU_compute_time.mean"
-    log(f"throughput {formula}({summary['NPU_compute_time']['mean']}): {summary['throughput']}")
+    throughput = "Throughput" if version.dashes() else "throughput"
+    log(f"{throughput} {formula}({summary['NPU_compute_time']['mean']}): {summary['throughput']}")
     log("------------------------------------------------------")
+
+
+def _table(rows: list[tuple[Any, ...]]) -> str:
+    """As tabulate draws it, tablefmt fancy_grid."""
+    cells = [("Metric", "min", "max", "mean", "median", "P99"), *[(row[0], *map(str, row[1:])) for row in rows]]
+    widths = [max(map(len, column)) + 2 for column in zip(*cells)]
+    lines = ["│".join(f" {cell}".ljust(width) for cell, width in zip(row, widths)) for row in cells]
+    # Above all, below the head, between rows, below all; each by its left end, its dash, its joint and its right end.
+    drawn = [
+        "╒═╤╕",
+        "╞═╪╡",
+        "├─┼┤",
+        "╘═╧╛",
+    ]
+    edges = [f"{kind[0]}{kind[2].join(kind[1] * width for width in widths)}{kind[3]}" for kind in drawn]
+    head, *body = [f"│{line}│" for line in lines]
+    return "\n".join([edges[0], head, edges[1], f"\n{edges[2]}\n".join(body), edges[3]])
 
 
 def _save(summary: dict[str, Any], path: str) -> None:

@@ -1,4 +1,4 @@
-"""The client's path rules: character set, no links, owner, mode (contract ais_bench, path rules)."""
+"""The client's path rules: characters, links, owner, mode (contract ais_bench, path rules)."""
 
 from __future__ import annotations
 
@@ -6,67 +6,80 @@ import argparse
 import os
 import re
 import stat
-from pathlib import Path
 
-_LEGAL = re.compile(r"[_A-Za-z0-9/.-]+")
+_ILLEGAL = re.compile(r"[^_A-Za-z0-9/.-]")
 _WRITABLE_BY_OTHERS = 0o022
 _LOOSER_THAN_0750 = 0o027
 _TENSOR_SUFFIXES = (".bin", ".npy")
+_MOST_FILES = 100_000
 
 
 def model(path: str) -> str:
     """An existing `.om` that may be read."""
-    if not path.endswith(".om"):
-        raise argparse.ArgumentTypeError(f"model path {path} does not end in .om")
-    if not os.path.isfile(path):
-        raise argparse.ArgumentTypeError(f"model path {path} is not a file")
-    return _allowed(path, _WRITABLE_BY_OTHERS)
+    _allowed(path, _WRITABLE_BY_OTHERS)
+    if not path.endswith(".om") or not os.path.isfile(path):
+        raise argparse.ArgumentTypeError(f"om path:{path} is illegal. Please check.")
+    return path
 
 
 def inputs(text: str) -> list[str]:
-    """The files that `--input` stands for, in the order of inference: a folder's tensors, or a list of files."""
-    if not os.path.isdir(text):
-        return [_allowed(path, _WRITABLE_BY_OTHERS) for path in text.split(",")]
-    _allowed(text, _WRITABLE_BY_OTHERS)
-    names = [name for name in os.listdir(text) if name.lower().endswith(_TENSOR_SUFFIXES)]
+    """What `--input` names: a folder, or files apart by commas."""
+    paths = [text] if os.path.isdir(text) else text.split(",")
+    for path in paths:
+        _allowed(path, _WRITABLE_BY_OTHERS)
+    return paths
+
+
+def tensors(paths: list[str]) -> list[str]:
+    """The files that `inputs` stand for, in the order of inference; all that lies in a folder is held to the rules."""
+    if not os.path.isdir(paths[0]):
+        return paths
+    (folder,) = paths
+    names = []
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if _ILLEGAL.search(os.path.abspath(path)):
+            raise RuntimeError("create FileStat failed")
+        if _problem(path, _WRITABLE_BY_OTHERS):
+            raise RuntimeError(f"input data:{path} is illegal")
+        if not os.path.isdir(path) and name.lower().endswith(_TENSOR_SUFFIXES):
+            names.append(name)
     if not names:
-        raise argparse.ArgumentTypeError(f"no .bin or .npy files in {text}")
-    return [_allowed(os.path.join(text, name), _WRITABLE_BY_OTHERS) for name in sorted(names, key=_natural)]
+        print(f"[ERROR] {folder} of input args not find valid file", flush=True)
+        raise RuntimeError
+    if len(names) > _MOST_FILES:
+        raise OverflowError(f"file count under directory: {folder} is over {_MOST_FILES}!")
+    return [os.path.join(folder, name) for name in sorted(names, key=_natural)]
 
 
 def output(path: str) -> str:
     """A folder that may be written; one that exists must be of mode 0750 or stricter."""
-    _legal(path)
-    return _allowed(path, _LOOSER_THAN_0750) if os.path.exists(path) else path
+    return _allowed(path, _LOOSER_THAN_0750, there=False)
 
 
-def dirname(path: str) -> str:
-    """A relative name below `--output`."""
-    if os.path.isabs(path):
-        raise argparse.ArgumentTypeError(f"output_dirname {path} must not be absolute")
-    return _legal(path)
-
-
-def _legal(path: str) -> str:
-    if not _LEGAL.fullmatch(path):
-        raise argparse.ArgumentTypeError(f"path {path} has characters other than _A-Za-z0-9/.-")
+def _allowed(path: str, forbidden: int, there: bool = True) -> str:
+    problem = _problem(path, forbidden, there)
+    if problem:
+        print(f"[ERROR] {problem}", flush=True)
+        raise argparse.ArgumentTypeError(f"path:{path} is illegal. Please check.")
     return path
 
 
-def _allowed(path: str, forbidden: int) -> str:
-    _legal(path)
-    if any(part.is_symlink() for part in [Path(path), *Path(path).parents]):
-        raise argparse.ArgumentTypeError(f"path {path} is or crosses a symbolic link")
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"path {path}: {error.strerror}") from None
-    if status.st_uid != os.geteuid():
-        raise argparse.ArgumentTypeError(f"path {path} belongs to another user")
-    if status.st_mode & forbidden:
-        mode = stat.S_IMODE(status.st_mode)
-        raise argparse.ArgumentTypeError(f"path {path} has mode {mode:04o}; the bits {forbidden:03o} must be off")
-    return path
+def _problem(path: str, forbidden: int, there: bool = True) -> str:
+    """What is wrong with the path, as the client logs it."""
+    path = os.path.abspath(path)
+    if _ILLEGAL.search(path):
+        return "path contains illegal char, legal chars include A-Z a-z 0-9 _ - / ."
+    if not os.path.exists(path):
+        return f"path: {path} not exist, please check if file or dir is exist" if there else ""
+    if os.path.islink(path):
+        return f"path :{path} is a soft link, not supported, please import file(or directory) directly"
+    status = os.stat(path)
+    if status.st_uid != os.geteuid() and status.st_gid not in os.getgroups():
+        return f"current user isn't path:{path}'s owner or ownergroup"
+    if status.st_mode & forbidden or not status.st_mode & stat.S_IRUSR:
+        return f"The file {path} is of mode {stat.S_IMODE(status.st_mode):04o}"
+    return ""
 
 
 def _natural(name: str) -> list[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import os
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -14,6 +15,11 @@ import numpy as np
 import standin_om
 
 from ais_bench.infer.session import open_session
+
+if "STANDIN_LIBRARY" in os.environ and not any(
+    os.path.isfile(f"{folder}/libascendcl.so") for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+):
+    raise ImportError("libascendcl.so: cannot open shared object file: No such file or directory")
 
 _STATIC = "[ERROR] the dynamic_batch_size parameter is not specified for model conversion"
 
@@ -47,6 +53,9 @@ class InferSession:
 
     def __init__(self, device_id: int, model_path: str) -> None:
         log("acl init success")
+        if str(device_id) == os.environ.get("STANDIN_BROKEN_DEVICE"):
+            print(f"[ERROR] open device {device_id} failed, errorCode is 507033", flush=True)
+            raise RuntimeError("acl set device failed")
         log(f"open device {device_id} success")
         self._description, graph = _load(model_path)
         self._session: Any | None = open_session(graph)

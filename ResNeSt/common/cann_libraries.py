@@ -1,0 +1,49 @@
+"""What a program loads that runs models on an Ascend chip: the environment that leads to it, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ResNeSt.common.cann import set_env_scripts, sourced
+
+LIBRARY = "libascendcl.so"
+_NOT_FOUND = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
+_NOT_INSTALLED = re.compile(r"No module named '([\w.]+)'")
+
+
+def environment() -> dict[str, str]:
+    """The environment for a program that runs models: this one, or that of CANN's set_env.sh if it was not sourced.
+
+    Without the library on LD_LIBRARY_PATH it is the first script's that puts it there, else the first script's.
+    """
+    own = dict(os.environ)
+    if has_library(own):
+        return own
+    made = [found for found in map(sourced, filter(Path.is_file, set_env_scripts())) if found]
+    return next(filter(has_library, made), made[0] if made else own)
+
+
+def has_library(environment: Mapping[str, str]) -> bool:
+    """Whether LD_LIBRARY_PATH leads to what runs models."""
+    folders = environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    return any(os.path.isfile(os.path.join(folder, LIBRARY)) for folder in folders if folder)
+
+
+def not_imported(text: str) -> str | None:
+    """What to do where an ImportError's text names a library or package that ais_bench lacks; else None."""
+    library, package = _NOT_FOUND.search(text), _NOT_INSTALLED.search(text)
+    if library:
+        script = next(filter(Path.is_file, set_env_scripts()), None)
+        where = shlex.quote(str(script)) if script else "<folder of CANN>/set_env.sh"
+        return (
+            f"{library[1]} is not found: CANN's set_env.sh has not been sourced in this shell, or CANN or the "
+            f"driver is not whole; run: source {where}"
+        )
+    if package and package[1].split(".")[0] != "ais_bench":
+        return f"{package[1]} is not installed for {sys.executable}, ais_bench needs it; requirements/npu.txt says how"
+    return None
