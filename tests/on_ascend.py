@@ -109,6 +109,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "pipeline": _pipeline(folder, host.chip),
         "ais_bench": _client(folder),
         "paths": _path_rules(folder),
+        "dynamic batch": _dynamic_batch(folder, host.chip),
         "NV12": _nv12(folder, host.chip),
         "processes": _processes(folder, host.chip),
         "msprof": _profile(folder, host.chip),
@@ -238,6 +239,58 @@ def _path_rules(folder: Path) -> Iterator[Fact]:
         yield Fact(f"ais_bench refuses {what}", done.returncode != 0, "exit code 0")
 
 
+# What the client says of a model of several batch sizes, as one line of JSON; runs it at every size that it is given.
+_SESSION = """
+import json, sys
+import numpy as np
+from ais_bench.infer.interface import InferSession
+session = InferSession(0, sys.argv[1])
+(port,) = session.get_inputs()
+found = {"shape": list(port.shape), "size": port.size, "largest": session.get_max_dym_batchsize(), "rows": {}}
+for size in map(int, sys.argv[2:]):
+    try:
+        (logits,) = session.infer([np.zeros((size, *port.shape[1:]), np.float32)], mode="dymbatch")
+        found["rows"][size] = list(logits.shape)
+    except Exception as error:
+        found["rows"][size] = type(error).__name__
+print()
+print(json.dumps(found))
+session.free_resource()
+"""
+
+
+def _dynamic_batch(folder: Path, chip: str) -> Iterator[Fact]:
+    """One model of several batch sizes: read in the sources of ATC and ais_bench, and recorded by no run."""
+    sizes, model = [1, BATCH, 2 * BATCH], "dyn/demo_dyn.om"
+    pictures = [str(path) for path in sorted(IMAGES.iterdir())[: 2 * BATCH + 3]]
+    for what, dtype in (("with AIPP", "uint8"), ("of float32", "float32")):
+        flags = ["--onnx=demo.onnx", "--output-dir=dyn", "--dynamic-batch", f"--dtype={dtype}", "--force"]
+        done = _run(folder, ["convert.sh", ",".join(map(str, sizes)), chip, *flags])
+        yield Fact(f"ATC takes --dynamic_batch_size {what}", done.returncode == 0, (done.stdout + done.stderr)[-500:])
+        done = _run(folder, ["-m", "ResNeSt.predict", f"--model={model}", *pictures])
+        text = f"predict runs a model {what} at {2 * BATCH} images, and the last ones at {BATCH}"
+        yield Fact(text, done.returncode == 0, (done.stdout + done.stderr)[-500:])
+    yield from _session(folder, model, sizes)
+    for flags, code in ((["--dymBatch=1"], "0"), (["--dymBatch=3"], "another than 0"), ([], "another than 0")):
+        done = _run(folder, ["-m", "ais_bench", f"--model={model}", "--loop=2", *flags])
+        text = f"for a model of {sizes} ais_bench with {flags} ends with {code}"
+        yield Fact(text, (done.returncode == 0) == (code == "0"), (done.stdout + done.stderr)[-300:])
+
+
+def _session(folder: Path, model: str, sizes: list[int]) -> Iterator[Fact]:
+    done = _run(folder, ["-c", _SESSION, model, *map(str, sizes), "3"])
+    yield Fact("the client's Python API opens it", done.returncode == 0, done.stderr[-500:])
+    found = json.loads(done.stdout.splitlines()[-1])
+    shape, rows = found["shape"], found["rows"]
+    yield Fact("its input is [-1, 3, H, W]", shape[:2] == [-1, 3], str(shape))
+    nbytes = 4 * max(sizes) * 3 * shape[2] * shape[3]
+    yield Fact("the input's size is that of the largest batch", found["size"] == nbytes, f"{found['size']}, {nbytes}")
+    yield Fact("get_max_dym_batchsize() is the largest", found["largest"] == max(sizes), str(found["largest"]))
+    each = all(rows[str(size)][0] == size for size in sizes)
+    yield Fact('infer(mode="dymbatch") gives as many rows as it is given images', each, str(rows))
+    yield Fact("a size that the model was not compiled for is an exception", isinstance(rows["3"], str), str(rows["3"]))
+
+
 def _nv12(folder: Path, chip: str) -> Iterator[Fact]:
     """AIPP's YUV420SP_U8 with its matrix, as `--dtype yuv420sp` writes it."""
     nv12, data = "--dtype=yuv420sp", [f"--images={IMAGES}", f"--labels={LABELS}"]
@@ -279,8 +332,8 @@ def _run(folder: Path, command: list[str], seconds: float = LONGEST) -> subproce
     """A command of the project's, as a user types it."""
     name, *rest = command
     program = ["bash", str(PROJECT / name)] if name.endswith(".sh") else [sys.executable, str(PROJECT / name)]
-    if name == "-m":
-        program = [sys.executable, "-m"]
+    if name in ("-m", "-c"):
+        program = [sys.executable, name]
     return _bounded([*program, *rest], folder, {**os.environ, "PYTHON": sys.executable}, seconds)
 
 
