@@ -207,6 +207,13 @@ def of_levels(dtype: str, pixels: np.ndarray) -> np.ndarray:
     return np.stack([encoded(crop) for crop in pixels]) if dtype == "yuv420sp" else pixels
 
 
+def test_values_beyond_a_byte_become_its_ends_not_the_other_end() -> None:
+    adapt = adapter((3, 2, 2), "float32", spec("uint8", 1, 2), Normalisation((0.0,) * 3, (1.0,) * 3))
+    assert adapt is not None
+    assert adapt(np.full((1, 3, 2, 2), 1.02, np.float32)).min() == 255
+    assert adapt(np.full((1, 3, 2, 2), -0.02, np.float32)).max() == 0
+
+
 def test_tensors_of_another_size_fit_no_model() -> None:
     takes = spec("yuv420sp", side=2 * SIDE)
     assert adapter((SIDE, SIDE, 3), "uint8", takes, Normalisation(DEMO.mean, DEMO.std)) is None

@@ -94,7 +94,7 @@ def _shaped_model(openvino: ModuleType, network: Network, batch: Batch, dtype: s
 def _take_nv12(openvino: ModuleType, model: Any) -> None:
     """Gives a model of RGB levels, float32 NCHW, an input of uint8 NV12, with nv12.to_rgb in between.
 
-    OpenVINO's own ColorFormat.NV12 is of narrow range, as in videos, and would brighten pictures of JPEG.
+    OpenVINO's own ColorFormat.NV12 is of narrow range, as in videos, and would stretch the levels of JPEG's pictures.
     """
     ops = openvino.opset13
     rgb = model.get_parameters()[0]

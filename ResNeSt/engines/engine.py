@@ -12,6 +12,7 @@ import numpy as np
 from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
+from ResNeSt.tensors.format import dtype_of
 
 ANY_SIZE = range(1, LARGEST_BATCH + 1)  # of a model that leaves its batch size free
 
@@ -28,6 +29,11 @@ class TensorSpec:
     def nbytes(self) -> int:
         """Bytes of one whole batch."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def kind(self) -> str:
+        """What --dtype calls tensors for it (tensors.format.LAYOUTS); the NumPy name where that has none."""
+        return dtype_of(self.shape[1:], self.dtype) or self.dtype
 
 
 class Engine(Protocol):

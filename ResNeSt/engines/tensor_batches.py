@@ -88,9 +88,8 @@ class TensorFolder:
         adapt = adapter(self.shape, self.dtype, takes, self._normalisation)
         if adapt is None:
             held = dtype_of(self.shape, self.dtype) or self.dtype
-            taken = dtype_of(takes.shape[1:], takes.dtype) or takes.dtype
             raise PipelineError(
-                f"{self.folder}: holds {held} tensors of shape {list(self.shape)}, {model} takes {taken} "
+                f"{self.folder}: holds {held} tensors of shape {list(self.shape)}, {model} takes {takes.kind} "
                 f"{list(takes.shape[1:])}; give tensors that resnest_preprocess.py made at its size, of any --dtype"
             )
         return adapt

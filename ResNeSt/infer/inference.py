@@ -230,7 +230,7 @@ def _file_batches(engine: Engine, source: PathLike, say: Say) -> TensorBatches:
     if first != spec.nbytes // size:
         # ais_bench takes it; then rows of results are of images that nobody named, or values of another dtype.
         raise PipelineError(
-            f"{files[0].path}: {first} bytes, an image takes {spec.nbytes // size} ({spec.dtype} "
+            f"{files[0].path}: {first} bytes, an image takes {spec.nbytes // size} ({spec.kind} "
             f"{list(shape)}); a tensor file holds one image, make it with resnest_preprocess.py"
         )
     groups = [files[start : start + size] for start in range(0, len(files), size)]
