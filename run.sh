@@ -3,4 +3,5 @@
 # options; without any it runs on the bundled demo.
 . "$(dirname -- "${BASH_SOURCE[0]}")/env.sh"
 use_environment "$here/requirements/lock.txt" "$here/requirements.txt" || exit
+bash "$here/native/build.sh" --once || : # without it Pillow makes the tensors, later
 exec python -m ResNeSt.pipeline "$@"

@@ -38,6 +38,7 @@ from ResNeSt.engines.image_batches import (
     open_for_images,
 )
 from ResNeSt.images.listing import list_images, relative
+from ResNeSt.images.native import decoder
 from ResNeSt.labels.class_names import ClassList, class_list, names_of
 from ResNeSt.labels.file import keys_of, read_labels
 from ResNeSt.labels.sources import check_folders
@@ -83,8 +84,8 @@ class Evaluated:
     `score` counts the labelled images that have an answer, `labelled` those in the labels file; `problems` holds a line
     for each that went wrong, by KINDS. `kept` images were answered by an earlier run, the others took `seconds`.
     `model` is the file, `sha256` its digest and those of the files beside it that hold its weights, `engine` names the
-    runtime, `tensors` says what the images were turned into, `remarks` where the labels seem to count from another
-    class than the model, or the recipe is not the model's own.
+    runtime, `tensors` says what the images were turned into, `decoder` by whom, `remarks` where the labels seem to
+    count from another class than the model, or the recipe is not the model's own.
     """
 
     model: str
@@ -99,6 +100,7 @@ class Evaluated:
     kept: int
     seconds: float
     remarks: Sequence[str] = ()
+    decoder: str = ""
 
 
 def evaluate(
@@ -126,7 +128,7 @@ def evaluate(
     check_labels(truth, classes, labels)
     check_folders(labels, truth, chosen, images, _classes_of(model, engine, classes))
     batch = engine.input.shape[0]
-    say(f"{model.file}: {engine.title}, batch {batch}, {tensor_format}; {len(chosen)} images")
+    say(f"{model.file}: {engine.title}, batch {batch}, {tensor_format}, decoded by {decoder()}; {len(chosen)} images")
     note = recipe_note(engine.info, tensor_format.recipe)
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
@@ -158,6 +160,7 @@ def evaluate(
         kept=kept,
         seconds=seconds,
         remarks=[*remarks(labels, truth.values(), classes, differences), *filter(None, [note])],
+        decoder=decoder(),
     )
 
 
@@ -322,6 +325,7 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
     return {
         "notes": list(evaluated.remarks),
         "engine": evaluated.engine,
+        "decoder": evaluated.decoder,
         "batch": evaluated.batch,
         "sha256": evaluated.sha256,
         "kept": evaluated.kept,

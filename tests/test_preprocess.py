@@ -25,6 +25,7 @@ from ResNeSt.common.ais_bench_names import natural_key
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.images.decode import decode
 from ResNeSt.images.listing import find_images
+from ResNeSt.images.native import decoder
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
@@ -381,7 +382,7 @@ def test_the_index_counts_what_was_made_and_names_what_failed(packed: bool, tmp_
     made = TensorFormat("squash-bilinear", 8, "uint8", (0.0,) * 3, (1.0,) * 3)
     done = preprocess(tmp_path / "images", tmp_path / "prep", made, packed=packed)
     assert (done.written, done.kept, list(done.broken)) == (2, 0, ["2.png"])
-    whole = TensorSet(made, images=3, count=2, complete=True, broken=("2.png",), packed=packed)
+    whole = TensorSet(made, images=3, count=2, complete=True, broken=("2.png",), packed=packed, decoder=decoder())
     assert read_index(tmp_path / "prep") == whole
     check_tensors(tmp_path / "prep", (1, 8, 8, 3), "uint8", {})
     picture(20, 16, 2).save(tmp_path / "images/2.png")

@@ -65,7 +65,7 @@ def test_the_json_of_a_folder_is_read_as_it_was_written(tensors: TensorSet, tmp_
 def test_the_json_of_an_earlier_release_is_of_files_that_heed_no_exif(tmp_path: Path) -> None:
     write_index(tmp_path, TensorSet(PIXELS, 1, 1, True, packed=True))
     fields = json.loads(index_path(tmp_path).read_text())
-    del fields["exif"], fields["packed"]
+    del fields["exif"], fields["packed"], fields["decoder"]
     index_path(tmp_path).write_text(json.dumps(fields))
     assert read_index(tmp_path) == TensorSet(dataclasses.replace(PIXELS, exif=False), 1, 1, True)
 
@@ -89,7 +89,7 @@ def test_a_json_that_makes_no_sense_is_refused(change: dict[str, object], tmp_pa
 def test_a_json_that_lacks_anything_else_is_refused(tmp_path: Path) -> None:
     write_index(tmp_path, TensorSet(FLOATS, 1, 1, True))
     fields = json.loads(index_path(tmp_path).read_text())
-    for key in fields.keys() - {"exif", "packed"}:
+    for key in fields.keys() - {"exif", "packed", "decoder"}:
         index_path(tmp_path).write_text(json.dumps({name: value for name, value in fields.items() if name != key}))
         with pytest.raises(PipelineError, match=f"not an index of tensors .*{key}"):
             read_index(tmp_path)

@@ -59,7 +59,8 @@ def main() -> int:
         print(f"broken: {reason}")
     print(
         f"{options.target}: {tensor_format}: {done.written} tensors written, {done.kept} kept, "
-        f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s"
+        f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s, "
+        f"decoded by {done.decoder}"
     )
     if options.json:
         told = {"target": options.target, "tensors": str(tensor_format)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import Callable
@@ -13,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, open_plain
+from ResNeSt.images import native
 from ResNeSt.images.listing import picture_formats
 from ResNeSt.images.recipes import RECIPES, filler
 from ResNeSt.tensors.format import TensorFormat
@@ -55,18 +57,32 @@ def carries_orientation(path: PathLike) -> bool:
 def tensor_maker(tensor_format: TensorFormat) -> Callable[[PathLike, np.ndarray], None]:
     """A function that fills an array of `tensor_format`'s shape and dtype with the tensor of an image file.
 
-    It raises BrokenImageError for a file that no tensor can be made of.
+    It raises BrokenImageError for a file that no tensor can be made of; the array is then as it was.
     """
     crop, size = RECIPES[tensor_format.recipe], tensor_format.size
     fill = filler(tensor_format.dtype, tensor_format.mean, tensor_format.std)
+    library = native.library()
+    sooner = library.maker(tensor_format) if library else None
+    is_upright = functools.partial(_is_upright_jpeg, exif=tensor_format.exif)
 
     def make(path: PathLike, out: np.ndarray) -> None:
+        if sooner and sooner(path, is_upright, out):
+            return
         image = decode(path, tensor_format.exif)
         with _broken_if_it_fails(path):
             pixels = np.asarray(crop(image, size))
         fill(pixels, out)
 
     return make
+
+
+def _is_upright_jpeg(path: PathLike, exif: bool) -> bool:
+    """Whether Pillow opens a file as JPEG and, with `exif`, does not turn it."""
+    try:
+        with open_image(path) as image:
+            return image.format == "JPEG" and not (exif and image.getexif().get(ORIENTATION, 1) in range(2, 9))
+    except Exception:  # as in carries_orientation
+        return False
 
 
 @contextlib.contextmanager

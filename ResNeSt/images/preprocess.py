@@ -1,7 +1,7 @@
 """Stage 1: a folder of images becomes a folder of tensors, one file per image or packed into few.
 
-Threads do the work: Pillow's decoder and resizer and NumPy's look-ups release the interpreter lock, so they scale over
-cores without the start-up time and the memory of processes.
+Threads do the work: native/, Pillow's decoder and resizer and NumPy's look-ups release the interpreter lock, so they
+scale over cores without the start-up time and the memory of processes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ResNeSt.common.paths import lies_in, refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.images.listing import find_images, image_names, list_images
+from ResNeSt.images.native import decoder
 from ResNeSt.tensors.folder import list_tensors, tensor_name
 from ResNeSt.tensors.format import TensorFormat, TensorSet, read_index, write_index
 from ResNeSt.tensors.shards import SHARD_IMAGES, Shard, list_shards, read_shard, shard_path, write_shard
@@ -40,12 +41,16 @@ LONGEST_NAME = 253
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessed:
-    """What a run did: tensors written, tensors kept from an earlier run, why images failed, seconds."""
+    """What a run did: tensors written, tensors kept from an earlier run, why images failed, seconds.
+
+    `decoder` says who decoded the images (ResNeSt.images.native).
+    """
 
     written: int
     kept: int
     broken: dict[str, str]
     seconds: float
+    decoder: str
 
 
 class ShardRow(NamedTuple):
@@ -78,12 +83,14 @@ def preprocess(
         raise ArgumentError(f"{target}: {source} lies in it, and a folder of tensors holds nothing else; name another")
     target.mkdir(parents=True, exist_ok=True)
     workers = workers or cores()
-    begun = TensorSet(tensor_format, images=len(images), count=0, complete=False, packed=packed)
+    begun = TensorSet(tensor_format, len(images), count=0, complete=False, packed=packed, decoder=decoder())
     started = time.perf_counter()
     with sole_writer(target), SourceLog(target) as log:
         _refuse_foreign_tensors(target, begun)
         shards = _missing_shards(images, source, target, tensor_format, log) if packed else {}
         missing = list(itertools.chain(*shards.values())) if packed else _missing_images(images, target, log)
+        if not missing and (index := read_index(target)):
+            begun = dataclasses.replace(begun, decoder=index.decoder)
         write_index(target, begun)
         log.begin(image.name for image in set(images).difference(missing))
         broken = (
@@ -94,7 +101,7 @@ def preprocess(
         count = len(images) - len(broken)
         write_index(target, dataclasses.replace(begun, count=count, complete=True, broken=tuple(broken)))
     kept = len(images) - len(missing)
-    return Preprocessed(len(missing) - len(broken), kept, broken, time.perf_counter() - started)
+    return Preprocessed(len(missing) - len(broken), kept, broken, time.perf_counter() - started, begun.decoder)
 
 
 class Image(NamedTuple):

@@ -106,7 +106,8 @@ class TensorFormat:
 class TensorSet:
     """A folder of tensors: their format, the images of the source, the tensors made, the images that failed.
 
-    `packed` is whether they lie in shards (ResNeSt.tensors.shards), not in a file each.
+    `packed` is whether they lie in shards (ResNeSt.tensors.shards), not in a file each. `decoder` says who decoded the
+    images of the last run that made any (ResNeSt.images.native); since all give the same bits, runs of several go on.
     """
 
     format: TensorFormat
@@ -115,6 +116,7 @@ class TensorSet:
     complete: bool
     broken: tuple[str, ...] = ()
     packed: bool = False
+    decoder: str = ""
 
     def __str__(self) -> str:
         return f"{self.format}, {'packed' if self.packed else 'a file each'}"
@@ -164,4 +166,5 @@ def _tensor_set(fields: Any) -> TensorSet:
         complete=bool(fields["complete"]),
         broken=tuple(str(name) for name in fields["broken"]),
         packed=bool(fields.get("packed", False)),
+        decoder=str(fields.get("decoder", "")),
     )

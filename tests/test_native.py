@@ -1,0 +1,453 @@
+"""native/ gives Pillow's bits and Pillow's verdicts, or leaves a file to Pillow; skipped where it cannot be built."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ResNeSt.images import native
+from ResNeSt.images.decode import BrokenImageError, tensor_maker
+from ResNeSt.images.native import ASK, DONE, LEFT, SWITCH, Library
+from ResNeSt.images.preprocess import preprocess
+from ResNeSt.images.recipes import RECIPES, normalisation_table, normalise
+from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
+from ResNeSt.tensors.format import TensorFormat, read_index
+from tests.conftest import PROJECT, call, picture
+from tests.test_preprocess import GOLDEN
+
+BUILD = PROJECT / "native/build.sh"
+SIZE = 32
+TABLE = normalisation_table(IMAGENET_MEAN, IMAGENET_STD)
+# Bytes of a SOF segment from its start on: height, width, and the sampling of the first component.
+HEIGHT, WIDTH, SAMPLING = 5, 7, 11
+
+
+def built(folder: Path, script: Path = BUILD) -> Path:
+    """The library, in a folder of its own; who lacks a compiler skips the test and reads why."""
+    result = subprocess.run(["bash", script, folder], capture_output=True, text=True, check=False)
+    if result.returncode and "compiled" not in result.stderr:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    (path,) = folder.glob("crops-*.so")
+    return path
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return Library(built(tmp_path_factory.mktemp("native")))
+
+
+@pytest.fixture
+def in_use(library: Library, monkeypatch: pytest.MonkeyPatch) -> Library:
+    """The library, as if `bash native/build.sh` had built it."""
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.setattr(native, "_found", lambda: (library, ""))
+    return library
+
+
+def like(library: Library, kind: type[Library] = Library, **changes: bool) -> Library:
+    """The same loaded library with other habits."""
+    other = kind.__new__(kind)
+    vars(other).update({**vars(library), **changes})
+    return other
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", **{"quality": 90, **options})
+    return file.getvalue()
+
+
+def pillows(content: bytes, recipe: str, size: int = SIZE) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(RECIPES[recipe](image.convert("RGB"), size))
+
+
+def natives(library: Library, content: bytes, recipe: str, size: int = SIZE) -> np.ndarray:
+    made = np.zeros((size, size, 3), np.uint8)
+    assert library.crop(content, recipe, size, None, True, made) == DONE
+    return made
+
+
+def assert_same(library: Library, content: bytes, size: int = SIZE) -> None:
+    for recipe in RECIPES:
+        expected = pillows(content, recipe, size)
+        np.testing.assert_array_equal(natives(library, content, recipe, size), expected, err_msg=recipe)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("golden", GOLDEN)
+def test_crops_are_bit_identical_to_the_recorded_ones(golden: str, library: Library, shared: Path) -> None:
+    recipe, size = GOLDEN[golden]
+    expected = json.loads((shared / "golden/preprocess/expected.json").read_text())["recipes"][golden]
+    for name, digest in expected.items():
+        made = natives(library, (shared / "images" / name).read_bytes(), recipe, size)
+        assert hashlib.sha256(made.tobytes()).hexdigest()[:16] == digest, name
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(1, 1), (2, 1), (1, 90), (90, 1), (16, 16), (33, 31), (60, 20), (20, 60), (225, 224), (700, 90), (61, 2400)],
+)
+def test_odd_shapes_give_the_same_pixels_shrunk_and_enlarged(width: int, height: int, library: Library) -> None:
+    content = jpeg(picture(width, height))
+    for size in (61, 83):
+        assert_same(library, content, size)
+
+
+def test_a_crop_without_a_pixel_is_left_to_pillow(library: Library) -> None:
+    out = np.zeros((1, 1, 3), np.uint8)
+    assert library.crop(jpeg(picture(16, 16)), "ecentercrop-bicubic", 1, None, True, out) == LEFT
+    content = jpeg(picture(33, 16))
+    np.testing.assert_array_equal(natives(library, content, "resize-bicubic", 1), pillows(content, "resize-bicubic", 1))
+
+
+def test_a_large_picture_gives_the_same_pixels(library: Library) -> None:
+    assert_same(library, jpeg(picture(2400, 1700)), 224)
+
+
+def test_the_longest_sides_that_a_recipe_refuses_are_left_to_pillow(library: Library) -> None:
+    out = np.zeros((SIZE, SIZE, 3), np.uint8)
+    for width, height in ((3, 303), (303, 3)):
+        for recipe in ("resize-bicubic", "resize-bilinear"):
+            assert library.crop(jpeg(picture(width, height)), recipe, SIZE, None, True, out) == LEFT
+    assert_same(library, jpeg(picture(3, 300)))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_every_subsampling_gives_the_same_pixels(subsampling: str, progressive: bool, library: Library) -> None:
+    for width, height in ((203, 131), (97, 160), (15, 17)):
+        assert_same(
+            library, jpeg(picture(width, height), subsampling=subsampling, progressive=progressive), min(width, 64)
+        )
+    restarts = jpeg(picture(203, 131), subsampling=subsampling, progressive=progressive, restart_marker_blocks=5)
+    assert_same(library, restarts)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    ("written", "sampling", "width", "height"),
+    [("4:2:2", 0x12, 96, 256), ("4:2:0", 0x41, 384, 64), ("4:2:0", 0x14, 96, 256)],
+    ids=["4:4:0", "4:1:1", "1x4"],
+)
+def test_samplings_that_pillow_does_not_write_give_the_same_pixels(
+    written: str, sampling: int, width: int, height: int, progressive: bool, library: Library
+) -> None:
+    """Of a picture with as many blocks in each MCU, whose header is made to say otherwise."""
+    content = bytearray(jpeg(picture(192, 128), subsampling=written, progressive=progressive))
+    frame = content.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    content[frame + HEIGHT : frame + WIDTH] = height.to_bytes(2, "big")
+    content[frame + WIDTH : frame + WIDTH + 2] = width.to_bytes(2, "big")
+    content[frame + SAMPLING] = sampling
+    assert_same(library, bytes(content))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_grey_becomes_rgb_as_pillow_has_it(progressive: bool, library: Library) -> None:
+    assert_same(library, jpeg(picture(203, 131).convert("L"), progressive=progressive))
+
+
+@pytest.mark.parametrize("size", [SIZE, 37])
+def test_floats_have_the_bits_of_the_python_way(size: int, library: Library) -> None:
+    content = jpeg(picture(120, 90))
+    expected, made = np.zeros((2, 3, size, size), np.float32)
+    for recipe in RECIPES:
+        normalise(pillows(content, recipe, size), TABLE, expected)
+        assert library.crop(content, recipe, size, TABLE, True, made) == DONE
+        assert made.tobytes() == expected.tobytes()
+
+
+def test_nv12_is_made_of_the_same_crop(in_use: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(picture(120, 90)))
+    made = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv(SWITCH, switch)
+        tensor_format = TensorFormat("resize-bicubic", SIZE, "yuv420sp", IMAGENET_MEAN, IMAGENET_STD)
+        made.append(np.zeros(tensor_format.shape, np.uint8))
+        tensor_maker(tensor_format)(path, made[-1])
+    assert made[0].any()
+    np.testing.assert_array_equal(made[0], made[1])
+
+
+def test_the_tall_pictures_of_older_pillows_are_resized_across_first(library: Library) -> None:
+    """By two passes of this Pillow's, since it may begin with the rows."""
+    older = like(library, tall_first=False)
+    by, content = Image.Resampling.BILINEAR, jpeg(picture(70, 300))
+    with Image.open(io.BytesIO(content)) as image:
+        resized = image.resize((64, 300), by).resize((64, 64), by)
+    np.testing.assert_array_equal(
+        natives(older, content, "squash-bilinear", 56), np.asarray(resized.crop((4, 4, 60, 60)))
+    )
+
+
+def unlike() -> Iterator[tuple[str, bytes]]:
+    """Files that are no plain YCbCr or grey JPEG, by name."""
+    image = picture(60, 50)
+    yield "cmyk", jpeg(image.convert("CMYK"))
+    yield "rgb", jpeg(image, keep_rgb=True)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    yield "png", file.getvalue()
+    file = io.BytesIO()
+    image.save(file, "MPO", save_all=True, append_images=[image])
+    yield "mpo", file.getvalue()
+    yield "gap", jpeg(image).replace(b"\xff\xdb", b"\xff\xff\xdb", 1)
+    yield "early-end", jpeg(image)[:-2]
+    yield "junk-before-the-end", jpeg(image)[:-2] + bytes(64) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(("name", "content"), list(unlike()), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_other_file_is_left_to_pillow_and_nothing_is_written(name: str, content: bytes, library: Library) -> None:
+    out = np.full((SIZE, SIZE, 3), 7, np.uint8)
+    assert library.crop(content, "ecentercrop-bicubic", SIZE, None, True, out) == LEFT
+    assert (out == 7).all()
+
+
+def test_metadata_that_pillow_parses_are_shown_to_pillow_first(library: Library) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = np.zeros((SIZE, SIZE, 3), np.uint8)
+    for content in (jpeg(picture(60, 50), exif=exif), jpeg(picture(60, 50), xmp=b"<x/>")):
+        assert library.crop(content, "resize-bicubic", SIZE, None, False, out) == ASK
+        assert_same(library, content)
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_pictures_are_turned_by_exif_as_without_the_library(exif: bool, in_use: Library, tmp_path: Path) -> None:
+    orientation = Image.Exif()
+    for number in range(1, 9):
+        orientation[0x0112] = number
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(jpeg(picture(60, 50), exif=orientation))
+        assert results(path, exif) == results(path, exif, off=True)
+    path.write_bytes(jpeg(picture(60, 50), xmp=b'<x tiff:Orientation="6"/>'))
+    assert results(path, exif) == results(path, exif, off=True)
+
+
+def results(path: Path, exif: bool = False, off: bool = False) -> list[bytes | str]:
+    """The tensor of a file by every recipe, or why there is none."""
+    found: list[bytes | str] = []
+    for recipe in RECIPES:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(SWITCH, "0" if off else "1")
+            make = tensor_maker(TensorFormat(recipe, SIZE, "uint8", IMAGENET_MEAN, IMAGENET_STD, exif))
+        out = np.zeros((SIZE, SIZE, 3), np.uint8)
+        try:
+            make(path, out)
+            found.append(out.tobytes())
+        except BrokenImageError as error:
+            assert not out.any()
+            found.append(str(error))
+    return found
+
+
+def damaged(content: bytes, chance: random.Random) -> bytes:
+    """With up to three faults, in the header as often as in the data."""
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(chance.choice([len(changed), min(len(changed), 620)]))
+        run = chance.randint(1, 8)
+        kind = chance.randrange(5)
+        if kind == 0:
+            changed[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            changed[at : at + run] = bytes(chance.choice([0, 255]) for _ in range(run))
+        elif kind == 2:
+            changed[at:at] = chance.randbytes(run)
+        elif kind == 3:
+            del changed[at : at + run]
+        else:
+            del changed[-run:]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["4:4:4", "4:2:0", "progressive", "exif"])
+def test_damaged_and_truncated_files_get_pillow_s_verdict_and_pillow_s_pixels(
+    kind: str, in_use: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x011A] = 72.0
+    kinds: dict[str, dict[str, Any]] = {"progressive": {"progressive": True}, "exif": {"exif": exif}}
+    options = kinds.get(kind, {"subsampling": kind})
+    content = jpeg(picture(70, 56), **options)
+    chance, path, answered = random.Random(kind), tmp_path / "damaged.jpg", 0
+    crop = in_use.crop
+
+    def counted(*arguments: Any) -> int:
+        nonlocal answered
+        status = crop(*arguments)
+        answered += status == DONE
+        return status
+
+    monkeypatch.setattr(in_use, "crop", counted)
+    cuts = [content[:end] for end in range(0, len(content), 97)]
+    for changed in [*cuts, *(damaged(content, chance) for _ in range(120))]:
+        path.write_bytes(changed)
+        assert results(path) == results(path, off=True)
+    assert answered > 20  # some damage does not show
+
+
+def test_threads_do_not_disturb_each_other(library: Library) -> None:
+    contents = [jpeg(picture(90 + number, 70, seed=number)) for number in range(8)]
+    expected = [pillows(content, "ecentercrop-bicubic") for content in contents]
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(lambda content: natives(library, content, "ecentercrop-bicubic"), contents * 20)
+        for number, crop in enumerate(made):
+            np.testing.assert_array_equal(crop, expected[number % 8])
+
+
+def test_tensors_json_says_who_decoded_and_either_goes_on_where_the_other_stopped(
+    in_use: Library, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensor_format = TensorFormat("ecentercrop-bicubic", SIZE, "uint8", IMAGENET_MEAN, IMAGENET_STD)
+
+    def run() -> tuple[int, str]:
+        done = preprocess(images, tmp_path / "out", tensor_format)
+        index = read_index(tmp_path / "out")
+        assert index
+        assert index.decoder == done.decoder
+        return done.written, index.decoder
+
+    by_library = f"{in_use.title}, else {native.PILLOW}"
+    by_pillow = f"{native.PILLOW} ({SWITCH}=0)"
+    assert run() == (12, by_library)
+    monkeypatch.setenv(SWITCH, "0")
+    assert run() == (0, by_library)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.bin")}
+    (tmp_path / "out/val_7.bin").unlink()
+    assert run() == (1, by_pillow)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.bin")} == kept
+
+
+def test_a_switch_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "off")
+    with pytest.raises(Exception, match=f"{SWITCH}='off' in the environment, expected a whole number"):
+        native.library()
+
+
+def test_a_library_that_gives_another_pixel_than_this_pillow_is_not_used(library: Library) -> None:
+    class Off(Library):
+        def crop(self, *arguments: Any) -> int:
+            status = super().crop(*arguments)
+            arguments[-1][3, 4, 1] ^= 1
+            return status
+
+    off = like(library, Off)
+    assert native.agrees(library)
+    assert not native.agrees(off)
+
+
+def sources(folder: Path) -> Path:
+    """A copy of native/ without what was built in it."""
+    return Path(shutil.copytree(PROJECT / "native", folder / "native", ignore=shutil.ignore_patterns("build")))
+
+
+def test_a_library_of_other_sources_is_not_used(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.setattr(native, "SOURCES", sources(tmp_path))
+    find = native._found.__wrapped__
+    assert find() == (None, "native/ is not built")
+    (tmp_path / "native/build").mkdir()
+    path = tmp_path / f"native/build/crops-{native.digest()}.so"
+    shutil.copy(library._library._name, path)
+    found, _ = find()
+    assert found
+    assert found.title == library.title
+    with open(tmp_path / "native/axis.cpp", "a") as file:
+        file.write("\n")
+    assert find() == (None, "native/ is not built")
+    (tmp_path / f"native/build/crops-{native.digest()}.so").write_text("no library")
+    assert "native/ does not run here" in find()[1]
+
+
+def build(folder: Path, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(folder / "build.sh"), *flags]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def tools(folder: Path, compiler: str) -> Path:
+    """A folder with all that build.sh calls, and a compiler of these lines."""
+    folder.mkdir()
+    for name in (
+        "cat",
+        "sha256sum",
+        "cut",
+        "mkdir",
+        "mktemp",
+        "rm",
+        "touch",
+        "dirname",
+        "timeout",
+        "find",
+        "mv",
+        "bash",
+    ):
+        (folder / name).symlink_to(shutil.which(name) or name)
+    (folder / "c++").write_text(f"#!/bin/sh\n{compiler}\n")
+    (folder / "c++").chmod(0o755)
+    return folder
+
+
+def test_what_a_build_lacks_is_one_line(tmp_path: Path) -> None:
+    here = sources(tmp_path)
+    path = tools(tmp_path / "bin", "exit 1")
+    said = build(here, PATH=str(path)).stderr
+    assert said == "native/: not built, Pillow makes all crops: no cmake on PATH\n"
+    (path / "cmake").symlink_to("/bin/false")
+    assert "c++ does not find jpeglib.h; install libjpeg-turbo's headers" in build(here, PATH=str(path)).stderr
+    (path / "c++").unlink()
+    assert "no c++ on PATH" in build(here, PATH=str(path)).stderr
+    assert not (here / "build").exists()
+
+
+def test_sources_that_could_not_be_compiled_are_not_tried_again_by_run_sh(tmp_path: Path) -> None:
+    here = sources(tmp_path)
+    path = tools(tmp_path / "bin", "exit 0")
+    (path / "cmake").write_text(f"#!/bin/sh\necho called >>{tmp_path}/calls\necho why\nexit 1\n")
+    (path / "cmake").chmod(0o755)
+    for _ in range(2):
+        result = build(here, "--once", PATH=str(path))
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert f"{here}/build/build.log" in result.stderr
+    assert (tmp_path / "calls").read_text() == "called\n"
+    assert (here / "build/build.log").read_text() == "why\n"
+    build(here, PATH=str(path))
+    assert (tmp_path / "calls").read_text() == "called\n" * 2
+    assert not list((here / "build").glob("building-*"))
+
+
+def test_the_kernels_for_any_processor_give_the_same_pixels(library: Library) -> None:
+    for width, height in ((203, 131), (70, 300), (20, 31)):
+        for subsampling in ("4:4:4", "4:2:0"):
+            content = jpeg(picture(width, height), subsampling=subsampling)
+            assert_same(like(library, any_processor=True), content, 61)
+
+
+@pytest.mark.heavy
+def test_nothing_is_read_or_written_out_of_bounds_whatever_a_file_holds(library: Library, tmp_path: Path) -> None:
+    """Under AddressSanitizer, its leak detector and UndefinedBehaviorSanitizer, for a few seconds of damaged files."""
+    kinds: list[dict[str, Any]] = [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}]
+    for number, options in enumerate([*kinds, {"restart_marker_blocks": 2}]):
+        for width, height in ((90, 70), (31, 130)):
+            (tmp_path / f"{number}_{width}.jpg").write_bytes(jpeg(picture(width, height), **options))
+    (tmp_path / "grey.jpg").write_bytes(jpeg(picture(60, 60).convert("L")))
+    result = call("native/fuzz.sh", 4, *sorted(tmp_path.glob("*.jpg")))
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    assert "no fault" in result.stdout
