@@ -128,7 +128,8 @@ def evaluate(
     check_labels(truth, classes, labels)
     check_folders(labels, truth, chosen, images, _classes_of(model, engine, classes))
     batch = engine.input.shape[0]
-    say(f"{model.file}: {engine.title}, batch {batch}, {tensor_format}, decoded by {decoder()}; {len(chosen)} images")
+    run_as = f"batch {batch}" + (f", {engine.instances} instances" if engine.instances > 1 else "")
+    say(f"{model.file}: {engine.title}, {run_as}, {tensor_format}, decoded by {decoder()}; {len(chosen)} images")
     note = recipe_note(engine.info, tensor_format.recipe)
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
@@ -146,7 +147,7 @@ def evaluate(
         seconds = time.perf_counter() - started
     if kept:
         say(f"{kept} images were done by an earlier run")
-    say(_speed_line(len(chosen) - kept, seconds, watches, workers))
+    say(_speed_line(len(chosen) - kept, seconds, watches, workers, engine.instances))
     return Evaluated(
         model=os.fspath(model.file),
         sha256=digests,
@@ -290,10 +291,10 @@ def _head(
     }
 
 
-def _speed_line(images: int, seconds: float, watches: Watches, workers: int) -> str:
+def _speed_line(images: int, seconds: float, watches: Watches, workers: int, instances: int) -> str:
     waits = {
         name: 1 - watch.seconds / (seconds * threads)
-        for (name, watch), threads in zip(watches._asdict().items(), (workers, 1, 1))
+        for (name, watch), threads in zip(watches._asdict().items(), (workers, instances, 1))
     }
     waited = ", ".join(f"{name} {100 * max(wait, 0):.0f} %" for name, wait in waits.items())
     bound = min(waits, key=lambda name: waits[name])

@@ -142,7 +142,8 @@ def test_a_real_quota_is_seen_and_kept_by_the_runtime(quota_of_one: Path, demo_o
     program = (
         f"open('{quota_of_one}/cgroup.procs', 'w').write('0')\n"
         "from pathlib import Path\nfrom ResNeSt.common.cores import cores\nfrom ResNeSt.engines import openvino\n"
-        f"engine = openvino.open_model(Path('{demo_onnx}'), 1, None, 0, None)\n"
+        "from ResNeSt.engines.engine import Opening\n"
+        f"engine = openvino.open_model(Path('{demo_onnx}'), Opening())\n"
         "model = engine._request.get_compiled_model()\n"
         "print(cores(), model.get_property('INFERENCE_NUM_THREADS'))\n"
     )

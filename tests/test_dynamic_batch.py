@@ -225,7 +225,7 @@ def test_a_short_last_batch_runs_in_the_smallest_size_that_holds_it(batch: int, 
     class Rows:
         """Answers each image with its first value, and notes how many came at once."""
 
-        title, info, probabilities, sizes = "rows", dict[str, str](), False, SIZES
+        title, info, probabilities, sizes, instances = "rows", dict[str, str](), False, SIZES, 1
 
         def __init__(self) -> None:
             self.input, self.ran = TensorSpec("x", (fitting(SIZES, batch), 2), "float32"), list[int]()
@@ -233,6 +233,9 @@ def test_a_short_last_batch_runs_in_the_smallest_size_that_holds_it(batch: int, 
         def run(self, images: np.ndarray) -> np.ndarray:
             self.ran.append(len(images))
             return images[:, :1].copy()
+
+        def another(self) -> Rows:
+            return self
 
     engine, images = Rows(), np.arange(22, dtype=np.float32).reshape(11, 2)
     assert run_images(engine, images).tolist() == images[:, :1].tolist()

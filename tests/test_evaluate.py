@@ -151,7 +151,7 @@ def test_the_stage_that_waited_least_bounds_the_speed(worked: tuple[float, ...],
     watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
     for watch, seconds in zip(watches, worked):
         watch.seconds = seconds
-    line = evaluate._speed_line(25, 10.0, watches, workers=2)
+    line = evaluate._speed_line(25, 10.0, watches, workers=2, instances=1)
     assert line == f"25 images in 10.0 s, 2.5 img/s; waited: {waited} of the time; {bound}-bound"
 
 
@@ -404,7 +404,7 @@ class CountingEngine:
 
     def __init__(self, decoded: list[object]) -> None:
         self.title = "counting"
-        self.probabilities = False
+        self.probabilities, self.instances = False, 1
         self.info: dict[str, str] = {}
         self.input, self.sizes = TensorSpec("x", (4, 3, 8, 8), "float32"), (4,)
         self.decoded = decoded
@@ -414,6 +414,9 @@ class CountingEngine:
         time.sleep(0.02)
         self.seen.append(len(self.decoded))
         return np.zeros((4, 10), np.float32)
+
+    def another(self) -> CountingEngine:
+        return self
 
 
 def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

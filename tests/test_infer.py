@@ -161,7 +161,7 @@ def test_warm_up_runs_come_first_and_do_not_count(
         ran.append(float(batch.sum()))
         return np.zeros((2, CLASSES), np.float32)
 
-    engine: Any = SimpleNamespace(input=TensorSpec("x", (2, *SHAPE), "float32"), run=run, info={})
+    engine: Any = SimpleNamespace(input=TensorSpec("x", (2, *SHAPE), "float32"), run=run, info={}, instances=1)
     done = inference._run(engine, inference.Inference("m.xml", loop=4, **asked), None, lambda line: None)
     assert len(ran) == uncounted + 4
     assert done.times_ms == tuple(1000.0 * ((n + 1) ** 2 - n**2) for n in range(uncounted, uncounted + 4))

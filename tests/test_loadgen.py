@@ -260,11 +260,14 @@ def test_what_waits_fills_a_batch_and_nothing_waits_for_one_to_fill() -> None:
 class Row:
     """An engine whose logits are its input."""
 
-    title, info, probabilities = "row", dict[str, str](), False
-    input, sizes = TensorSpec("x", (2, 3), "float32"), (2,)
+    title, info, probabilities, instances, sizes = "row", dict[str, str](), False, 1, (2,)
+    input = TensorSpec("x", (2, 3), "float32")
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         return batch.copy()
+
+    def another(self) -> Row:
+        return self
 
 
 def answered(rows: Sequence[Sequence[float]], *queries: Query) -> dict[int, str]:

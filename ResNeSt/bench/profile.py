@@ -94,8 +94,9 @@ def _short(name: str) -> str:
 def on_cpu(model: Path, batch: int, loop: int) -> list[Call]:
     """The calls of a loop on zeros, by OpenVINO's own counters, without those of a first run."""
     from ResNeSt.engines import openvino
+    from ResNeSt.engines.engine import Opening
 
-    engine = openvino.open_model(model, batch, None, 0, None, counts=True)
+    engine = openvino.open_model(model, Opening(batch), counts=True)
     zeros = np.zeros(engine.input.shape, engine.input.dtype)
     engine.run(zeros)
     calls = []

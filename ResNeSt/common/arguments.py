@@ -14,7 +14,7 @@ from ResNeSt.common.files import STDOUT
 from ResNeSt.common.paths import refuse_clashes
 
 # Beyond these the memory of a machine ends before the work begins.
-LARGEST_SIDE, LARGEST_BATCH = 4096, 1024
+LARGEST_SIDE, LARGEST_BATCH, MOST_INSTANCES = 4096, 1024, 256
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,6 +113,11 @@ def side(text: str) -> int:
 def batch_size(text: str) -> int:
     """Images of one run of a network."""
     return _between(1, LARGEST_BATCH, text)
+
+
+def instances(text: str) -> int | None:
+    """How many of a model run side by side; None where that is left to its runtime."""
+    return None if text == "auto" else _between(1, MOST_INSTANCES, text)
 
 
 def _between(least: int, most: int, text: str) -> int:

@@ -21,17 +21,24 @@ def in_parallel(
     An exception in `work` is raised here, at its item's turn.
     """
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[tuple[Item, Future[Made]]] = deque()
-        try:
-            for item in items:
-                pending.append((item, pool.submit(work, item)))
-                if len(pending) > (4 * workers if ahead is None else ahead):
-                    yield _taken(pending)
-            while pending:
+        yield from in_order(pool, work, items, 4 * workers if ahead is None else ahead)
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Made], items: Iterable[Item], ahead: int
+) -> Iterator[tuple[Item, Made]]:
+    """The same by the threads of `pool`."""
+    pending: deque[tuple[Item, Future[Made]]] = deque()
+    try:
+        for item in items:
+            pending.append((item, pool.submit(work, item)))
+            if len(pending) > ahead:
                 yield _taken(pending)
-        finally:
-            for _, future in pending:
-                future.cancel()
+        while pending:
+            yield _taken(pending)
+    finally:
+        for _, future in pending:
+            future.cancel()
 
 
 def _taken(pending: deque[tuple[Item, Future[Made]]]) -> tuple[Item, Made]:

@@ -14,7 +14,7 @@ import numpy as np
 from ais_bench.infer.interface import InferSession
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import TensorSpec, as_logits, fitting
+from ResNeSt.engines.engine import Opening, TensorSpec, as_logits, fitting
 from ResNeSt.models import sidecar
 from ResNeSt.models.onnx_file import FREE
 from ResNeSt.tensors.format import LAYOUTS
@@ -23,15 +23,17 @@ from ResNeSt.tensors.format import LAYOUTS
 class AscendEngine:
     """A `.om` on one device, at its own batch size, or at any of those that it was compiled for (--dynamic-batch)."""
 
-    def __init__(self, path: Path, session: Any, sizes: Sequence[int], batch: int) -> None:
+    def __init__(self, path: Path, session: Any, sizes: Sequence[int], asked: Opening) -> None:
         self.title = f"ais_bench {_version()}"
         self.sizes = sizes
-        self.input = _spec(path, session.get_inputs(), max(sizes), fitting(sizes, batch))
+        self.input = _spec(path, session.get_inputs(), max(sizes), fitting(sizes, asked.batch))
         # The client takes a dynamic batch's size from the first side of what it is given.
         self._mode = "dymbatch" if session.get_inputs()[0].shape[0] == FREE else "static"
         self.info = sidecar.info_of(path)
         self.probabilities = sidecar.read(path).get("answers") == "probabilities"
+        self.instances = asked.instances or 1
         self._path = path
+        self._asked = asked
         self._session = session
         # Without it the device stays taken until the driver notices that the process is gone.
         atexit.register(session.free_resource)
@@ -46,17 +48,21 @@ class AscendEngine:
             ) from None
         return as_logits(self._path, np.asarray(output), len(batch))
 
+    def another(self) -> AscendEngine:
+        """The model loaded once more, in the calling thread, whose context it then is."""
+        return open_model(self._path, self._asked)
 
-def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> AscendEngine:
-    """Loads `path` on `device`; what the model is stands in the JSON that convert.sh leaves beside it."""
+
+def open_model(path: Path, asked: Opening) -> AscendEngine:
+    """Loads `path` on the device; what the model is stands in the JSON that convert.sh leaves beside it."""
     try:
-        session = InferSession(device, str(path))
+        session = InferSession(asked.device, str(path))
     except Exception as error:  # the client raises nearly anything
-        raise PipelineError(f"{path}: ais_bench cannot load it on device {device} ({error})") from None
+        raise PipelineError(f"{path}: ais_bench cannot load it on device {asked.device} ({error})") from None
     if len(session.get_outputs()) != 1:
         names = ", ".join(f"{port.name} {list(port.shape)}" for port in session.get_outputs())
         raise PipelineError(f"{path}: its outputs are {names}, expected one of [N, classes]; compile it for that alone")
-    return AscendEngine(path, session, _sizes(path, session, batch), batch)
+    return AscendEngine(path, session, _sizes(path, session, asked.batch), asked)
 
 
 def _sizes(path: Path, session: Any, batch: int) -> Sequence[int]:

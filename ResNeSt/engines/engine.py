@@ -36,20 +36,39 @@ class TensorSpec:
         return dtype_of(self.shape[1:], self.dtype) or self.dtype
 
 
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """How a model is opened.
+
+    `batch` is the batch size of a file that leaves it free; the others keep theirs. `arch` names the network of a
+    checkpoint whose file name does not, `ema` chooses in one that holds its weights' moving average, too
+    (ResNeSt.models.checkpoint). `device` is an NPU's number. `instances` are to run side by side: one alone answers a
+    batch soonest, None are as many as the runtime finds best for throughput.
+    """
+
+    batch: int = 1
+    arch: str | None = None
+    device: int = 0
+    ema: bool | None = None
+    instances: int | None = 1
+
+
 class Engine(Protocol):
     """A loaded model.
 
     `title` names runtime and version, `input` says what `run` takes at the batch size that the engine was opened for.
     `sizes` are all batch sizes that it takes, ascending: that one alone, those of a dynamic batch, or ANY_SIZE. `info`
     is what the file says of itself (ResNeSt.models.model_info; empty for a file of another program). `probabilities` is
-    whether the network ends in Softmax or Sigmoid: what `run` calls logits are probabilities then. `run` is called from
-    the thread that opened the engine.
+    whether the network ends in Softmax or Sigmoid: what `run` calls logits are probabilities then. `instances` says how
+    many of it are to run side by side, each on its share of the cores. `run` is called from the thread that opened the
+    engine.
     """
 
     title: str
     input: TensorSpec
     info: dict[str, str]
     probabilities: bool
+    instances: int
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -58,6 +77,10 @@ class Engine(Protocol):
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes), of a batch of `input`'s dtype and shape, N being any of `sizes`."""
+        ...
+
+    def another(self) -> Engine:
+        """An instance of the same model for the thread that calls this; weights are shared where the runtime can."""
         ...
 
 

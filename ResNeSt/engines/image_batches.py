@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, instances, positive
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import Stopwatch, in_parallel
 from ResNeSt.engines.engine import Engine, fitting
+from ResNeSt.engines.instances import Instances
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES, open_engine
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.models import model_info
@@ -29,7 +30,8 @@ class ModelChoice:
 
     `file` is a .om, .xml, .onnx or checkpoint; `engine` the runtime (None: the suffix's own); `batch` the batch size of
     a model that takes several; `arch` the network, where the file does not tell it; `device` an NPU's number; `workers`
-    the threads that decode (None: one per core); `exif` whether images are turned as their EXIF orientation says; `ema`
+    the threads that decode (None: one per core); `instances` how many of the model run side by side (None: as many as
+    its runtime finds best for throughput); `exif` whether images are turned as their EXIF orientation says; `ema`
     which weights of a checkpoint (None: as timm does).
     """
 
@@ -39,6 +41,7 @@ class ModelChoice:
     arch: str | None = None
     device: int = 0
     workers: int | None = None
+    instances: int | None = None
     exif: bool = False
     ema: bool | None = None
 
@@ -60,6 +63,9 @@ def add_model_flags(parser: Parser) -> None:
     parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
     parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
+    parser.add_argument(
+        "--instances", type=instances, metavar="N|auto", help="of the model side by side [auto: by cores and network]"
+    )
     parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode [one per core]")
     parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
     add_threads_flag(parser)
@@ -68,8 +74,17 @@ def add_model_flags(parser: Parser) -> None:
 
 def model_choice(options: argparse.Namespace) -> ModelChoice:
     """What `add_model_flags` parsed."""
-    flags = (options.batch, options.engine, options.arch, options.device, options.workers, options.exif, options.ema)
-    return ModelChoice(options.model, *flags)
+    return ModelChoice(
+        file=options.model,
+        batch=options.batch,
+        engine=options.engine,
+        arch=options.arch,
+        device=options.device,
+        workers=options.workers,
+        instances=options.instances,
+        exif=options.exif,
+        ema=options.ema,
+    )
 
 
 def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH) -> Engine:
@@ -77,7 +92,9 @@ def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH) -> Engine:
 
     Raises ArgumentError where the model does not take the one that is named, and what `open_engine` raises.
     """
-    engine = open_engine(model.file, model.engine, model.batch or free_batch, model.arch, model.device, model.ema)
+    engine = open_engine(
+        model.file, model.engine, model.batch or free_batch, model.arch, model.device, model.ema, model.instances
+    )
     if model.batch and engine.input.shape[0] != model.batch:
         sizes = f"sizes are {', '.join(map(str, engine.sizes))}" if engine.sizes[1:] else f"size is {engine.sizes[0]}"
         raise ArgumentError(f"{model.file}: its batch {sizes}; leave --batch {model.batch} out")
@@ -112,9 +129,12 @@ def logits_of(
 
     N is the images' number or more: rows behind them are of no image.
     """
-    infer = inference.timed(engine.run)
-    for batch in _decoded(images, engine, tensor_format, workers, decoding):
-        yield batch, infer(batch.tensor)
+
+    def infer(instance: Engine, batch: ImageBatch) -> np.ndarray:
+        return inference.timed(instance.run)(batch.tensor)
+
+    with Instances(engine) as side_by_side:
+        yield from side_by_side.each(infer, _decoded(images, engine, tensor_format, workers, decoding))
 
 
 def _decoded(

@@ -7,36 +7,51 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from ResNeSt.common.cores import thread_limit
+from ResNeSt.common.cores import cores, thread_limit
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import ANY_SIZE, TensorSpec, as_logits
+from ResNeSt.engines.engine import ANY_SIZE, Opening, TensorSpec, as_logits
 from ResNeSt.models import onnx_file
+
+CORES_EACH = 4  # of an instance where their number is left open
 
 
 class OnnxRuntimeEngine:
-    """An inference session on all cores, at its default optimisation level."""
+    """An inference session on its share of the cores, at its default optimisation level."""
 
-    def __init__(self, path: Path, session: onnxruntime.InferenceSession, batch: int) -> None:
+    def __init__(self, path: Path, asked: Opening) -> None:
+        self._session = _session(path, asked)
         network = onnx_file.read(path)
         self.title = f"ONNX Runtime {onnxruntime.__version__}"
         self.info = network.info
-        self.input = TensorSpec(network.input_name, tuple(network.shape(network.batch or batch)), "float32")
+        self.input = TensorSpec(network.input_name, tuple(network.shape(network.batch or asked.batch)), "float32")
         self.sizes = (network.batch,) if network.batch else ANY_SIZE
         self.probabilities = network.probabilities
+        self.instances = _count(asked)
         self._path = path
-        self._session = session
+        self._asked = asked
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
         return as_logits(self._path, self._session.run(None, {self.input.name: batch})[0], len(batch))
 
+    def another(self) -> OnnxRuntimeEngine:
+        """One with threads of its own; calls of one session share the session's."""
+        return OnnxRuntimeEngine(self._path, self._asked)
 
-def open_model(path: Path, batch: int, arch: str | None, device: int, ema: bool | None) -> OnnxRuntimeEngine:
-    """Opens `path`; a free batch axis is set to `batch`."""
+
+open_model = OnnxRuntimeEngine
+
+
+def _count(asked: Opening) -> int:
+    return asked.instances or max(1, cores() // CORES_EACH)
+
+
+def _session(path: Path, asked: Opening) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = thread_limit() or 0  # 0: as many as it finds
+    count = _count(asked)
+    # 0: as many as it finds, each bound to a core
+    options.intra_op_num_threads = (thread_limit() or 0) if count == 1 else max(1, cores() // count)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise PipelineError(f"{path}: ONNX Runtime cannot open it ({error}); export it again") from None
-    return OnnxRuntimeEngine(path, session, batch)

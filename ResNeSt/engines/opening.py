@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -9,10 +10,10 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from ResNeSt.common import cann_libraries
-from ResNeSt.common.arguments import LARGEST_BATCH
+from ResNeSt.common.arguments import LARGEST_BATCH, MOST_INSTANCES
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
-from ResNeSt.engines.engine import Engine
+from ResNeSt.engines.engine import Engine, Opening
 from ResNeSt.models import classifier
 
 
@@ -45,44 +46,45 @@ def open_engine(
     arch: str | None = None,
     device: int = 0,
     ema: bool | None = None,
+    instances: int | None = 1,
 ) -> Engine:
     """Opens a model file with the runtime `name`, by default the one its suffix calls for.
 
-    `batch` sets the batch size of files that leave it free; the others keep theirs. `arch` names the network of a
-    checkpoint whose file name does not, `ema` chooses in one that holds its weights' moving average, too
-    (ResNeSt.models.checkpoint). `device` is an NPU's number. The engine `null` has the model's input and
-    computes nothing.
+    The rest is said in `Opening`. The engine `null` has the model's input and computes nothing.
     Raises PipelineError for a file that cannot be opened, ArgumentError for a file of the wrong kind,
     MissingRuntimeError where the runtime is not installed.
     """
     path = Path(path)
-    _check_asked(path, name, batch, ema)
+    asked = Opening(batch, arch, device, ema, instances)
+    _check_asked(path, name, asked)
     if path.suffix == ".onnx":
         classifier.read(path)  # which reads where its weights lie, too: the runtimes would follow that anywhere
     if name == "null":
         from ResNeSt.engines.null import NullEngine
 
-        return NullEngine(open_engine(path, None, batch, arch, device, ema))
+        return NullEngine(open_engine(path, None, batch, arch, device, ema, instances))
     runtime = RUNTIMES[name or SUFFIXES[path.suffix]]
     opened = (*runtime.suffixes, *runtime.others)
     if path.suffix not in opened:
         raise ArgumentError(f"{path}: the {name} engine opens {' and '.join(opened)} files")
     opener = _opener(runtime)
-    engine = opener(path, batch, arch, device, ema)
-    _check_apart(path, engine, lambda: opener(path, 2, arch, device, ema))
+    engine = opener(path, asked)
+    _check_apart(path, engine, lambda: opener(path, dataclasses.replace(asked, batch=2)))
     return engine
 
 
-def _check_asked(path: Path, name: str | None, batch: int, ema: bool | None) -> None:
-    if not 1 <= batch <= LARGEST_BATCH:
-        raise ArgumentError(f"batch {batch}, expected a whole number from 1 to {LARGEST_BATCH:,}")
+def _check_asked(path: Path, name: str | None, asked: Opening) -> None:
+    bounds = {"batch": (asked.batch, LARGEST_BATCH), "instances": (asked.instances, MOST_INSTANCES)}
+    for what, (number, most) in bounds.items():
+        if number is not None and not 1 <= number <= most:
+            raise ArgumentError(f"{what} {number}, expected a whole number from 1 to {most:,}")
     if not path.is_file():
         raise PipelineError(f"{path}: no such model file")
     if path.suffix not in SUFFIXES:
         raise ArgumentError(f"{path}: not a model this machine can run; expected {', '.join(SUFFIXES)}")
     if name is not None and name not in NAMES:
         raise ArgumentError(f"unknown engine {name!r}; known: {', '.join(NAMES)}")
-    if ema is not None and path.suffix not in CHECKPOINTS:
+    if asked.ema is not None and path.suffix not in CHECKPOINTS:
         raise ArgumentError(f"{path}: --ema and --no-ema choose among a checkpoint's weights; leave them out")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import openvino as ov
 
 from ResNeSt.common.cores import thread_limit
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.engines.engine import ANY_SIZE, TensorSpec, as_logits, fitting
+from ResNeSt.engines.engine import ANY_SIZE, Opening, TensorSpec, as_logits, fitting
 from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_header import Node, Tensor
 from ResNeSt.models import classifier
@@ -31,30 +32,35 @@ class Counter(NamedTuple):
 
 
 class OpenVINOEngine:
-    """A model compiled for one batch at a time on all cores, in the precision that its file asks for.
+    """A model on the CPU, in the precision that its file asks for.
 
-    One that leaves its batch size free is opened for `batch` and takes any.
+    One that leaves its batch size free is opened for `asked.batch` and takes any.
     """
 
     def __init__(
-        self, path: Path, model: ov.Model, batch: int, info: dict[str, str], probabilities: bool, counts: bool = False
+        self, path: Path, model: ov.Model, asked: Opening, info: dict[str, str], probabilities: bool, counts: bool
     ) -> None:
         self.title = f"OpenVINO {ov.__version__.split('-')[0]}"
         self.info = info
         self.probabilities = probabilities
         self._path = path
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISION_HINTS[_precision(self.info)]}
-        if (threads := thread_limit()) is not None:
-            hints["INFERENCE_NUM_THREADS"] = str(threads)
-        if counts:
-            hints["PERF_COUNT"] = "YES"
-        compiled = ov.Core().compile_model(model, "CPU", hints)
-        port = compiled.input(0)
+        settings = {**_settings(asked.instances, _precision(info)), **({"PERF_COUNT": "YES"} if counts else {})}
+        self._compiled = ov.Core().compile_model(model, "CPU", settings)
+        # Of the hint THROUGHPUT: as many as there are streams, which the plugin chooses by cores and network.
+        best = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.instances = asked.instances or best
+        port = self._compiled.input(0)
         set_size, *sides = port.partial_shape
         self.sizes = ANY_SIZE if set_size.is_dynamic else (set_size.get_length(),)
-        shape = (fitting(self.sizes, batch), *(side.get_length() for side in sides))
+        shape = (fitting(self.sizes, asked.batch), *(side.get_length() for side in sides))
         self.input = TensorSpec(port.any_name, shape, np.dtype(port.element_type.to_dtype()).name)
-        self._request = compiled.create_infer_request()
+        self._request = self._compiled.create_infer_request()
+
+    def another(self) -> OpenVINOEngine:
+        """One more request of the compiled model."""
+        instance = copy.copy(self)
+        instance._request = self._compiled.create_infer_request()
+        return instance
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
@@ -77,17 +83,27 @@ class OpenVINOEngine:
         ]
 
 
-def open_model(
-    path: Path, batch: int, arch: str | None, device: int, ema: bool | None, counts: bool = False
-) -> OpenVINOEngine:
-    """Reads `path`; one with a free batch axis is opened for `batch`. With `counts` it times operators."""
+def open_model(path: Path, asked: Opening, counts: bool = False) -> OpenVINOEngine:
+    """Reads `path`; one with a free batch axis is opened for `asked.batch`. With `counts` it times operators."""
     try:
         model = ov.Core().read_model(path)
         network = classifier.read(path) if path.suffix == ".onnx" else _classifier(path, model)
-        return OpenVINOEngine(path, model, batch, _info(path, model), network.probabilities, counts)
+        return OpenVINOEngine(path, model, asked, _info(path, model), network.probabilities, counts)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[-1]
         raise PipelineError(f"{path}: OpenVINO cannot compile it ({reason}); make it again with convert.sh") from None
+
+
+def _settings(instances: int | None, precision: str) -> dict[str, str]:
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY" if instances == 1 else "THROUGHPUT",
+        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
+    }
+    if instances is not None:
+        settings["NUM_STREAMS"] = str(instances)
+    if (threads := thread_limit()) is not None:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    return settings
 
 
 def _classifier(path: Path, model: ov.Model) -> Classifier:

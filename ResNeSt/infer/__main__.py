@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ResNeSt.common import cann_libraries
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, instances, positive
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.engines.engine import check_named
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
@@ -24,7 +24,7 @@ from ResNeSt.models import sidecar
 
 
 def parser() -> Parser:
-    """ais_bench's flags as far as one static classifier needs them, and three of our own at the end."""
+    """ais_bench's flags as far as one static classifier needs them, and some of our own at the end."""
     flags = Parser(prog="python -m ResNeSt.infer", description=__doc__, allow_abbrev=False)
     flags.reads(
         "--model",
@@ -48,6 +48,7 @@ def parser() -> Parser:
     _add_switch(flags, "--display_all_summary", "prints the copy times too [False]")
     flags.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
     flags.add_argument("--arch", help="the network of a checkpoint whose file name does not tell it")
+    flags.add_argument("--instances", type=instances, default=1, metavar="N|auto", help="of the model side by side [1]")
     add_threads_flag(flags)
     add_ema_flag(flags)
     return flags
@@ -89,6 +90,7 @@ def main() -> int:
         engine=options.engine,
         arch=options.arch,
         ema=options.ema,
+        instances=options.instances,
         arguments=sys.argv,
     )
     if len(devices) > 1:

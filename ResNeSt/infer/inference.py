@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import time
@@ -24,6 +25,7 @@ from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.engines.engine import Engine, TensorSpec, check_named
+from ResNeSt.engines.instances import Instances
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.models.model_info import recipe_note
 from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor_files
@@ -52,7 +54,8 @@ class Inference:
     checkpoint, `ema` chooses its weights. `tensors` is a folder or a file of stage 1; None measures the speed on one
     batch of `pure_data`. Results go to `<output>/<dirname>` [date and time] as `outfmt`, and nowhere if `output` is
     None. Every batch runs `loop` times after `warmup` uncounted runs. `shown_batch` changes the throughput that is told
-    and nothing else, `all_times` tells the copies' as well; `arguments` stand in the summary.
+    and nothing else, `all_times` tells the copies' as well. `instances` of the model run side by side (None: as many as
+    its runtime finds best for throughput); the times of a run say most of one alone. `arguments` stand in the summary.
     """
 
     model: PathLike
@@ -69,6 +72,7 @@ class Inference:
     engine: str | None = None
     arch: str | None = None
     ema: bool | None = None
+    instances: int | None = 1
     arguments: Sequence[str] = ()
 
 
@@ -76,13 +80,15 @@ class Inference:
 class Inferred:
     """What a run gave: where its outputs and its summary lie (None where nothing was written), each run's milliseconds.
 
-    `throughput` is images/s of the network alone, reading and writing left out; `batch` is the model's batch size. Its
-    first counted run began at `started`, its last one ended at `ended`, in seconds since the epoch.
+    `throughput` is images/s of the network alone, reading and writing left out; of several `instances` side by side it
+    is what they gave from the first run to the last. `batch` is the model's batch size. The first counted run began at
+    `started`, the last one ended at `ended`, in seconds since the epoch.
     """
 
     folder: Path | None
     summary: Path | None
     batch: int
+    instances: int
     times_ms: tuple[float, ...]
     throughput: float
     started: float
@@ -94,6 +100,13 @@ class TensorBatch(NamedTuple):
 
     inputs: Sequence[str]
     tensor: np.ndarray
+
+
+class _Run(NamedTuple):
+    """What a tensor gave, and how long that took."""
+
+    logits: np.ndarray
+    times_ms: list[float]
 
 
 class TensorBatches(NamedTuple):
@@ -111,7 +124,14 @@ def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> I
     do not go together, MissingRuntimeError where the model's runtime is not installed.
     """
     _check(inference)
-    engine = open_engine(inference.model, inference.engine, inference.batch or 1, inference.arch, ema=inference.ema)
+    engine = open_engine(
+        inference.model,
+        inference.engine,
+        inference.batch or 1,
+        inference.arch,
+        ema=inference.ema,
+        instances=inference.instances,
+    )
     if inference.batch is not None or Path(inference.model).suffix == ".xml":
         check_named(inference.model, engine.sizes, inference.batch)
     for line in (f"{engine.title} init", "open device 0", f"load model {inference.model}", "create model description"):
@@ -140,29 +160,33 @@ def _check(inference: Inference) -> None:
 def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, ready: Ready = _at_once) -> Inferred:
     pure = inference.tensors is None
     batches = (
-        _pure_batch(engine.input, inference.pure_data)
+        _pure_batches(engine.input, inference.pure_data, inference.loop)
         if inference.tensors is None
         else _file_batches(engine, inference.tensors, say)
     )
-    for _ in range(inference.warmup):
-        engine.run(np.zeros(engine.input.shape, engine.input.dtype))
-    say(f"warm up {inference.warmup} done")
-    ready()
-
-    started = time.time()
     times: list[float] = []
     filesinfo: dict[str, dict[str, list[str]]] = {}
-    for batch in tqdm(batches.each, total=batches.total, desc="Inference array Processing", disable=hidden()):
-        logits = _timed(engine, batch.tensor, inference.loop, times)
-        results = [logits] if pure else logits
-        for name, result in zip(batch.inputs, results):
-            outfiles = [_write(folder, name, result, inference.outfmt)] if folder else []
-            filesinfo[str(len(filesinfo))] = {"infiles": [name], "outfiles": outfiles}
-    ended = time.time()
+    runs = 1 if pure else inference.loop
+    with Instances(engine, inference.warmup) as side_by_side:
+        say(f"warm up {inference.warmup} done")
+        ready()
+        started = time.time()
+        done = side_by_side.each(lambda instance, batch: _timed(instance, batch.tensor, runs), batches.each)
+        for batch, run in tqdm(done, total=batches.total, desc="Inference array Processing", disable=hidden()):
+            times += run.times_ms
+            if pure and filesinfo:
+                continue
+            for name, result in zip(batch.inputs, [run.logits] if pure else run.logits):
+                outfiles = [_write(folder, name, result, inference.outfmt)] if folder else []
+                filesinfo[str(len(filesinfo))] = {"infiles": [name], "outfiles": outfiles}
+        ended = time.time()
 
     size = engine.input.shape[0]
     shown = inference.shown_batch or size
-    figures = summarise(times, batches.total, shown)
+    figures = summarise(times, 1 if pure else batches.total, shown)
+    rate = len(times) / (ended - started) if engine.instances > 1 else 1000 / figures["NPU_compute_time"]["mean"]
+    if engine.instances > 1:
+        figures.update(throughput=shown * rate, instances=engine.instances)
     for line in _summary_lines(figures, shown, inference.all_times):
         say(line)
     if folder:
@@ -172,8 +196,9 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, rea
         folder=Path(folder) if folder else None,
         summary=_summary_path(folder) if folder else None,
         batch=size,
+        instances=engine.instances,
         times_ms=tuple(times),
-        throughput=1000 * size / figures["NPU_compute_time"]["mean"],
+        throughput=size * rate,
         started=started,
         ended=ended,
     )
@@ -208,12 +233,12 @@ def _summary_path(folder: str) -> Path:
     return Path(f"{folder}_summary.json")
 
 
-def _pure_batch(spec: TensorSpec, kind: str) -> TensorBatches:
+def _pure_batches(spec: TensorSpec, kind: str, loop: int) -> TensorBatches:
     tensor = np.zeros(spec.shape, spec.dtype)
     if kind == "random":
         scale = 255 if spec.dtype == "uint8" else 1
         tensor = (np.random.default_rng(0).random(spec.shape) * scale).astype(spec.dtype)
-    return TensorBatches(1, [TensorBatch([PURE_NAME], tensor)])
+    return TensorBatches(loop, itertools.repeat(TensorBatch([PURE_NAME], tensor), loop))
 
 
 def _file_batches(engine: Engine, source: PathLike, say: Say) -> TensorBatches:
@@ -252,13 +277,14 @@ def _read_sized(tensor: TensorFile, nbytes: int, dtype: str, shape: Sequence[int
     return content
 
 
-def _timed(engine: Engine, tensor: np.ndarray, loop: int, times: list[float]) -> np.ndarray:
-    """Runs `tensor` `loop` times, appends each run's milliseconds to `times`, returns the logits."""
+def _timed(engine: Engine, tensor: np.ndarray, loop: int) -> _Run:
+    """`loop` runs of `tensor`, and the last one's logits."""
+    times_ms = []
     for _ in range(loop):
         started = time.perf_counter()
         logits = engine.run(tensor)
-        times.append((time.perf_counter() - started) * 1000)
-    return logits
+        times_ms.append((time.perf_counter() - started) * 1000)
+    return _Run(logits, times_ms)
 
 
 def _write(folder: str, name: str, result: np.ndarray, outfmt: str) -> str:
@@ -306,10 +332,13 @@ def summarise(times: list[float], copies: int, batchsize: int) -> dict[str, Any]
 def _summary_lines(figures: dict[str, Any], batchsize: int, everything: bool) -> list[str]:
     names = ("H2D_latency", "NPU_compute_time", "D2H_latency") if everything else ("NPU_compute_time",)
     mean, throughput = figures["NPU_compute_time"]["mean"], figures["throughput"]
+    told = f"1000*batchsize.mean({batchsize})/NPU_compute_time.mean({mean})"
+    if instances := figures.get("instances"):
+        told = f"of {instances} instances, by the clock"
     return [
         "-----------------Performance Summary------------------",
         *(_times_line(name, figures[name]) for name in names),
-        f"throughput 1000*batchsize.mean({batchsize})/NPU_compute_time.mean({mean}): {throughput}",
+        f"throughput {told}: {throughput}",
         "------------------------------------------------------",
     ]
 

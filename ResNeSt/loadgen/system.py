@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Union
@@ -25,7 +26,8 @@ from ResNeSt.common.errors import PipelineError, told
 from ResNeSt.common.files import PathLike, write_json
 from ResNeSt.common.made_of import Unchanged
 from ResNeSt.engines.engine import Engine, fitting
-from ResNeSt.engines.image_batches import open_for_images
+from ResNeSt.engines.image_batches import ModelChoice, open_for_images
+from ResNeSt.engines.instances import Instances
 from ResNeSt.loadgen.samples import Samples, open_samples
 from ResNeSt.loadgen.settings import LoadTest, Speed, from_json, make, short_of_the_rules
 from ResNeSt.models.files import digests, model_files
@@ -88,14 +90,16 @@ def answer(
 ) -> None:
     """Runs the model on what is asked until there is no more; `complete` takes ids and their classes, float32.
 
-    A batch that is not full runs in the smallest size that holds it, with whatever its other rows held. Raises
-    PipelineError where logits are not finite.
+    A batch that is not full runs in the smallest size that holds it. Raises PipelineError where logits are not finite.
     """
-    batch = np.zeros(engine.input.shape, engine.input.dtype)
-    for ids, numbers in batches(asked, len(batch)):
+    size, *shape = engine.input.shape
+
+    def run(instance: Engine, query: Query) -> None:
+        ids, numbers = query
+        batch = np.zeros((fitting(engine.sizes, len(ids)), *shape), engine.input.dtype)
         for row, number in enumerate(numbers):
             batch[row] = samples.rows[number]
-        logits = engine.run(batch[: fitting(engine.sizes, len(ids))])[: len(ids)]
+        logits = instance.run(batch)[: len(ids)]
         if not np.isfinite(logits).all():
             place = int(np.argmin(np.isfinite(logits).all(axis=1)))
             raise PipelineError(
@@ -104,6 +108,16 @@ def answer(
             )
         # Little-endian float32, of equal logits the lower class: what MLPerf's own scorer reads (accuracy-imagenet.py).
         complete(ids, logits.argmax(axis=1).astype("<f4"))
+
+    def run_or_tell(instance: Engine, query: Query) -> None:
+        try:
+            run(instance, query)
+        except BaseException as error:
+            asked.put(error)  # LoadGen waits for this answer, and asks nothing more
+            raise
+
+    with Instances(engine) as side_by_side:
+        deque(side_by_side.each(run_or_tell, batches(asked, size)), maxlen=0)
 
 
 def drive(loadgen: Any, engine: Engine, samples: Samples, settings: Any, logs: PathLike) -> None:
@@ -148,7 +162,13 @@ def measure(engine: Engine) -> Speed:
         times.append(time.perf_counter() - started)
         if sum(times) > 4 * MEASURED_SECONDS and len(times) > 2:
             break
-    return Speed(max(min(times[2:]), 1e-7), len(batch))
+    return Speed(max(min(times[2:]), 1e-7), len(batch) * engine.instances)
+
+
+def _model(asked: LoadTest) -> ModelChoice:
+    """Where nobody says how many instances: one for latency, as many as are best for throughput."""
+    one = asked.model.instances is None and asked.scenario in ("SingleStream", "MultiStream")
+    return dataclasses.replace(asked.model, instances=1) if one else asked.model
 
 
 def serve(asked: LoadTest, logs: PathLike, say: Callable[[str], None]) -> Outcome:
@@ -156,14 +176,15 @@ def serve(asked: LoadTest, logs: PathLike, say: Callable[[str], None]) -> Outcom
     import mlperf_loadgen
 
     with Unchanged(*(model_files(asked.model.file) if os.path.isfile(asked.model.file) else [])):
-        engine = open_for_images(asked.model, asked.free_batch)
+        engine = open_for_images(_model(asked), asked.free_batch)
         sha256 = digests(asked.model.file)
     classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
     samples = open_samples(asked, engine, classes, say)
     settings = make(mlperf_loadgen, asked, measure(engine))
     size = engine.input.shape[0]
     long = f"{settings.min_duration_ms / 1000:g} s or more" if asked.mode == "performance" else "every sample once"
-    say(f"{asked.model.file}: {engine.title}, batch {size}; {len(samples.names)} samples; {asked.scenario}, {long}")
+    run_as = f"batch {size}" + (f", {engine.instances} instances" if engine.instances > 1 else "")
+    say(f"{asked.model.file}: {engine.title}, {run_as}; {len(samples.names)} samples; {asked.scenario}, {long}")
     drive(mlperf_loadgen, engine, samples, settings, logs)
     notes = [short_of_the_rules(mlperf_loadgen, asked, settings, len(samples.names))]
     if size > 1 and asked.scenario == "SingleStream":
