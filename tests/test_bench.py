@@ -502,3 +502,48 @@ def test_a_device_that_leaves_no_result_stops_the_run(work: Path, ascend: dict[s
 
 def test_cpu_is_one_device(work: Path) -> None:
     assert_refused(bench(work, "x", "--device=0,1"), "--device is for NPUs", code=2)
+
+
+def test_one_model_of_several_batch_sizes_has_the_rows_of_one_model_each(
+    work: Path, demo_onnx: Path, standins: dict[str, str], on_cpu: dict[str, Any]
+) -> None:
+    for chip, suffix in (("cpu", "xml"), ("310P3", "om")):
+        flags = (f"--onnx={demo_onnx}", f"--output-dir={work}", "--dynamic-batch")
+        assert call("convert.sh", "1,4", chip, *flags, env=standins).returncode == 0
+        result = bench(
+            work, f"dyn-{chip}", *ACCURACY, "--dynamic-batch", "--profile", "--no-report", chip=chip, env=standins
+        )
+        assert result.returncode == 0, result.stderr
+        told = json.loads((work / f"dyn-{chip}/bench.json").read_text())
+        assert [(row["batch"], row["model"]) for row in told["rows"]] == [
+            (1, f"resnest_demo_dyn.{suffix}"),
+            (4, f"resnest_demo_dyn.{suffix}"),
+        ]
+        for ours, theirs in zip(told["rows"], on_cpu["rows"]):
+            assert (ours["top1"], ours["top5"]) == (theirs["top1"], theirs["top5"])
+        report = json.loads((work / f"dyn-{chip}/report.json").read_text())
+        assert report["about"]["models"] == f"resnest_demo_dyn.{suffix}"
+        for batch in (1, 4):
+            assert (work / f"dyn-{chip}/profile_bs{batch}.csv").is_file()
+            times = json.loads((work / f"dyn-{chip}/result_bs{batch}_summary.json").read_text())[
+                "npu_compute_time_list"
+            ]
+            assert len(times) == 396 // batch
+
+
+def test_a_model_of_several_batch_sizes_that_lacks_one_is_named_with_the_command_that_adds_it(tmp_path: Path) -> None:
+    prefix = str(tmp_path / "m")
+    asked = Benchmark([4], "310P3", prefix, folder=tmp_path / "out", dynamic_batch=True)
+    with pytest.raises(
+        PipelineError, match=r"m_dyn\.om: no such file; make it with: bash convert\.sh 4,8 310P3 .*--dynamic-batch$"
+    ):
+        run_bench(asked)
+    model = tmp_path / "m_dyn.om"
+    model.write_bytes(b"model")
+    sidecar.write(model, {"batch": [1, 4], "chip": "310P3", "files": digests(model)})
+    with pytest.raises(
+        PipelineError, match=r"m_dyn\.om: takes batches of 1, 4, says m_dyn\.om\.json, not of 2, 8; .* 1,2,4,8 "
+    ):
+        run_bench(dataclasses.replace(asked, batches=[2, 4, 8]))
+    with pytest.raises(PipelineError, match=r"m_bs4\.om: no such file; .*; --dynamic-batch takes m_dyn\.om$"):
+        run_bench(dataclasses.replace(asked, dynamic_batch=False))

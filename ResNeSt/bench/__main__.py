@@ -37,6 +37,7 @@ def main() -> int:
         images=options.images,
         keep_report=options.no_report,
         profile=options.profile,
+        dynamic_batch=options.dynamic_batch,
     )
     benched = bench(benchmark)
     print("\n".join([printed(benched.rows), *(f"note: {remark}" for remark in benched.remarks)]))
@@ -54,6 +55,7 @@ def _parser() -> Parser:
     parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
     parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, or auto")
     parser.add_argument("--model", default=PREFIX, metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]")
+    parser.add_argument("--dynamic-batch", action="store_true", help="the one model PREFIX_dyn.om takes all of BATCHES")
     parser.reads("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
     parser.reads("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
     parser.add_argument("--loop", type=positive, default=100, help="runs of the speed measurement [%(default)s]")

@@ -37,7 +37,8 @@ from ResNeSt.tensors.format import read_index
 class Benchmark:
     """What is asked of stage 4.
 
-    Models are `<prefix>_bs<N>.om` or `.xml` for each N of `batches` on `chip` (or `auto`). `tensors` and
+    Models are `<prefix>_bs<N>.om` or `.xml` for each N of `batches` on `chip` (or `auto`), with `dynamic_batch` it is
+    the one `<prefix>_dyn` that takes them all. `tensors` and
     `labels` are for the accuracy; without both the speed alone is measured, by `loop` runs. `devices` are NPUs, which
     share the data set. The speed is that of each number of `processes` side by side on every device; on cpu they share
     the cores. Everything is written to `folder`; `images` are the pictures behind the tensors, for the report.
@@ -57,6 +58,7 @@ class Benchmark:
     images: PathLike | None = None
     keep_report: bool = False
     profile: bool = False
+    dynamic_batch: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +91,17 @@ def bench(benchmark: Benchmark) -> Benched:
     """
     benchmark = _checked(benchmark)
     program = msprof.find() if benchmark.profile and benchmark.chip != chips.CPU else None
-    models = find_models(benchmark.prefix, benchmark.batches, benchmark.chip)
+    models = find_models(benchmark.prefix, benchmark.batches, benchmark.chip, benchmark.dynamic_batch)
     _check_data(benchmark)
     figures = [Path(benchmark.folder, name) for name in (rows.CSV, rows.JSON, data.NAME)]
     figures += [profile.csv_of(Path(benchmark.folder), batch) for batch in models]
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
     refuse_clashes([*read, *models.values()], figures)
     folder = Path(benchmark.folder)
-    runs = Runs(folder, benchmark.tensors, benchmark.labels, benchmark.loop, benchmark.devices, benchmark.processes)
+    runs = Runs(
+        *(folder, benchmark.tensors, benchmark.labels, benchmark.loop),
+        *(benchmark.devices, benchmark.processes, benchmark.dynamic_batch),
+    )
     check(models, runs)
     make_output_folder(folder)
     with alone(folder / rows.JSON):
@@ -110,18 +115,18 @@ def bench(benchmark: Benchmark) -> Benched:
         rows.write(folder, benched.rows, environment(benchmark.chip), asked, recipes)
         data.write(folder, _report(measured, model, benchmark, benched))
         if benchmark.profile:
-            profiles = tuple(_profile(model, batch, folder, benchmark, program) for batch, model in models.items())
+            profiles = tuple(_profile(model, batch, runs, program) for batch, model in models.items())
             benched = dataclasses.replace(benched, profiles=profiles)
     return benched
 
 
-def _profile(model: Path, batch: int, folder: Path, benchmark: Benchmark, program: str | None) -> Profile:
-    loop = min(benchmark.loop, profile.MOST_RUNS)
+def _profile(model: Path, batch: int, runs: Runs, program: str | None) -> Profile:
+    loop = min(runs.loop, profile.MOST_RUNS)
     if program is None:
-        return profile.write(folder, batch, profile.on_cpu(model, batch, loop))
-    name, device = profile.csv_of(folder, batch).stem, benchmark.devices[0]
-    flags = (f"--loop={loop}", f"--batchsize={batch}")
-    return profile.write(folder, batch, msprof.profile(program, model, folder, name, *flags, device=device))
+        return profile.write(runs.folder, batch, profile.on_cpu(model, batch, loop))
+    name, flags = profile.csv_of(runs.folder, batch).stem, [f"--loop={loop}", *runs.flags(batch)]
+    calls = msprof.profile(program, model, runs.folder, name, *flags, device=runs.devices[0])
+    return profile.write(runs.folder, batch, calls)
 
 
 def check_devices(chip: str, devices: Sequence[int], processes: Sequence[int]) -> None:
@@ -192,7 +197,11 @@ def _report(measured: Sequence[Measured], model: Path, benchmark: Benchmark, ben
     precision = {"precision": ", ".join(dict.fromkeys(row.precision for row in benched.rows))}
     return collect.report(
         collect.of_info(sidecar.info_of(model), Path(benchmark.prefix).name, benched.recipe),
-        {"models": f"{benchmark.prefix}_bs*{model.suffix}", **precision, **about(benchmark.chip)},
+        {
+            "models": str(model) if benchmark.dynamic_batch else f"{benchmark.prefix}_bs*{model.suffix}",
+            **precision,
+            **about(benchmark.chip),
+        },
         [each.judged for each in measured if each.judged],
         [speed for each in measured for speed in each.speeds],
         [step for each in measured for step in each.steps],

@@ -23,6 +23,7 @@ from ResNeSt.report import collect, data
 from ResNeSt.score.outputs import read_summary
 from ResNeSt.score.score import Result, score_summaries
 
+MOST_TRIES = 3  # of a loop that is too short; a few runs say little of how long many take
 BY_THE_CLOCK = 0.9  # of the images/s: where the clock sees fewer, it is said
 
 
@@ -35,6 +36,11 @@ class Runs(NamedTuple):
     loop: int
     devices: Sequence[int]
     processes: Sequence[int]
+    dynamic: bool
+
+    def flags(self, batch: int) -> list[str]:
+        """What names the batch size to the client: the throughput's, and the model's where it takes several."""
+        return [f"--batchsize={batch}", *([f"--dymBatch={batch}"] if self.dynamic else [])]
 
 
 class Timed(NamedTuple):
@@ -86,7 +92,7 @@ def _measure(model: Path, batch: int, runs: Runs) -> Measured:
     if runs.tensors is not None and runs.labels is not None:
         # Six digits are enough for logits, not for probabilities.
         outfmt = "NPY" if _gives_probabilities(model) else "TXT"
-        flags = [f"--input={runs.tensors}", f"--batchsize={batch}", "--outfmt", outfmt]
+        flags = [f"--input={runs.tensors}", *runs.flags(batch), "--outfmt", outfmt]
         summaries, spent = run_client(model, runs.folder, f"result_bs{batch}", *flags, devices=runs.devices)
         steps.append(data.Step(f"data set, batch {batch}", spent.seconds, spent.peak_bytes))
         result = accuracy(model, batch, summaries, runs.labels)
@@ -95,21 +101,22 @@ def _measure(model: Path, batch: int, runs: Runs) -> Measured:
 
 
 def _time(model: Path, batch: int, processes: int, dirname: str, runs: Runs, steps: list[data.Step]) -> Timed:
-    """Runs the pure loop; once more, and longer, where the processes began too far apart for it."""
+    """Runs the pure loop; again, and longer, where the processes began too far apart for it."""
     devices = [device for device in runs.devices for _ in range(processes)]
     title = f"pure loop, batch {batch}{data.several(processes)}"
 
     def run(loop: int) -> tuple[list[Path], list[Span] | None]:
-        flags = [f"--loop={loop}", f"--batchsize={batch}"]
+        flags = [f"--loop={loop}", *runs.flags(batch)]
         summaries, spent = run_client(model, runs.folder, dirname, *flags, devices=devices)
         steps.append(data.Step(title, spent.seconds, spent.peak_bytes))
         return summaries, spans(runs.folder / f"{dirname}.log", len(devices)) if len(devices) > 1 else None
 
     loop = runs.loop
     summaries, loops = run(loop)
-    if loops is not None and shared(loops) < ENOUGH and loop < MOST_LOOPS:
-        loop = longer(loop, loops)
-        summaries, loops = run(loop)
+    for _ in range(MOST_TRIES - 1):
+        if loops is not None and shared(loops) < ENOUGH and loop < MOST_LOOPS:
+            loop = longer(loop, loops)
+            summaries, loops = run(loop)
     if loops is not None and shared(loops) < ENOUGH:
         raise PipelineError(
             f"{model}: of {len(devices)} processes all ran for {100 * shared(loops):.0f} % of {loop:,} runs, the rest "
@@ -202,5 +209,5 @@ def _check_batch(model: Path, batch: int, summary: Path) -> None:
     if runs != math.ceil(images / batch):
         raise PipelineError(
             f"{model}: took {runs} runs for {images} images, a batch of {batch} takes {math.ceil(images / batch)}; its "
-            "batch size is not that of its name, compile it again with convert.sh"
+            "batch size is not the one asked for, compile it again with convert.sh"
         )

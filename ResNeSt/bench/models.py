@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.convert.targets import compiled_name
+from ResNeSt.convert.targets import FEWEST_SIZES, compiled_name
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import digests, model_files
 
 PREFIX = "resnest50"
 
 
-def find_models(prefix: str, batches: Sequence[int], chip: str) -> dict[int, Path]:
-    """The model of every batch size, `<prefix>_bs<N>.om` or `.xml`.
+def find_models(prefix: str, batches: Sequence[int], chip: str, dynamic: bool = False) -> dict[int, Path]:
+    """The model of every batch size: `<prefix>_bs<N>.om` or `.xml`, or `<prefix>_dyn` for all where it is `dynamic`.
 
-    Raises PipelineError where one is not there, is for another batch size or chip, or is of another network.
+    Raises PipelineError where one is not there, is for other batch sizes or another chip, or is of another network.
     """
-    models = {batch: _model(prefix, batch, chip) for batch in batches}
-    records = {model: record_of(model, digests(model)) for model in models.values()}
+    if dynamic:
+        models = dict.fromkeys(batches, _dynamic_model(prefix, batches, chip))
+    else:
+        models = {batch: _model(prefix, batch, chip) for batch in batches}
+    records = {model: record_of(model, digests(model)) for model in dict.fromkeys(models.values())}
     _refuse_other_chips(records, chip)
-    _refuse_other_networks(records, _compile_command(prefix, ",".join(map(str, batches)), chip))
+    _refuse_other_networks(records, _compile_command(prefix, batches, chip, dynamic))
     return models
 
 
@@ -35,25 +38,48 @@ def record_of(model: Path, files: dict[str, str]) -> dict[str, Any]:
 
 
 def _model(prefix: str, batch: int, chip: str) -> Path:
-    path = Path(compiled_name(prefix, batch, chip))
-    for file in model_files(path):
-        if not file.is_file():
-            raise PipelineError(f"{file}: no such file; make it with: {_compile_command(prefix, batch, chip)}")
+    path, command = Path(compiled_name(prefix, batch, chip)), _compile_command(prefix, [batch], chip, False)
+    other = Path(compiled_name(prefix, (batch,), chip))
+    hint = f"; --dynamic-batch takes {other.name}" if other.is_file() else ""
+    _check_there(path, f"{command}{hint}")
     compiled_for = sidecar.read(path).get("batch", batch)
     if compiled_for != batch:
         raise PipelineError(
-            f"{path}: is compiled for batch {compiled_for}, says {path.name}.json; "
-            f"make it with: {_compile_command(prefix, batch, chip)}"
+            f"{path}: is compiled for batch {compiled_for}, says {path.name}.json; make it with: {command}"
         )
     return path
 
 
-def _compile_command(prefix: str, batches: object, chip: str) -> str:
+def _dynamic_model(prefix: str, batches: Sequence[int], chip: str) -> Path:
+    """The one model, which takes all of `batches`; without a record the client says whether it does."""
+    path = Path(compiled_name(prefix, tuple(batches), chip))
+    _check_there(path, _compile_command(prefix, batches, chip, True))
+    sizes = sidecar.sizes_of(path)
+    missing = [str(batch) for batch in batches if sizes and batch not in sizes]
+    if missing:
+        every = sorted({*sizes, *batches})
+        raise PipelineError(
+            f"{path}: takes batches of {', '.join(map(str, sizes))}, says {path.name}.json, not of "
+            f"{', '.join(missing)}; leave them out, or make it with: {_compile_command(prefix, every, chip, True)}"
+        )
+    return path
+
+
+def _check_there(path: Path, remedy: str) -> None:
+    for file in model_files(path):
+        if not file.is_file():
+            raise PipelineError(f"{file}: no such file; make it with: {remedy}")
+
+
+def _compile_command(prefix: str, batches: Sequence[int], chip: str, dynamic: bool) -> str:
     """The command that makes the models called so, of the ONNX file that is called so."""
     folder = os.path.dirname(prefix)
-    onnx = [] if prefix == PREFIX else [f"--onnx={prefix}.onnx"]
-    flags = [*onnx, *([f"--output-dir={folder}"] if folder else [])]
-    return shlex.join(["bash", "convert.sh", str(batches), chip, *flags])
+    flags = [] if prefix == PREFIX else [f"--onnx={prefix}.onnx"]
+    flags += [f"--output-dir={folder}"] if folder else []
+    if dynamic:
+        flags.append("--dynamic-batch")
+        batches = batches if len(batches) >= FEWEST_SIZES else [*batches, 2 * batches[0]]
+    return shlex.join(["bash", "convert.sh", ",".join(map(str, batches)), chip, *flags])
 
 
 def _refuse_other_chips(records: Mapping[Path, dict[str, Any]], chip: str) -> None:

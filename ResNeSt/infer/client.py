@@ -52,10 +52,9 @@ def run_client(
     """Runs the client for `model` with `arguments`, its results in `<output>/<dirname>`.
 
     `under` makes the command of a program that runs it. There is one summary for each of `devices`, which share the
-    input (contract: ais_bench, several devices). What the
-    client prints goes to `<output>/<dirname>.log`; our own shows its progress bar besides. Raises PipelineError where
-    the client fails, MissingRuntimeError where ais_bench is needed and is not installed, or CANN's libraries are not
-    found.
+    input (contract: ais_bench, several devices). What the client prints goes to `<output>/<dirname>.log`; our own shows
+    its progress bar besides. Raises PipelineError where the client fails, MissingRuntimeError where ais_bench is needed
+    and is not installed, or CANN's libraries are not found.
     """
     model, output = Path(model), make_output_folder(output)
     if not model.is_file():
