@@ -7,7 +7,6 @@ the card of this machine.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -89,14 +88,6 @@ def find(toolkit: Toolkit, chip: str, network: Network) -> str:
             f"on a host with a {chip} and copy the …_aoe_bank with its .json here, or compile for {card}"
         )
     return program
-
-
-def _card() -> str | None:
-    """The chip of this machine's card; None where npu-smi does not tell, and AOE is left to find out."""
-    if shutil.which("npu-smi") is not None:
-        with contextlib.suppress(PipelineError):
-            return chips.card()
-    return None
 
 
 def finding(toolkit: Toolkit, chip: str, network: Network, models: Sequence[Path]) -> Finding:

@@ -157,7 +157,7 @@ def _tune(compilation: Compilation, batches: list[Batch], source: str, force: bo
         compilation.say(f"{bank.name}: AOE tunes on the card, which takes hours; look on in {aoe.log_of(bank)}")
         commands = compilation.aoe_commands(batch)
         count = aoe.tune(program, toolkit, compilation.network, commands, bank, made_of, anew)
-        found = f"{count} files" if count else "empty: nothing is better than what CANN brings along"
+        found = f"tuned, files: {count}" if count else "empty: nothing is better than what CANN brings along"
         compilation.say(f"{bank.name}: {found}")
 
 
