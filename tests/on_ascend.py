@@ -24,6 +24,8 @@ from ResNeSt.common import cann
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError, run
 from ResNeSt.common.files import read_json
 from ResNeSt.convert import aoe, atc, chips
+from ResNeSt.convert.finding import FAILS
+from ResNeSt.convert.host import findings as host_findings
 from ResNeSt.formats import om_header
 from ResNeSt.models import onnx_file
 
@@ -105,6 +107,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
     """The parts in their order, later ones on what earlier ones left; none has begun."""
     folder = host.folder
     return {
+        "CANN": _cann(host),
         "ATC": _atc(folder, host.chip, host.toolkit),
         "pipeline": _pipeline(folder, host.chip),
         "ais_bench": _client(folder),
@@ -116,6 +119,22 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "msprof": _profile(folder, host.chip),
         "AOE": _tune(host),
     }
+
+
+def _cann(host: Host) -> Iterator[Fact]:
+    """Where things lie in CANN's folder, and what npu-smi calls the card."""
+    root, toolkit = host.toolkit.root, host.toolkit
+    yield Fact("npu-smi tells the chip's name", chips.card() == host.chip, chips.card())
+    if root is None:
+        return
+    recorded = cann.record(root, cann.TOOLKIT_RECORD)
+    yield Fact(f"the installer records its version in {cann.TOOLKIT_RECORD}", "version" in recorded, str(recorded))
+    named = cann.parse_release(root.name)
+    yield Fact("the folder is called as the release is", named in (None, toolkit.release), f"{root}: {toolkit.release}")
+    yield Fact("the toolkit brings a stub of the driver's library", toolkit.devlib is not None, str(root))
+    yield Fact(f"{cann.DRIVER_LIBRARY} is where drivers put it", toolkit.driver() is not None, str(cann.DRIVER_FOLDERS))
+    said = [str(finding) for finding in host_findings(toolkit, host.chip) if finding.verdict == FAILS]
+    yield Fact("convert.sh --check finds no fault with a host that compiles", not said, "; ".join(said))
 
 
 def _atc(folder: Path, chip: str, toolkit: cann.Toolkit) -> Iterator[Fact]:
@@ -142,6 +161,12 @@ def _atc(folder: Path, chip: str, toolkit: cann.Toolkit) -> Iterator[Fact]:
     text = refused.stdout + refused.stderr
     yield Fact("ATC ends with another code than 0 for an unknown chip", refused.returncode != 0, "0")
     yield Fact("ATC names E10001 for an unknown chip", "E10001" in text, text[-300:])
+    (folder / "a b").mkdir()
+    shutil.copy(folder / "demo.onnx", folder / "a b")
+    arguments = atc.command(onnx_file.read(folder / "a b/demo.onnx"), BATCH, chip, "fp16", "model", None, None)
+    refused = _bounded([toolkit.atc, *arguments[1:]], folder / "atc", toolkit.environment, LONGEST)
+    text = refused.stdout + refused.stderr
+    yield Fact("ATC names E10001 for a path with a blank", "E10001" in text, text[-300:])
 
 
 def _header(path: Path) -> Fact:

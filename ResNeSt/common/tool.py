@@ -8,10 +8,10 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-_ENDING = (signal.SIGTERM, signal.SIGHUP)  # `timeout`, and a terminal that is closed
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `timeout`, and a terminal that is closed
 
 
 class Ended(NamedTuple):
@@ -41,7 +41,7 @@ def run(
     What it prints goes to a file, at the end of `log` where one can look on: a pipe stays open as long as one of its
     processes lives, were it killed itself.
     """
-    with open(log, "ab+") if log else tempfile.TemporaryFile(dir=folder) as printed, _cleaning_up():
+    with open(log, "ab+") if log else tempfile.TemporaryFile(dir=folder) as printed, _Signals() as signals:
         start = printed.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command,
@@ -53,6 +53,7 @@ def run(
             start_new_session=True,
         )
         try:
+            signals.end_the_wait()
             code = process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -62,22 +63,39 @@ def run(
         return Ended(code, printed.read().decode("utf-8", errors="replace"))
 
 
-@contextlib.contextmanager
-def _cleaning_up() -> Iterator[None]:
-    """Signals that would end this process at once let it clean up first; those that are ignored stay so."""
+class _Signals:
+    """Signals that would end this process at once are kept until the tool runs, and let it clean up from then on.
 
-    def leave(number: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+    Those that are ignored, or handled by somebody else, stay so.
+    """
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _ENDING}
-    for number, handler in before.items():
-        if handler == signal.SIG_DFL:
-            signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._waiting = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _ENDING:
+                before = signal.getsignal(number)
+                if before in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = before
+                    signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def end_the_wait(self) -> None:
+        """From here on a signal is an exception, and so is one that came before."""
+        self._waiting = True
+        if self._received is not None:
+            self._receive(self._received)
+
+    def _receive(self, number: int, _frame: object = None) -> None:
+        self._received = number
+        if self._waiting and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._waiting:
+            raise SystemExit(128 + number)

@@ -15,7 +15,7 @@ Options = dict[str, str]
 Shapes = dict[str, list[int]]
 
 _CHIPS = """310 310P1 310P3 310P5 310P7 310B1 310B2 310B3 310B4 610 610Lite 910A 910B 910ProA 910ProB 910PremiumA 910B1
-910B2 910B2C 910B3 910B4 910B4-1 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392"""
+910B2 910B2C 910B3 910B4 910B4-1 910_9362 910_9372 910_9381 910_9382 910_9391 910_9392 910_9363 950PR_9589 350_354f"""
 
 # Every option of the contract, with its values where the contract lists them.
 _OPTIONS: dict[str, list[str] | None] = {
@@ -48,6 +48,10 @@ _REQUIRED = ["framework", "model", "output", "soc_version"]
 _OPSETS = range(9, 19)
 # int8 reaches the chip as AscendQuant and AscendDequant.
 _UNKNOWN_OPERATORS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
+
+
+# Of the real path of a file that is read, and of the name of what is written.
+_PATH = re.compile(r"[\u4e00-\u9fa5A-Za-z0-9./_-]+")
 
 
 class AtcError(Exception):
@@ -135,6 +139,7 @@ def _check_values(options: Options) -> None:
         known = _OPTIONS[name]
         if known is not None and value not in known:
             raise _invalid(name, value, f"the value must be one of {known}")
+    _check_paths(options)
     for name in ("insert_op_conf", "keep_dtype"):
         if name in options and not Path(options[name]).is_file():
             raise _unloadable(options[name], "no such file")
@@ -142,6 +147,14 @@ def _check_values(options: Options) -> None:
         raise _invalid("output", options["output"], "the directory does not exist")
     if options.get("mode", "0") != "0":
         _beyond_the_stand_in("--mode other than 0")
+
+
+def _check_paths(options: Options) -> None:
+    paths = {name: os.path.realpath(options[name]) for name in ["model", "insert_op_conf"] if name in options}
+    paths["output"] = options["output"]
+    for name, path in paths.items():
+        if not _PATH.fullmatch(path):
+            raise _invalid(name, path, "the path has other characters than letters, digits, '.', '/', '_' and '-'")
 
 
 def _check_combinations(options: Options) -> None:
