@@ -21,6 +21,7 @@ import pytest
 
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.timed_process import with_this_project
+from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.engine import TensorSpec
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
@@ -102,6 +103,19 @@ def test_every_scenario_ends_with_a_verdict_and_all_its_logs(
     assert "MLPerf's own settings ask for at least 600 s (here 0.5)" in tested.notes[0]
     assert tested.batch == {"SingleStream": 1, "MultiStream": 8}.get(scenario, 16)
     assert not list((tmp_path / "logs").glob(".*"))
+
+
+@pytest.mark.heavy
+def test_the_benchmark_has_a_row_for_offline_and_single_stream(loadgen: Any, demo_onnx: Path, tmp_path: Path) -> None:
+    from benchmarks import loadgen as part
+
+    prepared = call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "prep", "--model=resnest_demo")
+    assert prepared.returncode == 0, prepared.stderr
+    compiled = convert(Conversion(demo_onnx, list(part.BATCHES.values()), "cpu", tmp_path))
+    models = {"fp32": {model.batch: model.path for model in compiled}}
+    rows = part.compare(models, tmp_path / "prep", tmp_path, 1, 0.5)
+    assert [row[0] for row in rows] == ["Offline, fp32, batch 16", "SingleStream, fp32, batch 1"]
+    assert all(float(ratio) > 0.02 for *_, ratio in rows)
 
 
 def test_an_error_behind_loadgen_s_back_is_one_line_and_leaves_no_logs(
