@@ -115,7 +115,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "dynamic batch": _dynamic_batch(folder, host.chip),
         "NV12": _nv12(folder, host.chip),
         "processes": _processes(folder, host.chip),
-        "dynamic batch": _dynamic_batch(folder, host.chip),
+        "bench of one model": _bench_of_one_model(folder, host.chip),
         "msprof": _profile(folder, host.chip),
         "AOE": _tune(host),
     }
@@ -248,14 +248,12 @@ def _profile(folder: Path, chip: str) -> Iterator[Fact]:
     yield Fact("op_summary has each operator by name", any(call.name != call.type for call in calls), str(calls[:2]))
 
 
-def _dynamic_batch(folder: Path, chip: str) -> Iterator[Fact]:
-    """One model for two batch sizes, as bench.sh runs it."""
-    done = _run(folder, ["convert.sh", f"1,{BATCH}", chip, "--onnx=demo.onnx", "--dynamic-batch"])
-    yield Fact("convert.sh --dynamic-batch ends with 0", done.returncode == 0, done.stderr[-500:])
-    flags = ["--model=demo", "--input=prep", f"--labels={LABELS}", "--loop=20", "--output-dir=dyn", "--no-report"]
+def _bench_of_one_model(folder: Path, chip: str) -> Iterator[Fact]:
+    """The model of several batch sizes, as bench.sh runs it."""
+    flags = ["--model=dyn/demo", "--input=prep", f"--labels={LABELS}", "--loop=20", "--output-dir=sizes", "--no-report"]
     done = _run(folder, ["bench.sh", f"1,{BATCH}", chip, "--dynamic-batch", *flags])
     yield Fact("bench.sh --dynamic-batch ends with 0", done.returncode == 0, done.stderr[-500:])
-    rows, static = (read_json(folder / name / "bench.json")["rows"] for name in ("dyn", "bench"))
+    rows, static = (read_json(folder / name / "bench.json")["rows"] for name in ("sizes", "bench"))
     yield Fact(
         "a model of several batch sizes is as right as one of one",
         abs(rows[-1]["top1"] - static[0]["top1"]) <= LOST_POINTS,
