@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ResNeSt.bench import msprof, overlap
-from ResNeSt.common import cann
+from ResNeSt.common import cann, cann_libraries
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError, run
 from ResNeSt.common.files import read_json
 from ResNeSt.convert import aoe, atc, chips
 from ResNeSt.convert.finding import FAILS
 from ResNeSt.convert.host import findings as host_findings
 from ResNeSt.formats import om_header
+from ResNeSt.infer import ais_bench, ais_bench_log
 from ResNeSt.models import onnx_file
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,9 @@ SUMMARY_KEYS = {
     *("filesinfo", "args", "NPU_compute_time", "H2D_latency", "D2H_latency"),
     *("npu_compute_time_list", "throughput", "pid"),
 }
-TIME_KEYS = {"min", "max", "mean", "median", "percentile(99%)"}
+TIME_KEYS = {"min", "max", "mean", "median"}
+PERCENTILE = {False: "percentile(99%)", True: "P99"}  # by whether the client's options have dashes
+NO_DEVICE = 63  # no host has so many
 
 
 class Fact(NamedTuple):
@@ -110,8 +113,11 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "CANN": _cann(host),
         "ATC": _atc(folder, host.chip, host.toolkit),
         "pipeline": _pipeline(folder, host.chip),
+        "the client": _language(folder),
         "ais_bench": _client(folder),
         "paths": _path_rules(folder),
+        "tensors": _tensor_rules(folder),
+        "devices": _devices(folder, host.chip),
         "dynamic batch": _dynamic_batch(folder, host.chip),
         "NV12": _nv12(folder, host.chip),
         "processes": _processes(folder, host.chip),
@@ -200,6 +206,24 @@ def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
     yield Fact(text, abs(top1 - expected) <= LOST_POINTS, f"{top1:.2f}")
 
 
+def _language(folder: Path) -> Iterator[Fact]:
+    """Which command line ais_bench has: its version says so, its help, and what it refuses."""
+    model = f"demo_bs{BATCH}.om"
+    client = ais_bench.find(model)
+    told = _bounded([*ais_bench.PROGRAM, "--help"], folder, {**client.environment, "COLUMNS": "200"}, LONGEST).stdout
+    flag, other = ("--output-dirname", "--output_dirname")[:: 1 if client.dashes else -1]
+    yield Fact(f"a client of this version has {flag}", f" {flag}" in told, told[:300])
+    arguments = [f"--model={model}", "--output=language", f"{other}=a"]
+    done = _bounded([*ais_bench.PROGRAM, *arguments], folder, client.environment, LONGEST)
+    reason = ais_bench_log.reason(done.stdout + done.stderr)
+    yield Fact(f"it refuses {other} with exit code 2", done.returncode == 2, str(done.returncode))
+    yield Fact(f"its reason is the line that names {other}", other in reason, reason)
+    bare = {**os.environ, "LD_LIBRARY_PATH": ""}
+    done = _bounded([sys.executable, "-c", "import ais_bench.infer.interface"], folder, bare, LONGEST)
+    missing = done.returncode == 0 or cann_libraries.not_imported(done.stderr) is not None
+    yield Fact("without LD_LIBRARY_PATH it names the library, or needs none", missing, done.stderr[-300:])
+
+
 def _client(folder: Path) -> Iterator[Fact]:
     """What ais_bench wrote for bench.sh."""
     path = folder / f"bench/result_bs{BATCH}_summary.json"
@@ -207,7 +231,8 @@ def _client(folder: Path) -> Iterator[Fact]:
     yield Fact("the summary lies beside the results' folder", path.is_file(), str(list((folder / "bench").glob("*"))))
     yield Fact("the summary has the recorded keys", set(summary) >= SUMMARY_KEYS, str(sorted(summary)))
     times = summary.get("NPU_compute_time", {})
-    yield Fact("its times have the recorded keys", set(times) >= TIME_KEYS, str(sorted(times)))
+    keys = {*TIME_KEYS, PERCENTILE[ais_bench.find(f"demo_bs{BATCH}.om").dashes]}
+    yield Fact("its times have the recorded keys", set(times) >= keys, str(sorted(times)))
     names = sorted(path.name.split(".")[0] for path in (folder / "prep").glob("*.bin"))
     results = folder / f"bench/result_bs{BATCH}"
     found = sorted(path.name for path in results.glob("*")) if results.is_dir() else []
@@ -220,7 +245,8 @@ def _client(folder: Path) -> Iterator[Fact]:
     yield Fact("a time is kept for every batch", runs == -(-len(names) // BATCH), str(runs))
     log = folder / f"bench/pure_bs{BATCH}.log"
     printed = log.read_text(errors="replace") if log.is_file() else ""
-    yield Fact("it prints NPU_compute_time and throughput", "NPU_compute_time (ms): min = " in printed, printed[-300:])
+    both = re.search(r"NPU_compute_time \(ms\).*\[INFO\] [Tt]hroughput 1000\*batchsize", printed, re.DOTALL) is not None
+    yield Fact("it prints NPU_compute_time and throughput", both, printed[-300:])
 
 
 def _processes(folder: Path, chip: str) -> Iterator[Fact]:
@@ -262,20 +288,59 @@ def _bench_of_one_model(folder: Path, chip: str) -> Iterator[Fact]:
 
 
 def _path_rules(folder: Path) -> Iterator[Fact]:
-    """What ais_bench refuses since September 2023 and December 2025."""
+    """What ais_bench refuses since September 2023 and December 2025, and what it takes."""
     model = f"--model=demo_bs{BATCH}.om"
     (folder / "linked").symlink_to(folder / "prep", target_is_directory=True)
+    (folder / "there").symlink_to(folder, target_is_directory=True)
     (folder / "open").mkdir(mode=0o755)
     (folder / "closed").mkdir(mode=0o750)
+    (folder / "b lank").mkdir()
+    shutil.copy(folder / f"demo_bs{BATCH}.om", folder / "b lank")
     refusals = {
         "a symbolic link as input": [model, "--input=linked", "--output=closed", "--output_dirname=a"],
         "a blank in a path": [model, "--input=prep", "--output=clo sed", "--output_dirname=b"],
         "an output folder of mode 0755": [model, "--input=prep", "--output=open", "--output_dirname=c"],
         "an absolute --output_dirname": [model, "--input=prep", "--output=closed", "--output_dirname=/d"],
+        "more than 100,000 loops": [model, "--loop=100001"],
     }
     for what, flags in refusals.items():
-        done = _run(folder, ["-m", "ais_bench", *flags])
+        done = _ais_bench(folder, flags)
         yield Fact(f"ais_bench refuses {what}", done.returncode != 0, "exit code 0")
+    done = _ais_bench(folder / "b lank", [model])
+    yield Fact("ais_bench refuses a relative path in a folder with a blank", done.returncode != 0, "exit code 0")
+    done = _ais_bench(folder, [f"--model=there/demo_bs{BATCH}.om"])
+    yield Fact("ais_bench takes a path behind a linked folder", done.returncode == 0, done.stdout[-300:])
+
+
+def _tensor_rules(folder: Path) -> Iterator[Fact]:
+    """What ais_bench refuses of the entries of a folder, and that it does not say which."""
+    tensor = next((folder / "prep").glob("*.bin"))
+    for name in ("img (1).bin", "notes (1).txt", "link.bin"):
+        held = folder / f"held_{name.split('.')[0].split(' ')[0]}"
+        held.mkdir(mode=0o755)
+        shutil.copy(tensor, held / "a.bin")
+        (held / name).symlink_to(tensor) if name == "link.bin" else shutil.copy(tensor, held / name)
+        done = _ais_bench(folder, [f"--model=demo_bs{BATCH}.om", f"--input={held.name}"])
+        yield Fact(f"ais_bench refuses a folder with {name!r}", done.returncode != 0, "exit code 0")
+    within = folder / "within"
+    within.mkdir(mode=0o755)
+    shutil.copy(tensor, within)
+    (within / "x.bin").mkdir(mode=0o755)
+    done = _ais_bench(folder, [f"--model=demo_bs{BATCH}.om", "--input=within"])
+    yield Fact("ais_bench passes over a folder called x.bin", done.returncode == 0, done.stdout[-300:])
+
+
+def _devices(folder: Path, chip: str) -> Iterator[Fact]:
+    """One device of two is not there; the reason that bench.sh tells has to be that one's."""
+    flags = ["--model=demo", "--loop=2", "--output-dir=devices", f"--device=0,{NO_DEVICE}", "--no-report"]
+    done = _run(folder, ["bench.sh", str(BATCH), chip, *flags])
+    told = f": device {NO_DEVICE}: " in done.stderr
+    yield Fact("the reason of two devices is that of the one that failed", told, done.stderr[-500:])
+
+
+def _ais_bench(folder: Path, flags: list[str]) -> subprocess.CompletedProcess[str]:
+    client = ais_bench.find(f"demo_bs{BATCH}.om")
+    return _bounded(client.command(flags), folder, client.environment, LONGEST)
 
 
 # What the client says of a model of several batch sizes, as one line of JSON; runs it at every size that it is given.

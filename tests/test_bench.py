@@ -28,7 +28,7 @@ from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import digests
 from ResNeSt.score.score import Result, Score
-from tests.conftest import PROJECT, Completed, assert_refused, call
+from tests.conftest import CLIENTS, PROJECT, Completed, assert_refused, call
 
 LABELS = PROJECT / "demo" / "val_label.txt"
 EXPECTED = PROJECT / "demo" / "expected.json"
@@ -432,6 +432,24 @@ def test_uint8_tensors_through_aipp_give_the_accuracy_of_float32_tensors(
         assert result.returncode == 0, result.stderr
         found = json.loads((tmp_path / chip / "bench.json").read_text())["rows"][0]
         assert (found["top1"], found["top5"]) == (on_cpu["rows"][1]["top1"], on_cpu["rows"][1]["top5"])
+
+
+@pytest.mark.parametrize("standins", CLIENTS, indirect=True)
+def test_of_two_devices_the_one_that_fails_is_named_with_its_reason(work: Path, ascend: dict[str, str]) -> None:
+    result = bench(work, "two", "--device=0,1", chip="310P3", batches="1", env={**ascend, "STANDIN_BROKEN_DEVICE": "1"})
+    assert_refused(result, "exit code 1: device 1: open device 1 failed, errorCode is 507033 (all of it in")
+
+
+def test_a_tensor_that_the_client_would_refuse_is_named_before_anything_runs(
+    work: Path, ascend: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "prep").mkdir()
+    shutil.copy(next((work / "prep").glob("*.bin")), tmp_path / "prep/img (1).bin")
+    (tmp_path / "labels.txt").write_text("img (1).JPEG 0\n")
+    flags = [f"--input={tmp_path / 'prep'}", f"--labels={tmp_path / 'labels.txt'}"]
+    result = bench(work, "tensor", *flags, chip="310P3", env=ascend)
+    assert_refused(result, "img (1).bin: ais_bench takes only letters, digits", "run: mv ")
+    assert not (work / "tensor").exists()
 
 
 def test_the_output_folder_is_of_the_mode_that_today_s_client_accepts(work: Path, ascend: dict[str, str]) -> None:

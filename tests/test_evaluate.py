@@ -37,7 +37,7 @@ from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD, card, write_card
 from ResNeSt.models.model_info import format_of
 from ResNeSt.score.score import score_summary
 from ResNeSt.tensors.format import TensorFormat
-from tests.conftest import PROJECT, Completed, assert_refused, call
+from tests.conftest import PROJECT, STANDINS, Completed, assert_refused, call
 
 VAL = PROJECT / "demo/val"
 LABELS = PROJECT / "demo/val_label.txt"
@@ -131,6 +131,18 @@ def test_an_om_runs_through_the_python_api_of_the_ascend_client(
 def test_an_om_without_the_client_is_told_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "m.om").touch()
     assert_refused(run(tmp_path, "m.om"), "ais_bench is not installed", "requirements/npu.txt", code=3)
+
+
+def test_an_om_on_a_host_that_has_not_sourced_cann_s_script_is_told_which(
+    tmp_path: Path, standins: dict[str, str]
+) -> None:
+    (tmp_path / "m.om").touch()
+    home = STANDINS / "ascend-toolkit"
+    environment = {**standins, "STANDIN_LIBRARY": "needed", "ASCEND_TOOLKIT_HOME": str(home), "LD_LIBRARY_PATH": ""}
+    result = run(tmp_path, "m.om", env=environment)
+    assert_refused(result, "libascendcl.so is not found", f"run: source {home}/set_env.sh", code=3)
+    result = run(tmp_path, "m.om", env={**environment, "LD_LIBRARY_PATH": f"{home}/lib64"})
+    assert_refused(result, "m.om: ais_bench cannot load it on device 0")
 
 
 def test_it_says_where_the_time_went_and_how_fast_it_was(work: Path) -> None:

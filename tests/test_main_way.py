@@ -133,6 +133,7 @@ def test_on_cpu_they_end_in_pytorch_s_answers_at_every_batch_size(
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("standins", ["0.1.0"], indirect=True)
 def test_on_an_ascend_host_they_end_in_a_row_a_batch_size(
     simplified: Callable[[str, str], Work], standins: dict[str, str]
 ) -> None:

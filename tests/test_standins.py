@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
-from tests.conftest import Command, Completed
+from tests.conftest import CLIENTS, PROJECT, Command, Completed, assert_refused
 
 STANDINS = Path(__file__).parent / "standins"
 SIDE = 4
@@ -607,6 +607,45 @@ def test_a_cut_model_is_refused(ais_bench: Command, tmp_path: Path) -> None:
     result = ais_bench("--model=net_bs2.om")
     assert "[ERROR] load model from file failed" in result.stdout
     assert result.returncode == 1
+
+
+# ResNeSt.infer, which becomes the client
+
+
+@pytest.fixture
+def infer(call: Command) -> Command:
+    """Runs it as a user types it for 0.0.2, whichever client there is."""
+
+    def run(*options: str, **extra: str) -> Completed:
+        extra = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{extra.pop('path')}", **extra}
+        flags = ["--model=net_bs2.om", "--output=out", "--output_dirname=r", "--display_all_summary", "1", *options]
+        return call(sys.executable, "-m", "ResNeSt.infer", *flags, **extra)
+
+    return run
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("standins", CLIENTS, indirect=True)
+def test_infer_says_it_as_the_client_has_it(infer: Command, standins: dict[str, str], tmp_path: Path) -> None:
+    save_images(tmp_path / "prep", 2)
+    result = infer("--input=prep", "--outfmt", "TXT", path=standins["PYTHONPATH"])
+    assert result.returncode == 0, result.stderr
+    assert "H2D_latency" in result.stdout
+    assert (tmp_path / "out/r/img1_0.txt").is_file()
+
+
+@pytest.mark.usefixtures("compiled")
+def test_infer_names_what_the_client_would_refuse_and_what_it_cannot_load(
+    infer: Command, standins: dict[str, str], tmp_path: Path
+) -> None:
+    save_images(tmp_path / "prep", 2)
+    (tmp_path / "prep/img (1).bin").touch()
+    result = infer("--input=prep", path=standins["PYTHONPATH"])
+    assert_refused(result, "prep/img (1).bin: ais_bench takes only letters, digits")
+    bare = {"STANDIN_LIBRARY": "needed", "LD_LIBRARY_PATH": "", "path": standins["PYTHONPATH"]}
+    assert_refused(infer(**bare), "net_bs2.om: libascendcl.so is not found", "set_env.sh", code=3)
+    toolkit = {"ASCEND_TOOLKIT_HOME": str(STANDINS / "ascend-toolkit")}
+    assert infer(**bare, **toolkit).returncode == 0
 
 
 # ais_bench: the real client's files

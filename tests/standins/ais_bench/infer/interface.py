@@ -53,7 +53,7 @@ class InferSession:
 
     def __init__(self, device_id: int, model_path: str) -> None:
         log("acl init success")
-        if str(device_id) == os.environ.get("STANDIN_BROKEN_DEVICE"):
+        if str(device_id) == os.environ.get("STANDIN_BROKEN_DEVICE", "63"):
             print(f"[ERROR] open device {device_id} failed, errorCode is 507033", flush=True)
             raise RuntimeError("acl set device failed")
         log(f"open device {device_id} success")
