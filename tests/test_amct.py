@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
-from ResNeSt.convert.conversion import Conversion, convert
+from ResNeSt.convert.conversion import Conversion, convert, plan
 from ResNeSt.labels.file import read_labels
 from tests.conftest import PROJECT, STANDINS, Command, Completed, assert_refused, call
 
@@ -232,3 +232,15 @@ def test_the_stand_in_refuses_what_cannot_be_calibrated(
     assert result.returncode
     assert words in result.stderr
     assert not (folder / "m_deploy_model.onnx").exists()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_operator_set_that_amct_does_not_take_is_refused_before_it_runs(dry_run: bool, folder: Path) -> None:
+    """ATC takes up to 18."""
+    model = onnx.load(folder / "m_sim.onnx")
+    model.opset_import[0].version = 15
+    onnx.save(model, folder / "other_sim.onnx")
+    asked = Conversion(folder / "other_sim.onnx", [4], "310P3", folder, precision="int8", calibration=folder / "prep")
+    with pytest.raises(PipelineError, match=r"operator set 15, AMCT takes 8 to 14; export with --opset 11$"):
+        (plan if dry_run else convert)(asked)
+    assert not (folder / "other_int8_deploy_model.onnx").exists()

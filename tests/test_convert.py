@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -779,6 +780,38 @@ def test_without_an_error_line_atc_s_last_words_are_shown(
     with pytest.raises(PipelineError):
         run("1", "310P3")
     assert capsys.readouterr().err.split() == [str(number) for number in range(22, 31)] + ["words"]
+
+
+def test_without_a_driver_atc_runs_with_the_toolkit_s_stub_and_that_is_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devlib = tmp_path / f"cann-9.0.0/{platform.machine()}-linux/devlib"
+    devlib.mkdir(parents=True)
+    (tmp_path / "cann-9.0.0/bin").mkdir()
+    atc = tmp_path / "cann-9.0.0/bin/atc"
+    atc.write_text('#!/bin/sh\necho "with $LD_LIBRARY_PATH"; exit 7\n')
+    atc.chmod(0o755)
+    monkeypatch.setattr(cann, "DRIVER_FOLDERS", [])
+    monkeypatch.setenv("PATH", f"{atc.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere")
+    with pytest.raises(PipelineError, match="failed"):
+        run("1", "310P3")
+    said = capsys.readouterr()
+    assert f"note: no driver here, so ATC gets {devlib} on its LD_LIBRARY_PATH" in said.out
+    assert f"with /elsewhere:{devlib}" in said.err
+
+
+def test_a_chip_that_is_not_on_record_is_compiled_for_with_a_note(
+    folder: Path, ascend: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("1", "Ascend950PR_9589")
+    assert capsys.readouterr().out.count("note: chip 950PR_9589 is not on record here") == 1
+    assert json.loads(Path("demo_bs1.om.json").read_text())["chip"] == "950PR_9589"
+    run("1", "950PR_9589", "--dry-run")
+    shown = capsys.readouterr().out
+    assert "# note: chip 950PR_9589 is not on record here" in shown
+    assert "--soc_version=Ascend950PR_9589" in shown
+    assert "# ATC takes only letters, digits and . / _ - in a path; convert.sh gives it copies so named" in shown
 
 
 def test_log_shows_all_that_atc_prints(folder: Path, ascend: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,8 @@ def _load(path: str) -> Any:
 
     model = onnx.load(path)
     onnx.checker.check_model(model)
+    if model.opset_import[0].version not in range(8, 15):
+        raise AmctError(f"{path}: operator set {model.opset_import[0].version}, expected 8 to 14")
     return model
 
 
