@@ -20,7 +20,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.infer.inference import Inference
 from ResNeSt.infer.side_by_side import infer_side_by_side
-from tests.conftest import STANDINS, call
+from tests.conftest import CLIENTS, STANDINS, call
 
 TWO = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 
@@ -171,6 +171,7 @@ def ascend(demo_onnx: Path, tmp_path: Path, standins: dict[str, str], monkeypatc
     return tmp_path
 
 
+@pytest.mark.parametrize("standins", CLIENTS, indirect=True)
 def test_processes_share_an_npu_and_their_images_add_up(ascend: Path) -> None:
     (row,) = bench(
         Benchmark([4], "310P3", str(ascend / "resnest_demo"), loop=100, folder=ascend / "out", processes=[2])
