@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, check_share, positive
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
@@ -21,8 +21,8 @@ from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
-from ResNeSt.convert import calibration, chips
-from ResNeSt.convert.targets import compiled_name, parse_batches
+from ResNeSt.convert import calibration, chips, targets
+from ResNeSt.convert.targets import check_dynamic, compiled_name, parse_batches
 from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import run_client
 from ResNeSt.labels.class_names import class_list
@@ -75,6 +75,7 @@ class RunPlan:
 
     `calibration` holds the pictures to calibrate with, or their tensors; None takes those that are scored.
     `min_agreement` is the share of images that must keep the top-1, of compiled models with PyTorch; None the usual.
+    `dynamic_batch` compiles one model for all of `batches`.
     """
 
     card: Card
@@ -91,6 +92,7 @@ class RunPlan:
     min_agreement: float | None = None
     exif: bool = False
     ema: bool | None = None
+    dynamic_batch: bool = False
 
     @property
     def tensors(self) -> Path:
@@ -256,16 +258,21 @@ def _convert(plan: RunPlan, say: Say) -> list[data.Step]:
         # On Ascend nothing judges there, but 0 lets pass what it would refuse to calibrate with.
         if plan.min_agreement is not None and (plan.chip == chips.CPU or plan.min_agreement == 0):
             flags.append(f"--min-agreement={plan.min_agreement:g}")
+    if plan.dynamic_batch:
+        flags.append("--dynamic-batch")
     if replaced := _of_another_question(plan):
-        say(f"compiled for another precision or chip, and made anew: {', '.join(map(str, replaced))}")
+        say(f"compiled for another precision, chip or batch, and made anew: {', '.join(map(str, replaced))}")
         flags.append("--force")
     return [_command(say, "convert", "convert.sh", ",".join(map(str, plan.batches)), plan.chip, *flags)]
 
 
 def _of_another_question(plan: RunPlan) -> list[Path]:
     """The models of an earlier run in the work folder, which is this program's own, in the place of those to come."""
-    asked = {"chip": plan.chip, "precision": plan.precision, "dtype": "float32"}
-    models = [plan.folder / compiled_name(plan.card.name, batch, plan.chip) for batch in plan.batches]
+    asked: dict[str, Any] = {"chip": plan.chip, "precision": plan.precision, "dtype": "float32"}
+    if plan.dynamic_batch:
+        asked["batch"] = plan.batches
+    batches = targets.models(plan.batches, plan.dynamic_batch)
+    models = [plan.folder / compiled_name(plan.card.name, batch, plan.chip) for batch in batches]
     found = {model: sidecar.recorded(model, asked) for model in models if model.exists()}
     return [model for model, says in found.items() if says and says != asked]
 
@@ -301,6 +308,8 @@ def _run_compiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Stage
         f"--loop={plan.loop}",
         f"--output-dir={plan.results}",
     ]
+    if plan.dynamic_batch:
+        flags.append("--dynamic-batch")
     flags.append("--no-report")  # what it would say is in ours
     steps.append(
         _command(say, "bench", "bench.sh", batches, plan.chip, f"--model={plan.folder / plan.card.name}", *flags)
@@ -441,6 +450,7 @@ def _parser() -> Parser:
         help=f"of the images, with PyTorch's top-1 [fp32: {FP32.agreement}, else {REDUCED.agreement}]",
     )
     parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
+    parser.add_argument("--dynamic-batch", action="store_true", help="one model that takes all of --batch, 2 to 100")
     parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
     parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
     parser.fills("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
@@ -460,6 +470,8 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     folder = options.work or Path("work") / model_card.name
     chip = chips.resolve(options.chip)
     precision, batches = chips.precision(options.precision, chip), parse_batches(options.batch)
+    if options.dynamic_batch:
+        batches = check_dynamic(batches, chip, precision)
     images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
     truth, found = read_labels(labels), list_images(images)
     check_names(labels, truth, images, found)
@@ -481,6 +493,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
         min_agreement=options.min_agreement,
         exif=options.exif,
         ema=options.ema,
+        dynamic_batch=options.dynamic_batch,
     )
 
 

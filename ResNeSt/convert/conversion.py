@@ -170,10 +170,10 @@ def resolved(conversion: Conversion) -> Conversion:
     """
     check_share("--min-agreement", conversion.min_agreement)
     check_dtype(conversion.dtype)
-    chip, check = chips.resolve(conversion.chip), check_dynamic if conversion.dynamic_batch else check_batches
-    precision, batches = chips.precision(conversion.precision, chip), check(conversion.batches)
-    if conversion.dynamic_batch and precision == "int8" and chip != chips.CPU:
-        raise ArgumentError(f"--dynamic-batch is not for int8 on {chip}: ATC takes no dynamic batch for AMCT's models")
+    chip, batches = chips.resolve(conversion.chip), check_batches(conversion.batches)
+    precision = chips.precision(conversion.precision, chip)
+    if conversion.dynamic_batch:
+        batches = check_dynamic(batches, chip, precision)
     if conversion.tune is not None:
         _check_tune(conversion.tune, chip)
     return dataclasses.replace(

@@ -56,8 +56,13 @@ def check_batches(batches: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def check_dynamic(batches: Iterable[int]) -> list[int]:
-    """The sizes of a dynamic batch, in ascending order; raises ArgumentError unless they are 2 to 100 batch sizes."""
+def check_dynamic(batches: Iterable[int], chip: str, precision: str) -> list[int]:
+    """The sizes of a dynamic batch, in ascending order.
+
+    Raises ArgumentError unless they are 2 to 100 batch sizes, and for int8 on an Ascend chip.
+    """
+    if precision == "int8" and chip != chips.CPU:
+        raise ArgumentError(f"--dynamic-batch is not for int8 on {chip}: ATC takes no dynamic batch for AMCT's models")
     sizes = sorted(check_batches(batches))
     if not FEWEST_SIZES <= len(sizes) <= MOST_SIZES:
         raise ArgumentError(
