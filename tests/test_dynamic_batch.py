@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import simplify, targets
 from ResNeSt.convert.conversion import Conversion, check, convert, plan, resolved
 from ResNeSt.engines.engine import ANY_SIZE, TensorSpec, fitting, run_images
-from ResNeSt.engines.image_batches import ModelChoice, open_for_images
+from ResNeSt.engines.image_batches import ModelChoice, image_format, logits_of, open_for_images
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.evaluate import evaluate
 from ResNeSt.images.preprocess import preprocess
@@ -294,6 +295,15 @@ def test_evaluate_and_predict_answer_as_by_the_model_of_one_size(compiled: Path,
         alone = [answer for path in sorted(images.iterdir())[:3] for answer in predict(model, [path])]
         answers[name] = (evaluated.score, lines, [[guess.label for guess in answer.guesses] for answer in alone])
     assert answers["m_dyn"] == answers["m_bs8"]
+
+
+@pytest.mark.usefixtures("ascend")
+def test_pictures_run_in_the_smallest_sizes_that_hold_them(compiled: Path, images: Path) -> None:
+    model, paths = ModelChoice(compiled / "m_dyn.om"), [str(path) for path in sorted(images.iterdir())]
+    engine = open_for_images(model)
+    made = image_format(engine, model)
+    inferred = logits_of(engine, made, paths, 1, Stopwatch(), Stopwatch())
+    assert [(len(batch.images), len(rows)) for batch, rows in inferred] == [(8, 8), (8, 8), (3, 4)]
 
 
 @pytest.mark.usefixtures("ascend")
