@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ResNeSt.pipeline as pipeline_module
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import alone, sha256
 from ResNeSt.common.progress import silent
 from ResNeSt.models import sidecar
@@ -27,8 +27,10 @@ from ResNeSt.pipeline import (
     _of_another_question,
     _parser,
     _plan,
+    _run_compiled,
     run_pipeline,
 )
+from ResNeSt.report import data
 from tests.conftest import PROJECT, Completed, assert_refused, call, corrupt
 
 DEMO = PROJECT / "demo"
@@ -221,6 +223,35 @@ def test_models_of_another_precision_in_the_work_folder_are_found(tmp_path: Path
         sidecar.write(model, {**sidecar.read(model), **other})
         assert _of_another_question(asked) == [model]
         sidecar.write(model, {"chip": "cpu", "precision": "fp32", "dtype": "float32"})
+
+
+def test_one_model_for_all_batch_sizes_is_compiled_and_measured_by_the_same_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = dataclasses.replace(plan(tmp_path), batches=[1, 8], dynamic_batch=True)
+    commands: list[list[str]] = []
+
+    def note(say: object, step: str, *arguments: object) -> data.Step:
+        commands.append([str(argument) for argument in arguments])
+        return data.Step(step, 0.0, 0)
+
+    monkeypatch.setattr(pipeline_module, "_command", note)
+    _convert(asked, silent)
+    with pytest.raises(PipelineError, match=r"bench\.json"):
+        _run_compiled(asked, [], silent)
+    assert [command[:3] for command in commands] == [["convert.sh", "1,8", "cpu"], ["bench.sh", "1,8", "cpu"]]
+    assert all("--dynamic-batch" in command for command in commands)
+    model = tmp_path / "resnest_demo_dyn.xml"
+    model.touch()
+    for batch, others in (([1, 8], []), ([1, 4, 8], [model])):
+        sidecar.write(model, {"chip": "cpu", "precision": "fp32", "dtype": "float32", "batch": batch})
+        assert _of_another_question(asked) == others
+
+
+def test_batch_sizes_that_no_dynamic_batch_takes_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    for flags in (["--batch=8"], ["--batch=1,8", "--chip=310P3", "--precision=int8"]):
+        with pytest.raises(ArgumentError, match=r"^--dynamic-batch "):
+            _plan(_parser().parse_args([*flags, "--dynamic-batch", f"--work={tmp_path}"]))
 
 
 def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
