@@ -5,8 +5,9 @@
 #include <algorithm>
 
 namespace {
-// Upsampling of the chroma looks one pixel beyond; an iMCU is 16 pixels at most in the files that are cropped.
-constexpr int MARGIN = 16;
+// Upsampling of the chroma looks one pixel beyond; an iMCU is 16 pixels at most in the files that are cropped. Without
+// subsampling no pixel depends on those of another block.
+constexpr int SUBSAMPLED_MARGIN = 16;
 }  // namespace
 
 Reader::~Reader() { jpeg_destroy_decompress(&jpeg_); }
@@ -35,13 +36,14 @@ bool Reader::start(const Window &needed) {
     jpeg_start_decompress(&jpeg_);
     if (!is_complete()) return false;
     if (!crops_exactly()) return true;
-    const int right = std::min(needed.left + needed.width + MARGIN, width());
-    JDIMENSION left = JDIMENSION(std::max(needed.left - MARGIN, 0)), columns = JDIMENSION(right) - left;
+    const int margin = jpeg_.max_h_samp_factor > 1 || jpeg_.max_v_samp_factor > 1 ? SUBSAMPLED_MARGIN : 0;
+    const int right = std::min(needed.left + needed.width + margin, width());
+    JDIMENSION left = JDIMENSION(std::max(needed.left - margin, 0)), columns = JDIMENSION(right) - left;
     if (columns < jpeg_.image_width) {
         jpeg_crop_scanline(&jpeg_, &left, &columns);
         left_ = int(left);
     }
-    if (needed.top > MARGIN) jpeg_skip_scanlines(&jpeg_, JDIMENSION(needed.top - MARGIN));
+    if (needed.top > margin) jpeg_skip_scanlines(&jpeg_, JDIMENSION(needed.top - margin));
     return true;
 }
 

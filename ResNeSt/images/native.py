@@ -12,6 +12,7 @@ import ctypes
 import functools
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -134,10 +135,9 @@ def digest() -> str:
 def _jpeg(path: PathLike) -> bytes | None:
     """The content of a file that begins as a JPEG; none of any other, which Pillow then says."""
     with contextlib.suppress(OSError, PipelineError), open_plain(path) as file:
-        if file.read(len(JPEG)) == JPEG:
+        if file.read(len(JPEG)) == JPEG and os.fstat(file.fileno()).st_size <= MOST_BYTES:
             file.seek(0)
-            content = file.read(MOST_BYTES + 1)
-            return content if len(content) <= MOST_BYTES else None
+            return file.read()
     return None
 
 
