@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,13 +90,21 @@ def main() -> int:
         print(fact, flush=True)
         facts.append(fact)
     differing = sum(not fact.holds for fact in facts)
-    print(f"{len(facts)} facts, {differing} differ; chip {chip}, {os.path.realpath(toolkit.atc)}")
+    programs = f"{os.path.realpath(toolkit.atc)}, ais_bench {_version('ais_bench')}"
+    print(f"{len(facts)} facts, {differing} differ; chip {chip}, {programs}, Python {platform.python_version()}")
     if not differing:
         shutil.rmtree(host.folder)
         return 0
     print("What differs is recorded wrongly, or of this release: docs/ascend.md says what rests on it. Please open an")
     print(f"issue with all these lines; the files behind them stay in {host.folder}.")
     return 1
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "of a version that is not recorded"
 
 
 def _facts(host: Host) -> Iterator[Fact]:
@@ -119,10 +129,10 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "tensors": _tensor_rules(folder),
         "devices": _devices(folder, host.chip),
         "dynamic batch": _dynamic_batch(folder, host.chip),
-        "NV12": _nv12(folder, host.chip),
-        "processes": _processes(folder, host.chip),
         "bench of one model": _bench_of_one_model(folder, host.chip),
+        "processes": _processes(folder, host.chip),
         "msprof": _profile(folder, host.chip),
+        "NV12": _nv12(folder, host.chip),
         "AOE": _tune(host),
     }
 

@@ -15,6 +15,7 @@ from tests import on_ascend
 from tests.conftest import PROJECT, STANDINS, assert_refused, call
 
 pytest.importorskip("onnx")
+OF_THE_CLIENT = ["pipeline", "the client", "ais_bench", "paths", "tensors", "devices"]
 FEW = 24  # of the demo's pictures, which it knows
 
 
@@ -69,16 +70,25 @@ def differing(facts: object) -> list[str]:
     return [fact.recorded for fact in facts if not fact.holds]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("standins", ["0.1.0"], indirect=True)
+@pytest.mark.heavy
+@pytest.mark.parametrize(("standins", "parts"), [("0.0.2", OF_THE_CLIENT), ("0.1.0", None)], indirect=["standins"])
 def test_every_recorded_fact_holds_for_the_stand_ins_and_nothing_is_left_behind(
-    suite: Callable[..., int], host: on_ascend.Host, capsys: pytest.CaptureFixture[str]
+    suite: Callable[..., int],
+    host: on_ascend.Host,
+    parts: list[str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    all_parts = on_ascend._parts
+    if parts is not None:
+        monkeypatch.setattr(on_ascend, "_parts", lambda host: {name: all_parts(host)[name] for name in parts})
     before = {path.name for path in host.folder.iterdir()}
     code = suite("--tune")
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines[:-1] if not line.startswith("ok ")] == []
-    assert len(lines) > 30
+    assert len(lines) > (50 if parts is None else 20)
     assert " facts, 0 differ; chip 310P3" in lines[-1]
+    assert f"ais_bench {'0.1.0' if parts is None else '0.0.2'}" in lines[-1]
     assert code == 0
     assert {path.name for path in host.folder.iterdir()} == before
 
