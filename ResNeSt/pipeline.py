@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ResNeSt.common.ais_bench_paths import check_output, check_path
 from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, check_share, positive
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import alone, read_json, remove_plain, write_json
@@ -172,8 +173,11 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
 
     Returns PyTorch's row, the ONNX files' and, if none of these is out of tolerance, one for each batch size compiled.
     `say` hears the commands; what they print goes to stdout. Raises PipelineError where one of them fails,
-    or where another run works in the folder.
+    where another run works in the folder, and before anything runs where ais_bench would refuse the folder.
     """
+    if plan.chip != chips.CPU:
+        check_path(plan.tensors)
+        check_output(plan.results)
     plan.folder.mkdir(parents=True, exist_ok=True)
     with alone(plan.folder / "summary.json"):
         return _run_all(plan, say)

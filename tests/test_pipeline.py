@@ -138,6 +138,12 @@ def test_it_runs_for_an_ascend_chip(tmp_path: Path, standins: dict[str, str]) ->
     assert {stage["same_top1"] for stage in stages} == {stages[0]["images"]}
 
 
+def test_a_folder_that_ais_bench_would_refuse_is_named_before_anything_runs(tmp_path: Path) -> None:
+    result = pipeline(tmp_path, "--chip=310P3", "--work=my work")
+    assert_refused(result, "my work", "ais_bench takes only letters, digits and _ - . / in a path", "run: mv ")
+    assert not (tmp_path / "my work").exists()
+
+
 def test_the_exit_code_of_the_stage_that_failed_is_passed_on(tmp_path: Path) -> None:
     """3: ATC is not on this machine."""
     nowhere = {name: "" for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")}
