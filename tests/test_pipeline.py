@@ -388,7 +388,7 @@ def test_what_cannot_be_is_found_before_anything_runs(
 
 @pytest.mark.parametrize(
     "flags",
-    [["--images=x"], ["--labels=x"], ["--model=resnest50"], ["--batch=0"], ["--chip=311"], ["--precision=fp16"]],
+    [["--images=x"], ["--labels=x"], ["--model=resnest50"], ["--batch=0"], ["--chip=gpu"], ["--precision=fp16"]],
 )
 def test_a_command_line_that_makes_no_sense_ends_with_2(flags: list[str], tmp_path: Path) -> None:
     result = call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path)
