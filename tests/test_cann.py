@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ResNeSt.common import cann
+from ResNeSt.common import cann, cann_libraries
 from ResNeSt.common.cann import Toolkit, parse_release
 
 ARCH = f"{platform.machine()}-linux"
@@ -187,6 +187,43 @@ def test_the_default_folders_are_root_s_the_user_s_and_this_python_s(monkeypatch
     roots = [str(path) for path in cann.install_roots()]
     assert roots[:2] == ["/usr/local/Ascend", "/home/me/Ascend"]
     assert roots[2].endswith("site-packages/ascend")
+
+
+# Programs and libraries
+
+
+@pytest.mark.parametrize("folder", ["bin", "tools/profiler/bin"])
+@pytest.mark.parametrize("known_by", ["ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH", "PATH", "its script"])
+def test_a_program_off_path_is_found_in_the_release_however_that_is_known(
+    known_by: str, folder: str, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cann.find_program("msprof") is None
+    home = bare / ("usr/local/Ascend/cann-9.0.0" if known_by == "its script" else "elsewhere/cann-9.0.0")
+    made(home / ARCH / "x")
+    program(home / "bin/atc")
+    wanted = program(home / folder / "msprof")
+    if known_by == "its script":
+        made(home / "set_env.sh", f'export ASCEND_HOME_PATH="{home}"\n')
+    else:
+        monkeypatch.setenv(known_by, f"{home / 'bin'}:/usr/bin:/bin" if known_by == "PATH" else str(home))
+    assert cann.find_program("msprof") == str(wanted)
+
+
+@pytest.mark.parametrize("package", ["nnrt", "nnae", "ascend-toolkit", "cann-9.0.0"])
+@pytest.mark.parametrize("root", ["usr/local/Ascend", "home/Ascend"])
+def test_the_library_that_runs_models_is_found_with_any_package_that_brings_it(
+    root: str, package: str, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    assert not cann_libraries.has_library(cann_libraries.environment())
+    made(bare / root / "cann-9.9.0/set_env.sh")  # newer, and without it
+    home = bare / root / package
+    made(home / "latest/lib64/libascendcl.so")
+    script = made(home / "set_env.sh", f'export LD_LIBRARY_PATH="{home}/latest/lib64:$LD_LIBRARY_PATH"\n')
+    assert cann_libraries.has_library(cann_libraries.environment())
+    told = cann_libraries.not_imported("ImportError: libascendcl.so: cannot open shared object file: No such file")
+    assert told is not None
+    assert told.endswith(f"run: source {script}")
 
 
 # The driver's library

@@ -12,9 +12,9 @@ import pytest
 from ResNeSt.bench import msprof
 from ResNeSt.bench.benchmark import Benchmark, bench
 from ResNeSt.bench.profile import Call, printed, write
-from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.convert.conversion import Conversion, convert
-from tests.conftest import assert_refused, call
+from tests.conftest import STANDINS, assert_refused, call
 
 HEAD = "Device_id,Model ID,Task ID,Op Name,OP Type,Task Type,Task Start Time(us),Task Duration(us)"
 
@@ -112,19 +112,16 @@ def test_data_that_were_not_exported_are_told_with_the_command_that_does(tmp_pat
         msprof.read(left(tmp_path, "device_0/data/raw", ""))
 
 
-def test_msprof_is_found_in_the_toolkit_s_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    monkeypatch.setattr(msprof, "set_env_scripts", lambda: iter(()))
-    monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
-    monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(tmp_path))
-    with pytest.raises(MissingRuntimeError, match="--profile: msprof is not on this machine"):
-        msprof.find()
-    for folder in ("tools/profiler/bin", "bin"):
-        program = tmp_path / folder / "msprof"
-        program.parent.mkdir(parents=True)
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
-        assert msprof.find() == str(program)
+def test_msprof_takes_a_script_and_no_module_and_no_word_with_a_blank(
+    monkeypatch: pytest.MonkeyPatch, standins: dict[str, str]
+) -> None:
+    """As its published source has it: "Script params are invalid" for `python -m`, and quotation marks do nothing."""
+    monkeypatch.syspath_prepend(standins["PYTHONPATH"].split(os.pathsep)[0])
+    command = ["/opt/py/bin/python3", "-m", "ais_bench", "--model=m.om", "--device=0"]
+    wanted = f"/opt/py/bin/python3 {STANDINS}/ais_bench/__main__.py --model=m.om --device=0"
+    assert msprof.application(command) == wanted
+    with pytest.raises(PipelineError, match="takes no path with a blank, as in '/opt/my py/python3'"):
+        msprof.application(["/opt/my py/python3", *command[1:]])
 
 
 def test_the_operators_of_a_cpu_model_are_timed_by_openvino(demo_onnx: Path, tmp_path: Path) -> None:

@@ -8,22 +8,17 @@ a run lie in `DIR/PROF_*`, the operators in `mindstudio_profiler_output/op_summa
 from __future__ import annotations
 
 import csv
-import itertools
 import math
-import os
-import shlex
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ResNeSt.bench.profile import Call
-from ResNeSt.common.cann import set_env_scripts, sourced
+from ResNeSt.common import cann
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.infer import ais_bench
 from ResNeSt.infer.client import make_output_folder, run_client
 
 PROGRAM = "msprof"
-_HOMES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
-_FOLDERS = ("bin", "tools/profiler/bin")  # of an installed toolkit
 _PLACES = ("mindstudio_profiler_output", "device_*/summary")
 # Columns by release, the newer name first.
 _NAME, _TYPE, _UNIT = ("Op Name",), ("OP Type", "Op Type"), ("Task Type", "Core Type")
@@ -33,17 +28,25 @@ _NONE = "N/A"  # where a row has no such value
 
 def find() -> str:
     """Where msprof lies; raises MissingRuntimeError where it does not."""
-    scripts = (script for script in set_env_scripts() if script.is_file())
-    for environment in itertools.chain([dict(os.environ)], map(sourced, scripts)):
-        homes = [environment[name] for name in _HOMES if environment.get(name)]
-        folders = [os.path.join(home, folder) for home in homes for folder in _FOLDERS]
-        path = os.pathsep.join([*folders, environment.get("PATH", "")])
-        if (found := shutil.which(PROGRAM, path=path)) is not None:
-            return os.path.abspath(found)
-    raise MissingRuntimeError(
-        f"--profile: {PROGRAM} is not on this machine; it comes with CANN's toolkit: source its set_env.sh, or leave "
-        "--profile out"
-    )
+    found = cann.find_program(PROGRAM)
+    if found is None:
+        raise MissingRuntimeError(
+            f"--profile: {PROGRAM} is not on this machine; it comes with CANN's toolkit: source its set_env.sh, or "
+            "leave --profile out"
+        )
+    return found
+
+
+def application(command: Sequence[str]) -> str:
+    """The client's command as msprof takes it: after the interpreter comes a file, and blanks part words for good.
+
+    Raises PipelineError where a word holds one.
+    """
+    words = ais_bench.by_path(command)
+    held = next((word for word in words if " " in word), None)
+    if held is not None:
+        raise PipelineError(f"--profile: {PROGRAM} takes no path with a blank, as in {held!r}; move or rename it")
+    return " ".join(words)
 
 
 def profile(program: str, model: Path, folder: Path, dirname: str, *flags: str, device: int) -> list[Call]:
@@ -55,7 +58,7 @@ def profile(program: str, model: Path, folder: Path, dirname: str, *flags: str, 
     before = set(target.glob("PROF_*"))
 
     def under(command: list[str]) -> list[str]:
-        return [program, f"--application={shlex.join(command)}", f"--output={target.absolute()}"]
+        return [program, f"--application={application(command)}", f"--output={target.absolute()}"]
 
     run_client(model, folder, dirname, *flags, devices=(device,), under=under)
     runs = sorted(set(target.glob("PROF_*")) - before)

@@ -13,12 +13,14 @@ import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 RELEASES = range(5, 20)  # their first numbers; 3.12 is a Python, and 22.04 a Linux
 _RELEASE = re.compile(r"(\d{1,4})\.(\d{1,4})((?:\.\d{1,4})*)(?:[.~-]?([A-Za-z]+)[.-]?(\d{0,9}).*)?", re.ASCII)
+_HOMES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")  # variables that set_env.sh sets
+_PROGRAM_FOLDERS = ("bin", "tools/profiler/bin")  # of an installed release
 TOOLKIT_RECORD = "ascend_toolkit_install.info"  # what the installer wrote, in <arch>-linux
 _STAGES = ("alpha", "beta", "rc")  # on the way to a release, in this order
 
@@ -106,22 +108,42 @@ class Toolkit:
 
 def find_toolkit() -> Toolkit | None:
     """The atc on PATH, or the one that the first set_env.sh which has one puts there; None without either."""
-    scripts = (script for script in set_env_scripts() if script.is_file())
-    for environment in itertools.chain([dict(os.environ)], map(sourced, scripts)):
+    for environment in environments():
         atc = shutil.which("atc", path=environment.get("PATH", ""))
         if atc is not None:
             return Toolkit(os.path.abspath(atc), environment)
     return None
 
 
+def find_program(name: str) -> str | None:
+    """Where a program of CANN's lies that may be off PATH: in the first environment which leads to one.
+
+    Looked through are PATH, the folders that CANN's variables name, and the one that the atc on PATH is installed in.
+    """
+    for environment in environments():
+        atc = shutil.which("atc", path=environment.get("PATH", ""))
+        homes = [*_homes(environment), Toolkit(atc, environment).root if atc else None]
+        folders = [os.path.join(home, folder) for home in homes if home for folder in _PROGRAM_FOLDERS]
+        found = shutil.which(name, path=os.pathsep.join([environment.get("PATH", ""), *folders]))
+        if found is not None:
+            return os.path.abspath(found)
+    return None
+
+
+def environments() -> Iterator[dict[str, str]]:
+    """The environment of this process, then those that CANN's scripts make of it, in their order."""
+    return itertools.chain([dict(os.environ)], map(sourced, set_env_scripts()))
+
+
 def set_env_scripts() -> Iterator[Path]:
-    """Where CANN's environment script may lie: by the variables that are set, then what is installed, newest first."""
-    for variable in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"):
-        if os.environ.get(variable):
-            home = Path(os.environ[variable])
-            yield home.parent / "set_env.sh"
-            yield home / "set_env.sh"
+    """CANN's environment scripts here: by the variables that are set, then what is installed, the newest first."""
+    beside = (folder / "set_env.sh" for home in _homes(os.environ) for folder in (home.parent, home))
+    yield from filter(Path.is_file, beside)
     yield from installed_scripts(install_roots())
+
+
+def _homes(environment: Mapping[str, str]) -> list[Path]:
+    return [Path(environment[variable]) for variable in _HOMES if environment.get(variable)]
 
 
 def install_roots() -> list[Path]:
@@ -134,10 +156,10 @@ def installed_scripts(roots: Iterable[Path]) -> list[Path]:
     """The set_env.sh of every release in `roots`, the newest first and those that do not tell theirs last.
 
     Up to 8.3 ascend-toolkit/set_env.sh serves the folder `latest` beside it; from 8.5 on each release has its own, in
-    cann-8.5.0, and `cann` is a link to one.
+    cann-8.5.0, and `cann` is a link to one. Hosts that run models alone may have nnrt or nnae in place of the toolkit.
     """
-    patterns = ("[cC]*/set_env.sh", "[0-9]*/set_env.sh", "ascend-toolkit/set_env.sh", "ascend-toolkit/*/set_env.sh")
-    found = (script for root in roots for pattern in patterns for script in sorted(root.glob(pattern)))
+    patterns = ("[cC]*", "[0-9]*", "ascend-toolkit", "ascend-toolkit/*", "nnrt", "nnrt/*", "nnae", "nnae/*")
+    found = (script for root in roots for pattern in patterns for script in sorted(root.glob(f"{pattern}/set_env.sh")))
     scripts = {os.path.realpath(script): script for script in found}
     return sorted(scripts.values(), key=_release_of_script, reverse=True)
 

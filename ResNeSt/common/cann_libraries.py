@@ -22,10 +22,14 @@ def environment() -> dict[str, str]:
     Without the library on LD_LIBRARY_PATH it is the first script's that puts it there, else the first script's.
     """
     own = dict(os.environ)
-    if has_library(own):
-        return own
-    made = [found for found in map(sourced, filter(Path.is_file, set_env_scripts())) if found]
-    return next(filter(has_library, made), made[0] if made else own)
+    return own if has_library(own) else _sourced()[1]
+
+
+def _sourced() -> tuple[Path | None, dict[str, str]]:
+    """The script that leads to the library, else the first one, and what it makes of the environment."""
+    made = [(script, found) for script in set_env_scripts() if (found := sourced(script))]
+    leading = (each for each in made if has_library(each[1]))
+    return next(leading, made[0] if made else (None, dict(os.environ)))
 
 
 def has_library(environment: Mapping[str, str]) -> bool:
@@ -38,7 +42,7 @@ def not_imported(text: str) -> str | None:
     """What to do where an ImportError's text names a library or package that ais_bench lacks; else None."""
     library, package = _NOT_FOUND.search(text), _NOT_INSTALLED.search(text)
     if library:
-        script = next(filter(Path.is_file, set_env_scripts()), None)
+        script, _ = _sourced()
         where = shlex.quote(str(script)) if script else "<folder of CANN>/set_env.sh"
         return (
             f"{library[1]} is not found: CANN's set_env.sh has not been sourced in this shell, or CANN or the "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,13 @@ def find(model: PathLike) -> Client:
     told = _help(tuple(environment.items()))
     refuse_unstarted(model, told)
     return Client(environment, "--output-dir" in told)
+
+
+def by_path(command: Sequence[str]) -> list[str]:
+    """A command of the client's with its file in place of `-m ais_bench`, for what takes a script and no module."""
+    spec = importlib.util.find_spec("ais_bench")
+    folder = os.path.dirname((spec and spec.origin) or "")
+    return [command[0], os.path.join(folder, "__main__.py"), *command[len(PROGRAM) :]]
 
 
 def check_starts(model: PathLike, client: Client) -> None:
