@@ -20,6 +20,7 @@ import pytest
 from ResNeSt.bench.benchmark import Benched, Benchmark
 from ResNeSt.bench.benchmark import bench as bench_models
 from ResNeSt.bench.benchmark import bench as run_bench
+from ResNeSt.bench.copies import Copies
 from ResNeSt.bench.measure import Timed, accuracy, measured, timed
 from ResNeSt.bench.models import record_of
 from ResNeSt.bench.rows import BenchRow, unlike
@@ -35,6 +36,7 @@ EXPECTED = PROJECT / "demo" / "expected.json"
 COLUMNS = [
     "batch",
     "processes",
+    "instances",
     "top1",
     "top5",
     "images_per_second",
@@ -42,6 +44,7 @@ COLUMNS = [
     "p50_ms",
     "p90_ms",
     "p99_ms",
+    "p99_9_ms",
     "best",
     "date",
     "host",
@@ -107,6 +110,7 @@ def test_the_figures_are_those_of_the_client_s_times(on_cpu: dict[str, Any], wor
         assert row["p50_ms"] == pytest.approx(np.percentile(times, 50))
         assert row["p90_ms"] == pytest.approx(np.percentile(times, 90))
         assert row["p99_ms"] == pytest.approx(np.percentile(times, 99))
+        assert row["p99_9_ms"] == pytest.approx(np.percentile(times, 99.9))
 
 
 def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Pa
         summaries.append(tmp_path / f"device{device}_summary.json")
         summaries[device].write_text(json.dumps({"npu_compute_time_list": share}))
     (tmp_path / "m_bs4.om").write_bytes(b"model")
-    found = measured(tmp_path / "m_bs4.om", 4, None, [], [timed(4, 1, summaries, None)], [])
+    found = measured(tmp_path / "m_bs4.om", 4, {}, None, [], [timed(4, Copies(), summaries, None)], [])
     (row,), (speed,) = found.rows, found.speeds
     assert (row.p50_ms, row.p90_ms, row.p99_ms) == (51, 91, 100)
     assert row.mean_ms == speed.mean_ms == pytest.approx(5202 / 101)
@@ -130,18 +134,21 @@ def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Pa
 def test_a_row_says_how_many_were_right_at_first_guess_and_within_five(tmp_path: Path) -> None:
     (tmp_path / "m_bs4.om").write_bytes(b"model")
     result = Result(Score(top1=3, top5=5, total=8), 8, 10, {}, {})
-    times = [Timed(1, 2000.0, np.array([2.0])), Timed(2, 2500.0, np.array([3.2]))]
-    found = measured(tmp_path / "m_bs4.om", 4, result, [], times, [])
+    times = [Timed(1, 1, 2000.0, np.array([2.0])), Timed(2, 1, 2500.0, np.array([3.2]))]
+    found = measured(tmp_path / "m_bs4.om", 4, {}, result, [], times, [])
     assert [(row.processes, row.top1, row.top5) for row in found.rows] == [(1, 37.5, 62.5), (2, 37.5, 62.5)]
     assert found.judged is not None
     assert (found.judged.result, found.judged.images_per_second) == (result, 2500)
-    without = measured(tmp_path / "m_bs4.om", 4, None, [], times[:1], [])
+    without = measured(tmp_path / "m_bs4.om", 4, {}, None, [], times[:1], [])
     assert (without.rows[0].top1, without.rows[0].top5, without.judged) == (None, None, None)
 
 
 def test_the_fastest_row_is_the_one_with_most_images_a_second() -> None:
-    latencies, unknown = (9.0, 9.0, 9.0, 9.0), ("", "", "", "")
-    rows = [BenchRow(batch, 1, None, None, rate, *latencies, "m", {}, *unknown) for batch, rate in ((1, 5), (4, 7))]
+    latencies, unknown = (9.0,) * 5, ("", "", "", "")
+    rows = [
+        BenchRow(batch, 1, 1, None, None, rate, *latencies, 9, "", "m", {}, *unknown)
+        for batch, rate in ((1, 5), (4, 7))
+    ]
     assert Benched(tuple(rows), Path("out")).fastest is rows[1]
     assert Benched(tuple(rows[::-1]), Path("out")).fastest is rows[1]
 
@@ -247,7 +254,7 @@ def test_models_of_two_networks_make_no_table(compiled: Callable[..., Path], tmp
 
 def test_models_compiled_in_different_ways_are_told_apart_below_the_table() -> None:
     def rows(*precisions: str) -> list[BenchRow]:
-        figures = (1, 1, None, None, 1.0, 1.0, 1.0, 1.0, 1.0)
+        figures = (1, 1, 1, None, None, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1, "")
         return [BenchRow(*figures, f"m{n}", {}, "", precision, precision, "") for n, precision in enumerate(precisions)]
 
     assert unlike(rows("fp32", "fp32")) == []

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ResNeSt.bench.benchmark import Benchmark, bench
+from ResNeSt.bench.copies import Copies
 from ResNeSt.bench.measure import timed
 from ResNeSt.bench.overlap import Span, longer, shared, side_by_side, spans
 from ResNeSt.common import cores
@@ -71,7 +72,7 @@ def test_loops_after_each_other_share_nothing_and_are_not_added(tmp_path: Path) 
     for index in range(2):
         (tmp_path / f"{index}.json").write_text(json.dumps({"npu_compute_time_list": [2.0] * 100}))
     with pytest.raises(PipelineError, match="no run that had all others beside it"):
-        timed(1, 2, [tmp_path / "0.json", tmp_path / "1.json"], loops)
+        timed(1, Copies(2), [tmp_path / "0.json", tmp_path / "1.json"], loops)
 
 
 def test_a_longer_loop_is_long_enough_for_the_same_delay() -> None:
@@ -86,13 +87,13 @@ def test_a_loop_that_the_clock_sees_slower_is_remarked_on(tmp_path: Path) -> Non
     paths = [tmp_path / "0.json", tmp_path / "1.json"]
     for path in paths:
         path.write_text(json.dumps({"npu_compute_time_list": [5.0] * 10}))
-    found = timed(4, 2, paths, [Span(0, 0.1), Span(0, 0.1)])
+    found = timed(4, Copies(2), paths, [Span(0, 0.1), Span(0, 0.1)])
     assert found.images_per_second == pytest.approx(1600)
     assert found.remarks == (
         "batch 4, 2 processes: 1600.0 images/s of the network alone, 800.0 by the clock, with all copies",
     )
-    assert timed(4, 2, paths, [Span(0, 0.05), Span(0, 0.05)]).remarks == ()
-    assert "did not say when each ran" in timed(4, 2, paths, None).remarks[0]
+    assert timed(4, Copies(2), paths, [Span(0, 0.05), Span(0, 0.05)]).remarks == ()
+    assert "did not say when each ran" in timed(4, Copies(2), paths, None).remarks[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,26 @@
-"""Stage 4 as a function: for every batch size the accuracy of the compiled model and a pure-loop speed run."""
+"""Stage 4 as a function: for every batch size the accuracy of the compiled model and pure-loop speed runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ResNeSt.bench import msprof, profile, rows
+from ResNeSt.bench import copies, msprof, profile, rows
+from ResNeSt.bench.copies import Copies
+from ResNeSt.bench.ledger import Ledger, earlier_runs
 from ResNeSt.bench.measure import Measured, Runs, check, measure
-from ResNeSt.bench.models import PREFIX, find_models
+from ResNeSt.bench.models import PREFIX, compiled_batches, find_models
 from ResNeSt.bench.profile import Profile
 from ResNeSt.bench.rows import BenchRow
 from ResNeSt.common.ais_bench_names import stem
-from ResNeSt.common.cores import shares
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, alone, remove_plain
 from ResNeSt.common.paths import refuse_clashes
+from ResNeSt.common.progress import Say, silent
 from ResNeSt.convert import chips
 from ResNeSt.convert.targets import check_batches
 from ResNeSt.images.listing import image_names, list_images
@@ -32,28 +35,40 @@ from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.tensors.folder import tensor_files
 from ResNeSt.tensors.format import read_index
 
+SEARCH = "auto"  # instead of batch sizes
+USUAL_LOOP = 100
+LONGEST = 86_400  # seconds of one speed measurement
+
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
     """What is asked of stage 4.
 
     Models are `<prefix>_bs<N>.om` or `.xml` for each N of `batches` on `chip` (or `auto`), with `dynamic_batch` it is
-    the one `<prefix>_dyn` that takes them all. `tensors` and
-    `labels` are for the accuracy; without both the speed alone is measured, by `loop` runs. `devices` are NPUs, which
-    share the data set. The speed is that of each number of `processes` side by side on every device; on cpu they share
-    the cores. Everything is written to `folder`; `images` are the pictures behind the tensors, for the report.
-    A report.html of an earlier run is removed unless `keep_report`. With `profile` the operators of every model are
-    timed, too, once all speeds are measured: by msprof on an NPU, by OpenVINO's counters on cpu.
+    the one `<prefix>_dyn` that takes them all. `tensors` and `labels` are for the accuracy; without both the speed
+    alone is measured, by `loop` runs (100), or by as many as fill `duration` seconds, after `warmup` uncounted ones.
+    `devices` are NPUs, which share the data set. The speed is that of each number of `instances` in one process on cpu
+    (None: as many as the runtime finds best), or of `processes` on every device, which share the cores on cpu; one
+    alone where neither is named. Everything is written to `folder`; `images` are the pictures behind the tensors, for
+    the report. A report.html of an earlier run is removed unless `keep_report`. With `profile` the operators of every
+    model are timed, too, once all speeds are measured: by msprof on an NPU, by OpenVINO's counters on cpu.
+
+    `batches` of `auto` is a search: over all batch sizes that are compiled and, unless they are named, 1, 2, 4 and so
+    on up to the cores instances, or 1, 2 and 4 processes on an NPU; at each batch size it ends where more no longer
+    help (copies.GAIN). It takes what an earlier run in the folder measured in the same way.
     """
 
-    batches: Sequence[int]
+    batches: Sequence[int] | str
     chip: str
     prefix: str = PREFIX
     tensors: PathLike | None = None
     labels: PathLike | None = None
-    loop: int = 100
+    loop: int | None = None
+    duration: float | None = None
+    warmup: int = 1
     devices: Sequence[int] = (0,)
-    processes: Sequence[int] = (1,)
+    processes: Sequence[int] | None = None
+    instances: Sequence[int | None] | None = None
     folder: PathLike = "bench"
     images: PathLike | None = None
     keep_report: bool = False
@@ -63,7 +78,7 @@ class Benchmark:
 
 @dataclasses.dataclass(frozen=True)
 class Benched:
-    """A row per batch size and number of processes, in the order asked for.
+    """A row per batch size and number of processes or instances, in the order asked for.
 
     bench.csv, bench.json and report.json lie in `folder`. `remarks` say where the labels seem to count from another
     class than the model, the tensors' recipe is not the model's own, or a figure needs a word. `recipe` is that of the
@@ -83,15 +98,16 @@ class Benched:
         return rows.fastest(self.rows)
 
 
-def bench(benchmark: Benchmark) -> Benched:
-    """Measures every batch size; the figures of an older run in the folder go first.
+def bench(benchmark: Benchmark, say: Say = silent) -> Benched:
+    """Measures every batch size; the figures of an older run in the folder go first, but for what a search takes.
 
+    `say` hears of every speed as soon as it is measured. bench.json is whole after each, `finished` after the last.
     Raises ArgumentError for options that do not go together, PipelineError where a model or a file is not there, does
     not fit or is refused by ais_bench, or where a client fails, MissingRuntimeError where ais_bench is not installed.
     """
-    benchmark = _checked(benchmark)
+    benchmark, search = checked(benchmark), benchmark.batches == SEARCH
     program = msprof.find() if benchmark.profile and benchmark.chip != chips.CPU else None
-    models = find_models(benchmark.prefix, benchmark.batches, benchmark.chip, benchmark.dynamic_batch)
+    models = find_models(benchmark.prefix, _batches(benchmark), benchmark.chip, benchmark.dynamic_batch)
     _check_data(benchmark)
     figures = [Path(benchmark.folder, name) for name in (rows.CSV, rows.JSON, data.NAME)]
     figures += [profile.csv_of(Path(benchmark.folder), batch) for batch in models]
@@ -99,29 +115,42 @@ def bench(benchmark: Benchmark) -> Benched:
     refuse_clashes([*read, *models.values()], figures)
     folder = Path(benchmark.folder)
     runs = Runs(
-        *(folder, benchmark.tensors, benchmark.labels, benchmark.loop),
-        *(benchmark.devices, benchmark.processes, benchmark.dynamic_batch),
+        *(folder, benchmark.tensors, benchmark.labels, benchmark.loop, benchmark.duration, benchmark.warmup),
+        *(benchmark.devices, _copies(benchmark, search), benchmark.dynamic_batch, search),
     )
     check(models, runs)
     make_output_folder(folder)
     with alone(folder / rows.JSON):
+        earlier = earlier_runs(folder) if search else {}
+        if earlier:
+            figures.remove(folder / rows.JSON)  # which the first row replaces
         for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
             remove_plain(path)
-        measured = [measure(model, batch, runs) for batch, model in models.items()]
-        model = next(iter(models.values()))
-        benched = _benched(measured, folder, model, benchmark)
-        recipes = {"recipe": benched.recipe, "model_recipe": benched.model_recipe}
-        asked = {"model": benchmark.prefix, "loop": benchmark.loop}
-        rows.write(folder, benched.rows, environment(benchmark.chip), asked, recipes)
+        where, model = environment(benchmark.chip), next(iter(models.values()))
+        recipes = _recipes(model, benchmark)
+        ledger = Ledger(folder, where, {**_asked(benchmark), **recipes}, earlier)
+        measured = [measure(model, batch, runs, ledger, say) for batch, model in models.items()]
+        benched = _benched(measured, folder, model, benchmark, recipes)
+        rows.write(folder, benched.rows, where, recipes)
         data.write(folder, _report(measured, model, benchmark, benched))
+        ledger.finish()
         if benchmark.profile:
             profiles = tuple(_profile(model, batch, runs, program) for batch, model in models.items())
             benched = dataclasses.replace(benched, profiles=profiles)
     return benched
 
 
+def _asked(benchmark: Benchmark) -> dict[str, Any]:
+    names = {"prefix": "model", "loop": "loop", "duration": "duration", "warmup": "warmup"}
+    return {name: getattr(benchmark, field) for field, name in names.items()}
+
+
+def _copies(benchmark: Benchmark, search: bool) -> list[Copies]:
+    return copies.asked(benchmark.chip, benchmark.processes, benchmark.instances, search)
+
+
 def _profile(model: Path, batch: int, runs: Runs, program: str | None) -> Profile:
-    loop = min(runs.loop, profile.MOST_RUNS)
+    loop = min(runs.loop or profile.MOST_RUNS, profile.MOST_RUNS)
     if program is None:
         return profile.write(runs.folder, batch, profile.on_cpu(model, batch, loop))
     name, flags = profile.csv_of(runs.folder, batch).stem, [f"--loop={loop}", *runs.flags(batch)]
@@ -129,29 +158,55 @@ def _profile(model: Path, batch: int, runs: Runs, program: str | None) -> Profil
     return profile.write(runs.folder, batch, calls)
 
 
-def check_devices(chip: str, devices: Sequence[int], processes: Sequence[int]) -> None:
-    """Raises ArgumentError where the chip has no such devices, or fewer cores than processes."""
+def check_devices(chip: str, devices: Sequence[int]) -> None:
+    """Raises ArgumentError where the chip has no such devices."""
     if len(set(devices)) < len(devices):
         raise ArgumentError(f"--device {','.join(map(str, devices))}: names one twice; --processes N runs N on each")
-    if not processes or min(processes) < 1:
-        raise ArgumentError(f"processes {list(processes)}, expected whole numbers above 0")
     if chip == chips.CPU and list(devices) != [0]:
         raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
-    if chip == chips.CPU:
-        shares(max(processes))
 
 
-def _checked(benchmark: Benchmark) -> Benchmark:
-    """The same with values of the kinds that it names, `auto` resolved; raises ArgumentError for what cannot be."""
-    chip, batches = chips.resolve(benchmark.chip), check_batches(benchmark.batches)
-    prefix, loop = os.fspath(benchmark.prefix), operator.index(benchmark.loop)
-    if loop < 1:
-        raise ArgumentError(f"loop {loop}, expected a whole number above 0")
-    processes = list(dict.fromkeys(map(operator.index, benchmark.processes)))
-    check_devices(chip, benchmark.devices, processes)
+def checked(benchmark: Benchmark) -> Benchmark:
+    """The same with values of the kinds that it names, the chip resolved; raises ArgumentError for what cannot be."""
+    chip, prefix = chips.resolve(benchmark.chip), os.fspath(benchmark.prefix)
+    check_devices(chip, benchmark.devices)
+    _copies(dataclasses.replace(benchmark, chip=chip), search=False)
+    loop, duration = _length(benchmark)
+    warmup = operator.index(benchmark.warmup)
+    if warmup < 0:
+        raise ArgumentError(f"warmup {warmup}, expected a whole number from 0")
     if (benchmark.tensors is None) != (benchmark.labels is None):
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
-    return dataclasses.replace(benchmark, chip=chip, batches=batches, prefix=prefix, loop=loop, processes=processes)
+    _check_named(benchmark.batches)
+    return dataclasses.replace(benchmark, chip=chip, prefix=prefix, loop=loop, duration=duration, warmup=warmup)
+
+
+def _check_named(batches: Sequence[int] | str) -> list[int] | None:
+    """The batch sizes that are named, None for a search; raises ArgumentError for anything else."""
+    if not isinstance(batches, str):
+        return check_batches(batches)
+    if batches != SEARCH:
+        raise ArgumentError(f"batches {batches!r}, expected numbers like [1, 4, 8], or {SEARCH!r}")
+    return None
+
+
+def _batches(benchmark: Benchmark) -> list[int]:
+    named = _check_named(benchmark.batches)
+    return named or compiled_batches(benchmark.prefix, benchmark.chip, benchmark.dynamic_batch)
+
+
+def _length(benchmark: Benchmark) -> tuple[int | None, float | None]:
+    """Runs or seconds of the speed measurement, one of both."""
+    if benchmark.duration is None:
+        loop = USUAL_LOOP if benchmark.loop is None else operator.index(benchmark.loop)
+        if loop < 1:
+            raise ArgumentError(f"loop {loop}, expected a whole number above 0")
+        return loop, None
+    if benchmark.loop is not None:
+        raise ArgumentError("a speed measurement is as long as --loop or as --duration says; name one of both")
+    if not 0 < benchmark.duration <= LONGEST:
+        raise ArgumentError(f"duration {benchmark.duration:g}, expected seconds above 0, at most {LONGEST:,}")
+    return None, float(benchmark.duration)
 
 
 def _check_data(benchmark: Benchmark) -> None:
@@ -175,18 +230,23 @@ def _check_images(folder: PathLike, tensors: Sequence[str]) -> None:
         )
 
 
-def _benched(measured: Sequence[Measured], folder: Path, model: Path, benchmark: Benchmark) -> Benched:
-    found = tuple(row for each in measured for row in each.rows)
-    info = sidecar.info_of(model)
+def _recipes(model: Path, benchmark: Benchmark) -> dict[str, str | None]:
     index = read_index(benchmark.tensors) if benchmark.tensors is not None else None
     recipe = index.format.recipe if index else None
+    return {"recipe": recipe, "model_recipe": sidecar.info_of(model).get("recipe")}
+
+
+def _benched(
+    measured: Sequence[Measured], folder: Path, model: Path, benchmark: Benchmark, recipes: Mapping[str, str | None]
+) -> Benched:
+    found = tuple(row for each in measured for row in each.rows)
     remarks = [
         *_remarks(measured[0], benchmark.labels),
         *rows.unlike(found),
-        *filter(None, [recipe_note(info, recipe)]),
+        *filter(None, [recipe_note(sidecar.info_of(model), recipes["recipe"])]),
         *(remark for each in measured for remark in each.remarks),
     ]
-    return Benched(found, folder, tuple(remarks), recipe, info.get("recipe"))
+    return Benched(found, folder, tuple(remarks), recipes["recipe"], recipes["model_recipe"])
 
 
 def _remarks(measured: Measured, labels: PathLike | None) -> tuple[str, ...]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ResNeSt.common.arguments import LARGEST_BATCH
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.convert.targets import FEWEST_SIZES, compiled_name
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import digests, model_files
 
 PREFIX = "resnest50"
+EXAMPLE = (1, 4, 8)  # batch sizes, where none are named
 
 
 def find_models(prefix: str, batches: Sequence[int], chip: str, dynamic: bool = False) -> dict[int, Path]:
@@ -29,6 +31,27 @@ def find_models(prefix: str, batches: Sequence[int], chip: str, dynamic: bool = 
     _refuse_other_chips(records, chip)
     _refuse_other_networks(records, _compile_command(prefix, batches, chip, dynamic))
     return models
+
+
+def compiled_batches(prefix: str, chip: str, dynamic: bool) -> list[int]:
+    """The batch sizes that models called so are there for, ascending; those of the one model where it is `dynamic`.
+
+    Raises PipelineError where there is none, or nothing says which sizes the one takes.
+    """
+    command = _compile_command(prefix, EXAMPLE, chip, dynamic)
+    if dynamic:
+        path = Path(compiled_name(prefix, EXAMPLE, chip))
+        _check_there(path, command)
+        if not (sizes := sidecar.sizes_of(path)):
+            raise PipelineError(f"{path}: has no {path.name}.json that says its batch sizes; name them, like 1,4,8")
+        return list(sizes)
+    folder = Path(prefix).parent
+    here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    names = {batch: compiled_name(Path(prefix).name, batch, chip) for batch in range(1, LARGEST_BATCH + 1)}
+    if not (batches := [batch for batch, name in names.items() if name in here]):
+        several = compiled_name(prefix, 1, chip).replace("_bs1.", "_bs*.")
+        raise PipelineError(f"{several}: no such files; make them with: {command}")
+    return batches
 
 
 def record_of(model: Path, files: dict[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ResNeSt.common.files import PathLike, whole, write_json
+from ResNeSt.common.files import PathLike, whole
 from ResNeSt.common.tables import table
 
 UNKNOWN = "unknown"
@@ -17,15 +17,17 @@ CSV, JSON = "bench.csv", "bench.json"
 
 @dataclasses.dataclass(frozen=True)
 class BenchRow:
-    """One batch size and number of processes a device.
+    """One batch size and number of processes a device, or of instances in the one process.
 
-    Accuracy in percent (None where it was not measured), images/s of all processes, latency of a batch of one process
-    in ms. And what ran: the model, the SHA-256 of each of its files, the SHA-256 of the ONNX file that it was made
-    from, and what it was compiled for; "unknown" where no record beside it is of these very files.
+    Accuracy in percent (None where it was not measured), images/s of all of them, latency of a batch in one of them in
+    ms, and of how many runs that is. When that was (ISO 8601), and what ran: the model, the SHA-256 of each of its
+    files, the SHA-256 of the ONNX file that it was made from, and what it was compiled for; "unknown" where no record
+    beside it is of these very files.
     """
 
     batch: int
     processes: int
+    instances: int
     top1: float | None
     top5: float | None
     images_per_second: float
@@ -33,6 +35,9 @@ class BenchRow:
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    p99_9_ms: float
+    runs: int
+    date: str
     model: str
     sha256: dict[str, str]
     network: str
@@ -55,38 +60,33 @@ def unlike(rows: Sequence[BenchRow]) -> list[str]:
 
 
 def printed(rows: Sequence[BenchRow]) -> str:
-    """The table for a terminal; * marks the fastest row. Processes have a column where there are several."""
-    several = any(row.processes > 1 for row in rows)
-    head = ["batch", *(["processes"] if several else [])]
-    head += ["top-1 %", "top-5 %", "images/s", "mean ms", "p50 ms", "p90 ms", "p99 ms"]
+    """The table for a terminal; * marks the fastest row. What there are several of has a column."""
+    counts = [name for name in ("processes", "instances") if any(getattr(row, name) > 1 for row in rows)]
+    head = ["batch", *counts, "top-1 %", "top-5 %", "images/s", "mean ms", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms"]
     best = fastest(rows)
     lines = [
         [
             f"{row.batch}{'*' if row is best else ' '}",
-            *([str(row.processes)] if several else []),
+            *(str(getattr(row, name)) for name in counts),
             *("-" if value is None else f"{value:.2f}" for value in (row.top1, row.top5)),
             f"{row.images_per_second:.1f}",
-            *(f"{value:.2f}" for value in (row.mean_ms, row.p50_ms, row.p90_ms, row.p99_ms)),
+            *(f"{value:.2f}" for value in (row.mean_ms, row.p50_ms, row.p90_ms, row.p99_ms, row.p99_9_ms)),
         ]
         for row in rows
     ]
     return table(head, lines)
 
 
-def write(
-    folder: Path,
-    rows: Sequence[BenchRow],
-    where: Mapping[str, Any],
-    asked: Mapping[str, Any],
-    recipes: Mapping[str, Any],
-) -> None:
-    """Writes bench.csv and bench.json: the rows, `where` they were measured, what was `asked`, and the recipes."""
-    best = fastest(rows)
-    figures = [{**dataclasses.asdict(row), "best": row is best} for row in rows]
-    write_json(folder / JSON, {**where, **asked, **recipes, "rows": figures})
+def figures(rows: Sequence[BenchRow]) -> list[dict[str, Any]]:
+    """The rows as bench.json has them, the fastest one marked."""
+    return [{**dataclasses.asdict(row), "best": row is fastest(rows)} for row in rows]
+
+
+def write(folder: Path, rows: Sequence[BenchRow], where: Mapping[str, Any], recipes: Mapping[str, Any]) -> None:
+    """Writes bench.csv: the rows, `where` they were measured, and the recipes."""
     machine = {**where, "versions": _in_words(where["versions"])}
-    flat = [{**row, "sha256": _in_words(row["sha256"])} for row in figures]
-    write_csv(folder / CSV, [{**row, **recipes, **machine} for row in flat])
+    flat = [{**row, "sha256": _in_words(row["sha256"])} for row in figures(rows)]
+    write_csv(folder / CSV, [{**row, **recipes, **machine, "date": row["date"]} for row in flat])
 
 
 def _in_words(pairs: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ Every stage that keeps what an earlier run left does it in this way, and what is
 - a simplified or an int8 one: its metadata, or `<file>.json`, have the digests of its source and of the tensors
 - a compiled model: `<model>.json` has what convert.sh was asked for, and the digests of its source and its own files
 - what AOE found for one: `<model>_aoe_bank.json` has the same, what was tuned, and the digests of the bank's files
+- a run that `bench.sh auto` takes: `bench.json` has the digests of the model, what was asked, the machine and versions
 - predictions of `evaluate`: the journal's head has the digest of the model, engine, batch, recipe, every picture
 - a training's `last.pth` has every setting, the pictures and the start weights
 

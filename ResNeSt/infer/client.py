@@ -61,10 +61,9 @@ def run_client(
         raise PipelineError(f"{model}: no such model; compile it with convert.sh")
     flags = [f"--model={model}", f"--output={output}", f"--output_dirname={dirname}", *arguments]
     flags.append(f"--device={','.join(map(str, devices))}")
-    summaries = [output / f"{dirname}_summary.json"]
     if len(devices) > 1:
         flags.append("--divide_input=1")
-        summaries = [output / dirname / f"device{number}_{index}_summary.json" for index, number in enumerate(devices)]
+    summaries = summaries_of(output, dirname, devices)
     for summary in summaries:
         remove_plain(summary)
     log = output / f"{dirname}.log"
@@ -81,6 +80,13 @@ def run_client(
         told = _reason(model, log, spent.code, failed) if ascend else "the reason stands above"
         raise PipelineError(f"{shlex.join(command)}: ended with exit code {spent.code}: {told}")
     return Ran(summaries, spent)
+
+
+def summaries_of(output: Path, dirname: str, devices: Sequence[int]) -> list[Path]:
+    """Where the client writes a summary for each of `devices`."""
+    if len(devices) == 1:
+        return [output / f"{dirname}_summary.json"]
+    return [output / dirname / f"device{number}_{index}_summary.json" for index, number in enumerate(devices)]
 
 
 def command_of(model: Path, flags: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -81,8 +81,8 @@ class Inferred:
     """What a run gave: where its outputs and its summary lie (None where nothing was written), each run's milliseconds.
 
     `throughput` is images/s of the network alone, reading and writing left out; of several `instances` side by side it
-    is what they gave from the first run to the last. `batch` is the model's batch size. The first counted run began at
-    `started`, the last one ended at `ended`, in seconds since the epoch.
+    is what they gave by the clock while all were at work. `batch` is the model's batch size. The first counted run
+    began at `started`, the last one ended at `ended`, in seconds since the epoch.
     """
 
     folder: Path | None
@@ -103,10 +103,10 @@ class TensorBatch(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What a tensor gave, and how long that took."""
+    """What a tensor gave, and when each of its runs began and ended, in seconds."""
 
     logits: np.ndarray
-    times_ms: list[float]
+    spans: list[tuple[float, float]]
 
 
 class TensorBatches(NamedTuple):
@@ -164,7 +164,7 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, rea
         if inference.tensors is None
         else _file_batches(engine, inference.tensors, say)
     )
-    times: list[float] = []
+    spans: list[tuple[float, float]] = []
     filesinfo: dict[str, dict[str, list[str]]] = {}
     runs = 1 if pure else inference.loop
     with Instances(engine, inference.warmup) as side_by_side:
@@ -173,7 +173,7 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, rea
         started = time.time()
         done = side_by_side.each(lambda instance, batch: _timed(instance, batch.tensor, runs), batches.each)
         for batch, run in tqdm(done, total=batches.total, desc="Inference array Processing", disable=hidden()):
-            times += run.times_ms
+            spans += run.spans
             if pure and filesinfo:
                 continue
             for name, result in zip(batch.inputs, [run.logits] if pure else run.logits):
@@ -183,8 +183,9 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, rea
 
     size = engine.input.shape[0]
     shown = inference.shown_batch or size
+    times = [1000 * (end - start) for start, end in spans]
     figures = summarise(times, 1 if pure else batches.total, shown)
-    rate = len(times) / (ended - started) if engine.instances > 1 else 1000 / figures["NPU_compute_time"]["mean"]
+    rate = busy_rate(spans, engine.instances) if engine.instances > 1 else 1000 / figures["NPU_compute_time"]["mean"]
     if engine.instances > 1:
         figures.update(throughput=shown * rate, instances=engine.instances)
     for line in _summary_lines(figures, shown, inference.all_times):
@@ -279,12 +280,26 @@ def _read_sized(tensor: TensorFile, nbytes: int, dtype: str, shape: Sequence[int
 
 def _timed(engine: Engine, tensor: np.ndarray, loop: int) -> _Run:
     """`loop` runs of `tensor`, and the last one's logits."""
-    times_ms = []
+    spans = []
     for _ in range(loop):
         started = time.perf_counter()
         logits = engine.run(tensor)
-        times_ms.append((time.perf_counter() - started) * 1000)
-    return _Run(logits, times_ms)
+        spans.append((started, time.perf_counter()))
+    return _Run(logits, spans)
+
+
+def busy_rate(spans: Sequence[tuple[float, float]], instances: int) -> float:
+    """Runs a second while all `instances` were at work; of a run that began before, or ended after, its part counts.
+
+    `spans` are when each run began and ended, in seconds. All are at work once as many runs have begun, until the first
+    of as many last ones has ended. Of too few runs for that the rate is from the first to the last.
+    """
+    starts, ends = np.array(spans, float).T
+    begun, ended = starts.min(), ends.max()
+    if len(spans) >= 2 * instances:
+        begun, ended = np.sort(starts)[instances - 1], np.sort(ends)[-instances]
+    inside = np.clip(ends, begun, ended) - np.clip(starts, begun, ended)
+    return float((inside / (ends - starts)).sum() / (ended - begun))
 
 
 def _write(folder: str, name: str, result: np.ndarray, outfmt: str) -> str:

@@ -83,12 +83,13 @@ def report(
     stages: Sequence[Judged],
     speeds: Sequence[Speed],
     steps: Sequence[Step],
-    loop: int,
+    loop: int | None,
     images: PathLike | None,
 ) -> Report:
     """The report of one run; the first of `stages` is the others' reference, `about` says where and with what it ran.
 
-    `loop` is the runs of each of `speeds`, `steps` what every command spent, `images` the folder of the pictures.
+    `loop` is the runs of each of `speeds`, None where they differ, `steps` what every command spent, `images` the
+    folder of the pictures.
     """
     return Report(
         model=subject.model,
@@ -118,10 +119,10 @@ def _of_stages(stages: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def speed(batch: int, images_per_second: float, times: np.ndarray, processes: int = 1) -> Speed:
+def speed(batch: int, images_per_second: float, times: np.ndarray, processes: int = 1, instances: int = 1) -> Speed:
     """Of the latencies of a batch, in ms."""
     percentiles = np.percentile(times, np.arange(101)).tolist()
-    return Speed(batch, images_per_second, float(np.mean(times)), percentiles, processes)
+    return Speed(batch, images_per_second, float(np.mean(times)), percentiles, processes, instances)
 
 
 def _common(one: Judged, other: Judged) -> list[str]:

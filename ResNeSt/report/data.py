@@ -58,16 +58,17 @@ class StageScore:
         return self.total - self.same_top1
 
 
-def several(processes: int) -> str:
-    """What goes behind a name where several processes ran side by side."""
-    return f", {processes} processes" if processes > 1 else ""
+def several(processes: int, instances: int) -> str:
+    """What goes behind a name where several processes, or instances of the model, ran side by side."""
+    counts = {"processes": processes, "instances": instances}
+    return "".join(f", {count} {name}" for name, count in counts.items() if count > 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
     """One batch size of the pure loop; `percentiles_ms` are the latencies of a batch, 101 of them from 0 to 100 %.
 
-    Images/s are those of all `processes` of each device, a latency is that of one.
+    Images/s are those of all `processes` of each device or `instances` in one, a latency is that of one.
     """
 
     batch: int
@@ -75,11 +76,17 @@ class Speed:
     mean_ms: float
     percentiles_ms: list[float]
     processes: int = 1
+    instances: int = 1
+
+    @property
+    def side_by_side(self) -> str:
+        """How many ran at the same time, where there were several."""
+        return several(self.processes, self.instances)
 
     @property
     def title(self) -> str:
-        """The batch size, and the processes where there are several."""
-        return f"batch {self.batch}{several(self.processes)}"
+        """The batch size, and how many ran at the same time."""
+        return f"batch {self.batch}{self.side_by_side}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,15 @@ from ResNeSt.common.cores import cores
 PACKAGES = ("ais_bench", "aclruntime", "openvino", "numpy")
 
 
+def now() -> str:
+    """The time to the second, as ISO 8601 has it, in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 def environment(chip: str) -> dict[str, Any]:
     """Where and with what a figure was measured."""
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
         "host": platform.node(),
         "machine": platform.machine(),
         "cores": cores(),

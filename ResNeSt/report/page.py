@@ -13,7 +13,7 @@ from typing import Any
 
 from ResNeSt.common.files import read_json
 from ResNeSt.report import plots
-from ResNeSt.report.data import Classes, FlippedImage, Guessed, Report, Speed, StageScore, several, wilson
+from ResNeSt.report.data import Classes, FlippedImage, Guessed, Report, Speed, StageScore, wilson
 
 _STYLE = Path(__file__).with_name("page.css")
 _PUBLISHED = Path(__file__).with_name("published_speed.json")
@@ -266,10 +266,10 @@ def _speed(report: Report) -> str:
 
 
 def _ours(speeds: Sequence[Speed]) -> dict[str, list[Speed]]:
-    """The lines of this run, one for each number of processes."""
+    """The lines of this run, one for each number of processes or instances."""
     lines: dict[str, list[Speed]] = {}
     for speed in speeds:
-        lines.setdefault(f"this run{several(speed.processes)}", []).append(speed)
+        lines.setdefault(f"this run{speed.side_by_side}", []).append(speed)
     return lines
 
 
