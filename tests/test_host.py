@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from ResNeSt.convert.host import PACKAGES
 from tests.conftest import PROJECT, call
 from tests.walls import light_modules
 
@@ -22,23 +25,38 @@ def python39() -> str | None:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python 3.9 environment with requirements/npu.txt and NumPy 1.x."""
+    """A Python 3.9 environment with this project's section of requirements/npu.txt and NumPy 1.x, without pip."""
     interpreter = python39()
     if interpreter is None:
         pytest.skip("no Python 3.9 on this machine")
     folder = tmp_path_factory.mktemp("host") / "env"
-    subprocess.run([interpreter, "-m", "venv", folder], check=True)
-    pip: list[str | Path] = [
-        folder / "bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "numpy<2",
+    subprocess.run([interpreter, "-m", "venv", "--without-pip", folder], check=True)
+    own = folder / "own.txt"
+    own.write_text("\n".join([*sections()[0], "numpy<2"]))
+    into: list[str | Path] = [
+        "--target",
+        folder / "lib/python3.9/site-packages",
+        "--python-version=3.9",
+        "--only-binary=:all:",
     ]
-    subprocess.run([*pip, "-r", PROJECT / "requirements/npu.txt"], check=True)
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *into, "-r", own], check=True)
     return folder / "bin/python"
+
+
+def sections() -> list[list[str]]:
+    """The requirements of an Ascend host: this project's, and those of CANN's operator builder."""
+    parts = (PROJECT / "requirements/npu.txt").read_text().split("\n\n")
+    found = [[line.split("#")[0].strip() for line in part.splitlines()] for part in parts]
+    return [list(filter(None, part)) for part in found if any(part)]
+
+
+def test_requirements_npu_txt_has_this_project_s_packages_and_then_cann_s() -> None:
+    own, cann = ([Requirement(line) for line in part] for part in sections())
+    assert [package.name for package in own] == ["numpy", "pillow", "tqdm"]
+    assert sorted(package.name for package in cann) == sorted(set(PACKAGES.values()) - {"numpy"})
+    newest = {"numpy": "1.24.4", "pillow": "11.3.0", "tqdm": "4.67.1"}  # that Python 3.9 and CANN 8.0 take
+    assert all(package.specifier.contains(newest[package.name]) for package in own)
 
 
 @pytest.mark.heavy

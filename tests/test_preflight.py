@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from ResNeSt.convert.finding import Finding
 from ResNeSt.convert.host import PACKAGES
 from ResNeSt.convert.preflight import report
 from ResNeSt.formats import onnx_header
-from tests.conftest import PROJECT, STANDINS, assert_refused, call
+from tests.conftest import STANDINS, assert_refused, call
 
 onnx = pytest.importorskip("onnx")
 
@@ -180,12 +179,6 @@ def test_the_packages_are_asked_of_the_python_that_atc_starts(host: Host, tmp_pa
     assert set(lacked) == set(PACKAGES.values()) - {"attrs", "protobuf", "pyyaml", "numpy"}
     script(host.tools / "python3", "exit 1")
     assert host.check()["python3"].startswith("FAILS cannot be started")
-
-
-def test_the_packages_are_those_of_requirements_npu_txt() -> None:
-    text = (PROJECT / "requirements/npu.txt").read_text()
-    listed = set(re.findall(r"^([\w-]+)", text, re.MULTILINE))
-    assert listed == {*PACKAGES.values(), "pillow", "tqdm"}
 
 
 # The driver's library and the chip's operators
