@@ -197,7 +197,10 @@ def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
     stages = {
         "preprocess": ["resnest_preprocess.py", str(IMAGES), "prep", "--model=resnest_demo"],
         "convert": ["convert.sh", str(BATCH), chip, "--onnx=demo.onnx"],
-        "bench": ["bench.sh", str(BATCH), chip, "--model=demo", "--input=prep", f"--labels={LABELS}", "--loop=20"],
+        "bench": [
+            *("bench.sh", str(BATCH), chip, "--model=demo", "--input=prep", f"--labels={LABELS}"),
+            *("--loop=20", "--no-report"),
+        ],
         "evaluate": [
             "-m",
             "ResNeSt.evaluate",
@@ -413,7 +416,7 @@ def _nv12(folder: Path, chip: str) -> Iterator[Fact]:
         "ATC takes YUV420SP_U8": ["convert.sh", str(BATCH), chip, "--onnx=demo.onnx", "--output-dir=yuv", nv12],
         "bench gives ais_bench 1.5 bytes a pixel": [
             *("bench.sh", str(BATCH), chip, "--model=yuv/demo", "--input=nv12", "--output-dir=nv12_bench"),
-            *(f"--labels={LABELS}", "--loop=20"),
+            *(f"--labels={LABELS}", "--loop=20", "--no-report"),
         ],
         "evaluate opens the model of NV12": ["-m", "ResNeSt.evaluate", f"--model=yuv/demo_bs{BATCH}.om", *data],
     }
