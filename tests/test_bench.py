@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ResNeSt.bench.benchmark import Benched, Benchmark
+from ResNeSt.bench.benchmark import Benched, Benchmark, check_devices
 from ResNeSt.bench.benchmark import bench as bench_models
 from ResNeSt.bench.benchmark import bench as run_bench
 from ResNeSt.bench.copies import Copies
 from ResNeSt.bench.measure import Timed, accuracy, measured, timed
 from ResNeSt.bench.models import record_of
 from ResNeSt.bench.rows import BenchRow, unlike
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import digests
@@ -527,6 +527,12 @@ def test_a_device_that_leaves_no_result_stops_the_run(work: Path, ascend: dict[s
 
 def test_cpu_is_one_device(work: Path) -> None:
     assert_refused(bench(work, "x", "--device=0,1"), "--device is for NPUs", code=2)
+
+
+@pytest.mark.parametrize("devices", [[], [-1], ["0"], [True], [256], [0.0], [0, 0]])
+def test_devices_are_numbers_of_npus_each_named_once(devices: list[Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"devices? "):
+        check_devices("310P3", devices)
 
 
 def test_one_model_of_several_batch_sizes_has_the_rows_of_one_model_each(

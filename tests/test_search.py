@@ -308,7 +308,10 @@ def test_what_has_no_meaning_is_refused_before_anything_runs(
     [
         (["--loop=3", "--duration=3"], "--duration: not allowed with argument --loop"),
         (["--instances=0"], "--instances: 0 is not a whole number from 1 to 256"),
-        (["--instances=1,few"], "argument --instances: invalid"),
+        (["--instances=1,few"], "argument --instances: few is not a whole number"),
+        (["--processes=1,x"], "argument --processes: x is not a whole number"),
+        (["--device=0,,1"], "argument --device: nothing is not a whole number from 0 to 255"),
+        (["--device=-1"], "argument --device: -1 is not a whole number from 0 to 255"),
         (["--duration=soon"], "argument --duration: invalid float value"),
     ],
 )

@@ -10,7 +10,7 @@ from ResNeSt.bench.best import commands
 from ResNeSt.bench.models import PREFIX
 from ResNeSt.bench.profile import printed as printed_profile
 from ResNeSt.bench.rows import CSV, JSON, printed
-from ResNeSt.common.arguments import Parser, add_threads_flag, instances, positive
+from ResNeSt.common.arguments import Parser, add_threads_flag, device, each, instances, positive
 from ResNeSt.common.errors import run
 from ResNeSt.common.progress import aloud, silent
 from ResNeSt.convert.targets import parse_batches
@@ -77,17 +77,17 @@ def _parser() -> Parser:
     length.add_argument("--duration", type=float, metavar="SECONDS", help="as many runs as fill this time instead")
     parser.add_argument("--warmup", type=int, default=1, metavar="N", help="uncounted runs before [%(default)s]")
     parser.add_argument(
-        "--device", type=_devices, default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
+        "--device", type=each(device), default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
     )
     parser.add_argument(
         "--processes",
-        type=_counts,
+        type=each(positive),
         metavar="N[,N…]",
         help="on each device side by side in the speed measurement, a row for each N; on cpu they share the cores [1]",
     )
     parser.add_argument(
         "--instances",
-        type=_instances,
+        type=each(instances),
         metavar="N[,N…]",
         help="of the model in one process on cpu, a row for each N; auto is what the runtime finds best [1]",
     )
@@ -97,18 +97,6 @@ def _parser() -> Parser:
     parser.add_argument("--no-report", action="store_true", help="draw no report.html")
     add_threads_flag(parser)
     return parser
-
-
-def _devices(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
-def _counts(text: str) -> list[int]:
-    return [positive(number) for number in text.split(",")]
-
-
-def _instances(text: str) -> list[int | None]:
-    return [instances(number) for number in text.split(",")]
 
 
 def _data(options: argparse.Namespace) -> tuple[str | None, str | None]:

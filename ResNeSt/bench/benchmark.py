@@ -17,6 +17,7 @@ from ResNeSt.bench.models import PREFIX, compiled_batches, find_models
 from ResNeSt.bench.profile import Profile
 from ResNeSt.bench.rows import BenchRow
 from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.arguments import LARGEST_DEVICE
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, alone, remove_plain
 from ResNeSt.common.paths import refuse_clashes
@@ -160,6 +161,8 @@ def _profile(model: Path, batch: int, runs: Runs, program: str | None) -> Profil
 
 def check_devices(chip: str, devices: Sequence[int]) -> None:
     """Raises ArgumentError where the chip has no such devices."""
+    if not devices or not all(type(number) is int and 0 <= number <= LARGEST_DEVICE for number in devices):
+        raise ArgumentError(f"devices {list(devices)}, expected numbers of NPUs from 0 to {LARGEST_DEVICE}")
     if len(set(devices)) < len(devices):
         raise ArgumentError(f"--device {','.join(map(str, devices))}: names one twice; --processes N runs N on each")
     if chip == chips.CPU and list(devices) != [0]:

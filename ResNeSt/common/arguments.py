@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -15,6 +16,7 @@ from ResNeSt.common.paths import refuse_clashes
 
 # Beyond these the memory of a machine ends before the work begins.
 LARGEST_SIDE, LARGEST_BATCH, MOST_INSTANCES = 4096, 1024, 256
+LARGEST_DEVICE = 255  # that ais_bench takes
 
 
 class Parser(argparse.ArgumentParser):
@@ -120,9 +122,19 @@ def instances(text: str) -> int | None:
     return None if text == "auto" else _between(1, MOST_INSTANCES, text)
 
 
+def device(text: str) -> int:
+    """The number of an NPU."""
+    return _between(0, LARGEST_DEVICE, text)
+
+
+def each(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Several of a kind, with commas between them."""
+    return lambda text: [kind(part) for part in text.split(",")]
+
+
 def _between(least: int, most: int, text: str) -> int:
-    if len(text) > 20 or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text[:20]} is not a whole number from {least} to {most:,}")
+    if re.fullmatch(r"\s*[+-]?\d{1,20}\s*", text) is None or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text[:20] or 'nothing'} is not a whole number from {least} to {most:,}")
     return int(text)
 
 
