@@ -454,6 +454,32 @@ def test_nothing_is_compiled_again_until_source_options_or_files_change(
     assert not again()
 
 
+@pytest.mark.parametrize("chip", ["cpu", "310P3"])
+def test_a_model_that_another_release_compiled_in_another_way_is_compiled_anew(
+    folder: Path, capsys: pytest.CaptureFixture[str], ascend: None, chip: str
+) -> None:
+    if chip == "cpu":
+        pytest.importorskip("openvino")
+    run("2", chip, "--dtype", "uint8")
+    target = Path(targets.compiled_name("demo", 2, chip))
+    record = sidecar.read(target)
+    without = {key: value for key, value in record.items() if key != "form"}  # as releases before wrote it
+    for other in [without, {**record, "form": "another"}, *([{**record, "aipp": "another"}] if chip != "cpu" else [])]:
+        sidecar.write(target, other)
+        capsys.readouterr()
+        run("2", chip, "--dtype", "uint8")
+        assert compiled(capsys.readouterr().out)
+        assert sidecar.read(target) == record
+
+
+def test_what_a_file_is_called_and_how_much_is_logged_makes_no_other_model(folder: Path, ascend: None) -> None:
+    run("2", "310P3", "--dtype", "uint8")
+    options = sidecar.read(Path("demo_bs2.om"))["form"]
+    assert [option.partition("=")[0] for option in options if option != "atc"] == [
+        *("--framework", "--input_format", "--input_shape", "--soc_version", "--enable_small_channel")
+    ]
+
+
 FLOAT32_FP16 = {"onnx": "demo.onnx", "batch": 2, "chip": "310P3", "dtype": "float32", "precision": "fp16"}
 
 

@@ -31,21 +31,34 @@ def run(path: Path, images: np.ndarray, **hints: str) -> tuple[np.ndarray, list[
     return model(images)[0], [name for name, info in nodes if any("bf16" in info[kind].astype(str) for kind in kinds)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize(
+    ("dtype", "sizes"), [("float32", [2]), ("uint8", [2]), ("uint8", [1, 3]), ("yuv420sp", [2]), ("yuv420sp", [1, 3])]
+)
 def test_a_program_that_asks_for_nothing_computes_a_fp32_model_in_fp32(
-    dtype: str, demo_onnx: Path, tmp_path: Path
+    dtype: str, sizes: list[int], demo_onnx: Path, tmp_path: Path
 ) -> None:
     if not has_bf16():
         pytest.skip("a CPU without bfloat16 computes in fp32 anyway")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
-    images: Any = pixels if dtype == "uint8" else pixels.transpose(0, 3, 1, 2).astype(np.float32) / 64 - 2
-    path = compiled(demo_onnx, tmp_path / "fp32", dtype)
-    logits, lower = run(path, images)
+    asked = Conversion(demo_onnx, sizes, "cpu", tmp_path, dtype, dynamic_batch=len(sizes) > 1)
+    (model,) = convert(asked)
+    images = some_images(dtype)
+    logits, lower = run(model.path, images)
     assert lower == []
-    np.testing.assert_array_equal(logits, run(path, images, INFERENCE_PRECISION_HINT="f32")[0])
-    other, lower = run(compiled(demo_onnx, tmp_path / "bf16", dtype, "bf16"), images)
+    np.testing.assert_array_equal(logits, run(model.path, images, INFERENCE_PRECISION_HINT="f32")[0])
+
+
+def some_images(dtype: str) -> Any:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    if dtype == "yuv420sp":
+        return pixels[..., 0].repeat(3, axis=1)[:, ::2]
+    return pixels if dtype == "uint8" else pixels.transpose(0, 3, 1, 2).astype(np.float32) / 64 - 2
+
+
+def test_a_model_of_bf16_computes_in_it(demo_onnx: Path, tmp_path: Path) -> None:
+    if not has_bf16():
+        pytest.skip("a CPU without bfloat16 computes in fp32 anyway")
+    _, lower = run(compiled(demo_onnx, tmp_path / "bf16", "uint8", "bf16"), some_images("uint8"))
     assert len(lower) > 20
-    assert np.abs(other - logits).max() > 1e-3 * np.abs(logits).max()
 
 
 def test_every_node_of_a_fp32_model_forbids_less_and_none_of_another(demo_onnx: Path, tmp_path: Path) -> None:
@@ -67,14 +80,19 @@ def test_what_is_written_otherwise_computes_the_same(transposed: bool) -> None:
     pooled = operators.max_pool(normal, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
     flat = operators.reshape(pooled, np.array([-1, 18], np.int64), False)
     logits = operators.matmul(flat, weights if transposed else weights.T.copy(), False, transposed)
-    model = openvino.Model([logits], [source])
+    logits.output(0).set_names({"logits"})
+    model = openvino.Model(
+        [logits, operators.softmax(operators.subtract(logits, operators.relu(logits)), -1)], [source]
+    )
     full_precision.rewrite(openvino, model)
-    kinds = [node.get_type_name() for node in model.get_ops()]
+    assert model.output(0).names == {"logits"}
+    kinds = {node.get_type_name(): node.get_type_info().version_id for node in model.get_ops()}
     assert not {"MatMul", "Subtract"} & set(kinds)
-    assert [node.get_type_info().version_id for node in model.get_ops() if node.get_type_name() == "MaxPool"] == [
-        "opset1"
-    ]
-    found = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+    assert (kinds["MaxPool"], kinds["Softmax"]) == ("opset1", "opset1")
+    found = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)
     values = (images.astype(np.float64) - mean) * scale
     largest = values.reshape(3, 2, 3, 2, 3, 2).max(axis=(3, 5)).reshape(3, 18)
-    np.testing.assert_allclose(found, largest @ weights.T, rtol=1e-4, atol=1e-3)
+    expected = largest @ weights.T
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-3)
+    powers = np.exp(np.minimum(expected, 0))
+    np.testing.assert_allclose(found[1], powers / powers.sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-3)

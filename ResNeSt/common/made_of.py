@@ -6,7 +6,8 @@ Every stage that keeps what an earlier run left does it in this way, and what is
 - a tensor folder: `tensors.json` has recipe, size, dtype, mean and std
 - an exported ONNX file: its metadata have network, size, recipe, form, and the digest of the weights
 - a simplified or an int8 one: its metadata, or `<file>.json`, have the digests of its source and of the tensors
-- a compiled model: `<model>.json` has what convert.sh was asked for, and the digests of its source and its own files
+- a compiled model: `<model>.json` has what convert.sh was asked for, how this release compiles (`form`: ATC's options,
+  or the digest of the code for cpu), and the digests of its source and its own files
 - what AOE found for one: `<model>_aoe_bank.json` has the same, what was tuned, and the digests of the bank's files
 - a run that `bench.sh auto` takes: `bench.json` has the digests of the model, what was asked, the machine and versions
 - predictions of `evaluate`: the journal's head has the digest of the model, engine, batch, recipe, every picture

@@ -80,6 +80,11 @@ def command(
     return arguments
 
 
+def form(arguments: Iterable[str]) -> list[str]:
+    """What of a command says what the model is like: all but the names of files and how much is logged."""
+    return [argument for argument in arguments if argument.partition("=")[0] not in (*_READS, _WRITES, "--log")]
+
+
 def aipp_config(network: Network, dtype: str) -> str:
     """ATC's image pre-processing (AIPP): uint8 NHWC RGB in, (value - 255 mean) / (255 std) into the network.
 
@@ -96,6 +101,11 @@ def aipp_config(network: Network, dtype: str) -> str:
         *(f"var_reci_chn_{channel}: {1 / (255 * std):.16f}" for channel, std in enumerate(stds)),
     ]
     return "aipp_op {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
+
+
+def aipp_digest(network: Network, dtype: str) -> str:
+    """SHA-256 of the file of `aipp_config`."""
+    return hashlib.sha256(aipp_config(network, dtype).encode()).hexdigest()
 
 
 def is_own_aipp(network: Network, path: Path, models: Iterable[Path]) -> bool:

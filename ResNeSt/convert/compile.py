@@ -82,6 +82,13 @@ class Compilation:
         options = [] if self.tune is None else aoe.bank_options(aoe.bank_of(self.target(batch)), self.tune)
         return [*self._untuned_command(batch), *options]
 
+    def form(self, batch: Batch) -> dict[str, Any]:
+        """What else than the question a model depends on: how this release compiles."""
+        if self.chip == chips.CPU:
+            return {"form": openvino_ir.form()}
+        pixels = {} if self.aipp is None else {atc.AIPP: atc.aipp_digest(self.network, self.dtype)}
+        return {"form": atc.form(self._untuned_command(batch)), **pixels}
+
     def aoe_commands(self, batch: Batch) -> list[list[str]]:
         """The AOE commands for `batch`; none where nothing is tuned."""
         return [] if self.tune is None else aoe.commands(self._untuned_command(batch), self.tune)
@@ -187,8 +194,7 @@ def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Too
 
     def finish(model: Path) -> None:
         # Where atc lies tells its release: CANN installs each into a folder of its version.
-        aipp = {atc.AIPP: sha256(compilation.aipp)} if compilation.aipp else {}
-        _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc), **aipp})
+        _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc)})
 
     verbose, command = compilation.log is not None, compilation.atc_command(batch)
     if compilation.tune is not None:
@@ -217,6 +223,7 @@ def _made_of(compilation: Compilation, batch: Batch, source: str) -> dict[str, A
     judged_by = {"held_out": compilation.gate.tensors} if compilation.gate else {}
     return {
         **judged_by,
+        **compilation.form(batch),
         "source": source,
         "batch": recorded(batch),
         "chip": compilation.chip,

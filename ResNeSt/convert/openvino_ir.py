@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -34,6 +35,12 @@ def import_openvino() -> ModuleType:
 def version() -> str:
     """OpenVINO's."""
     return str(import_openvino().get_version())
+
+
+def form() -> str:
+    """SHA-256 of the code that makes the files: what an earlier release made of the same network may be another one."""
+    code = b"".join(Path(file).read_bytes() for file in (__file__, full_precision.__file__, nv12.__file__))
+    return hashlib.sha256(code).hexdigest()
 
 
 def compile_model(
@@ -103,14 +110,14 @@ def _take_nv12(openvino: ModuleType, model: Any) -> None:
     pixels = ops.parameter(openvino.PartialShape([batch, height * 3 // 2, width]), openvino.Type.u8)
     pixels.set_friendly_name(rgb.get_friendly_name())
     pixels.output(0).set_names(rgb.output(0).get_names())
-    luma, chroma = ops.variadic_split(ops.convert(pixels, "f32"), 1, [height, height // 2]).outputs()
+    luma, chroma = ops.variadic_split(pixels, 1, [height, height // 2]).outputs()
     # Each pair of U and V counts for two rows and two columns.
     pairs = ops.reshape(chroma, [0, height // 2, 1, width // 2, 1, 2], special_zero=True)
     repeated = ops.reshape(ops.tile(pairs, [1, 1, 2, 1, 2, 1]), [0, height, width, 2], special_zero=True)
     planes = [ops.unsqueeze(luma, 1), *ops.split(ops.transpose(repeated, [0, 3, 1, 2]), 1, 2).outputs()]
     columns = np.array(nv12.TO_RGB, np.float32).T.reshape(3, 1, 3, 1, 1)
     parts = [
-        ops.multiply(ops.subtract(plane, np.float32(bias)), column)
+        ops.multiply(ops.subtract(ops.convert(plane, "f32"), np.float32(bias)), column)
         for plane, bias, column in zip(planes, nv12.BIAS, columns)
     ]
     shifted = ops.floor(ops.divide(functools.reduce(ops.add, parts), np.float32(nv12.FRACTION)))
