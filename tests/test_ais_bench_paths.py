@@ -211,3 +211,8 @@ def test_folders_of_results_that_are_there_are_held_to_the_rules_as_well() -> No
     Path("result").chmod(0o755)
     with pytest.raises(PipelineError, match=r"result: is of mode 0755"):
         check_output("out", ["result"])
+
+
+def test_a_name_that_is_only_asked_for_is_not_renamed_by_a_command() -> None:
+    with pytest.raises(PipelineError, match=r"and this one is '.*/o ut/in'; name another, like o_ut$"):
+        check_output("o ut/in")

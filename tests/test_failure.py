@@ -14,7 +14,7 @@ import pytest
 from ResNeSt.common import tool
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.tool import Ended
-from ResNeSt.convert.failure import explain
+from ResNeSt.convert.failure import explain, processes
 from tests.conftest import PROJECT
 
 # As ATC 8.0 to 9.0 print it.
@@ -128,14 +128,42 @@ def test_a_compiler_that_is_killed_gets_fewer_processes(
     ],
 )
 def test_how_it_ended_is_told_by_the_signal_s_name_or_the_code(code: int, said: str) -> None:
-    assert explain(Ended(code, "no reason\n")) == f"failed ({said})"
+    assert explain(Ended(code, "no reason\n")).startswith(f"failed ({said}); --log error shows all that it says")
+
+
+@pytest.mark.parametrize("output", ["", "\n", " \n\n"])
+def test_a_compiler_that_says_nothing_leaves_no_empty_line(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    explain(Ended(1, output))
+    assert capsys.readouterr().err == ""
+
+
+LOADER = "atc: error while loading shared libraries: {}: cannot open shared object file: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("library", "advice"),
+    [("libascend_hal.so", "put devlib of CANN's <arch>-linux on LD_LIBRARY_PATH"), ("libge_compiler.so", "set_env.sh")],
+)
+def test_a_library_that_atc_or_its_python_does_not_find_is_named_with_what_to_do(library: str, advice: str) -> None:
+    reason = f"ImportError: {library}: cannot open shared object file: No such file or directory"
+    for output in (LOADER.format(library), LACKS.replace("ModuleNotFoundError: No module named '{}'.", reason)):
+        said = explain(Ended(127, output))
+        assert said.startswith(f"failed (exit code 127); {library} is not found")
+        assert advice in said
+
+
+def test_a_library_that_is_not_the_reason_is_not_asked() -> None:
+    said = explain(Ended(255, f"{LOADER.format('libextra.so')}EZ3003: No supported Ops kernel for [conv].\n"))
+    assert said.startswith("failed (exit code 255); EZ3003: ")
 
 
 @pytest.mark.parametrize("value", ["0", "33", "-1", "two", "8.0", "³"])
 def test_a_number_of_processes_that_atc_does_not_take_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TE_PARALLEL_COMPILER", value)
     with pytest.raises(ArgumentError, match="expected a whole number from 1 to 32; unset it"):
-        explain(Ended(-9, ""))
+        processes()
+    said = explain(Ended(-9, ""))  # where it failed already, how it failed counts
+    assert said.startswith("was killed (-9, SIGKILL), most likely for want of memory; TE_PARALLEL_COMPILER=")
 
 
 # Running it

@@ -29,8 +29,7 @@ def check_path(path: PathLike) -> None:
     if _OTHERS.search(absolute):
         whole = "" if absolute == os.fspath(path) else f", and this one is {absolute!r}"
         raise PipelineError(
-            f"{path}: ais_bench takes only letters, digits and _ - . / in a path{whole}; rename it, run: "
-            f"{_renaming(absolute)}"
+            f"{path}: ais_bench takes only letters, digits and _ - . / in a path{whole}; {_renaming(absolute)}"
         )
     if os.path.islink(absolute):
         raise PipelineError(
@@ -61,7 +60,7 @@ def _is_tensor(entry: os.DirEntry[str], folder: PathLike) -> bool:
         labels = ", and call it so in the labels" if tensor else ""
         raise PipelineError(
             f"{entry.path}: ais_bench takes only letters, digits and _ - . in the names of what lies in a folder; "
-            f"rename it{labels}, run: {_renaming(entry.path)}"
+            f"{_renaming(entry.path, labels)}"
         )
     if entry.is_symlink():
         copy = shlex.join(["cp", "-rL", os.fspath(folder), f"{os.path.abspath(folder)}_files"])
@@ -130,10 +129,12 @@ def _check_owner(path: PathLike, status: os.stat_result, top: PathLike) -> None:
         )
 
 
-def _renaming(path: str) -> str:
-    """The command that gives the first part of `path` with other characters a name without."""
+def _renaming(path: str, also: str = "") -> str:
+    """What gives the first part of `path` with other characters a name without: a command where that is there."""
     taken = next(part for part in [*reversed(Path(path).parents), Path(path)] if _OTHERS.search(part.name))
     name = _OTHERS.sub("_", taken.name)
+    if not os.path.lexists(taken):
+        return f"name another, like {shlex.quote(name)}"
     while os.path.lexists(taken.with_name(name)):
         name += "_"
-    return shlex.join(["mv", os.fspath(taken), os.fspath(taken.with_name(name))])
+    return f"rename it{also}, run: {shlex.join(['mv', os.fspath(taken), os.fspath(taken.with_name(name))])}"

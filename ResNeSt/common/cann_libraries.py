@@ -38,14 +38,20 @@ def has_library(environment: Mapping[str, str]) -> bool:
     return any(os.path.isfile(os.path.join(folder, LIBRARY)) for folder in folders if folder)
 
 
+def library_in(text: str) -> str | None:
+    """The library that a program or Python says it does not find, in all that it printed."""
+    found = _NOT_FOUND.search(text)
+    return found[1] if found else None
+
+
 def not_imported(text: str) -> str | None:
     """What to do where an ImportError's text names a library or package that ais_bench lacks; else None."""
-    library, package = _NOT_FOUND.search(text), _NOT_INSTALLED.search(text)
+    library, package = library_in(text), _NOT_INSTALLED.search(text)
     if library:
         script, _ = _sourced()
         where = shlex.quote(str(script)) if script else "<folder of CANN>/set_env.sh"
         return (
-            f"{library[1]} is not found: CANN's set_env.sh has not been sourced in this shell, or CANN or the "
+            f"{library} is not found: CANN's set_env.sh has not been sourced in this shell, or CANN or the "
             f"driver is not whole; run: source {where}"
         )
     if package and package[1].split(".")[0] != "ais_bench":

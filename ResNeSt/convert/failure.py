@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 import sys
 
+from ResNeSt.common import cann_libraries
 from ResNeSt.common.arguments import variable
-from ResNeSt.common.errors import plain
+from ResNeSt.common.cann import DRIVER_LIBRARY
+from ResNeSt.common.errors import ArgumentError, plain
 from ResNeSt.common.tool import Ended
 from ResNeSt.convert.host import PACKAGES, pip_line
 
 MOST_PROCESSES, PROCESSES = 32, 8  # TE_PARALLEL_COMPILER at most, and where it is not set
 SHOWN_LINES = 10
 
+_ANY = "--log error shows all that it says, --check what this host lacks"
 _HINTS = {
     "E10001": "a value is refused: does this CANN release know the chip and every option (atc --help)?",
     "E10016": "the graph has no such node or input: was the .onnx exported by resnest_pth2onnx.py?",
@@ -27,7 +30,7 @@ _HINTS = {
     "E19010": "no parser for an operator: export at opset 11, which every CANN release takes",  # up to CANN 8
     "EC0010": "the operator builder does not start: run with --check to see what its Python lacks",
     "EZ3003": "the chip has no kernel for an operator in this precision: use --precision fp16 or mixed",
-    "EZ9999": "an inner error of CANN's: --log error shows all that it says, --check what this host lacks",
+    "EZ9999": f"an inner error of CANN's: {_ANY}",
 }
 _CODE = re.compile(r"\b(E[0-9A-Z]\d{4})\b")
 _LACKS = re.compile(r"No module named '?([A-Za-z_][\w.]*)")
@@ -46,23 +49,36 @@ def explain(ended: Ended) -> str:
     lines = plain(ended.output).splitlines()
     reasons = [line for line in lines if _CODE.search(line) or line.lstrip().startswith("Solution:")]
     error = _python_error(lines)
-    print("\n".join([*(reasons or lines[-SHOWN_LINES:]), *([error] if error else [])]), file=sys.stderr)
+    shown = [*(reasons or lines[-SHOWN_LINES:]), *([error] if error else [])]
+    if any(map(str.strip, shown)):
+        print("\n".join(shown), file=sys.stderr)
     if ended.signal == "SIGKILL":
         return f"was killed ({ended.code}, SIGKILL), most likely for want of memory; {_fewer()}"
     codes = [match[1] for line in reasons for match in [_CODE.search(line)] if match]
     codes.sort(key=lambda code: code == "EZ9999")  # which says least
     known = next((f"{code}: {_HINTS[code]}" for code in codes if code in _HINTS), None)
-    hint = _missing([*reasons, error or ""]) or known
+    hint = _library("\n".join(shown)) or _missing([*reasons, error or ""]) or known or _ANY
     said = f"its Python says {error}" if error else None
     return "; ".join(filter(None, [f"failed ({ended})", said, hint]))
 
 
 def _fewer() -> str:
-    now = processes()
+    try:
+        now = processes()
+    except ArgumentError as refused:
+        return str(refused)
     if now == 1:
         return "it built one operator at a time already: end other programs, or take a machine with more memory"
     few = max(1, now // 4)
     return f"it built {now} operators at a time: export TE_PARALLEL_COMPILER={few} and run the same command again"
+
+
+def _library(text: str) -> str | None:
+    """What to do for a library that is not found, by ATC itself or by its Python."""
+    name = cann_libraries.library_in(text)
+    if name == DRIVER_LIBRARY:
+        return f"{name} is not found, the driver's: install it, or put devlib of CANN's <arch>-linux on LD_LIBRARY_PATH"
+    return f"{name} is not found: source CANN's set_env.sh in this shell, or CANN is not whole" if name else None
 
 
 def _missing(lines: list[str]) -> str | None:

@@ -48,7 +48,7 @@ class Client(NamedTuple):
 
 def find(model: PathLike) -> Client:
     """The client that runs `model`; raises MissingRuntimeError where there is none, or it cannot be started."""
-    if importlib.util.find_spec("ais_bench") is None:
+    if _package() is None:
         raise MissingRuntimeError(
             f"{model}: ais_bench is not installed for {sys.executable}; requirements/npu.txt says how to install it on "
             "an Ascend host, or compile for cpu: bash convert.sh <batch> cpu"
@@ -64,9 +64,13 @@ def find(model: PathLike) -> Client:
 
 def by_path(command: Sequence[str]) -> list[str]:
     """A command of the client's with its file in place of `-m ais_bench`, for what takes a script and no module."""
+    return [command[0], os.path.join(_package() or "", "__main__.py"), *command[len(PROGRAM) :]]
+
+
+def _package() -> str | None:
+    """The folder of the client's package; None where there is none, or only a folder of that name."""
     spec = importlib.util.find_spec("ais_bench")
-    folder = os.path.dirname((spec and spec.origin) or "")
-    return [command[0], os.path.join(folder, "__main__.py"), *command[len(PROGRAM) :]]
+    return os.path.dirname(spec.origin) if spec and spec.origin else None
 
 
 def check_starts(model: PathLike, client: Client) -> None:
