@@ -119,10 +119,10 @@ def evaluate(
     raises.
     """
     refuse_clashes([model.file, images, labels], [predictions] if predictions else [])
-    engine, digests = _opened(model)
-    tensor_format = image_format(engine, model)
     truth = read_labels(labels)
     chosen, by_path, problems = _join(images, labels, truth, allowed, say)
+    engine, digests = _opened(model, len(chosen))
+    tensor_format = image_format(engine, model)
     # The run of nothing is a warm-up, too.
     classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
     check_labels(truth, classes, labels)
@@ -165,10 +165,10 @@ def evaluate(
     )
 
 
-def _opened(model: ModelChoice) -> tuple[Engine, dict[str, str]]:
+def _opened(model: ModelChoice, images: int) -> tuple[Engine, dict[str, str]]:
     """The model, and the SHA-256 of each of its files; raises PipelineError where one was replaced in between."""
     with Unchanged(*(model_files(model.file) if os.path.isfile(model.file) else [])):
-        engine = open_for_images(model)
+        engine = open_for_images(model, images=images)
         return engine, {file.name: sha256(file) for file in model_files(model.file)}
 
 

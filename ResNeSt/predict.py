@@ -6,7 +6,6 @@ Images are prepared by the recipe that the model's file names; the probabilities
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
 import sys
@@ -69,9 +68,7 @@ def predict(
     paths = [os.fspath(image) for image in ([images] if isinstance(images, (str, os.PathLike)) else images)]
     if not paths or top < 1:
         raise ArgumentError(f"{len(paths)} images and top {top}, expected at least one of each")
-    if model.instances is None and len(paths) < FREE_BATCH:
-        model = dataclasses.replace(model, instances=1)  # a few are wanted soon
-    engine = open_for_images(model, min(len(paths), FREE_BATCH))
+    engine = open_for_images(model, min(len(paths), FREE_BATCH), len(paths))
     tensor_format = image_format(engine, model)
     note = recipe_note(engine.info, tensor_format.recipe)
     if note:

@@ -389,13 +389,13 @@ def test_a_model_that_is_replaced_while_it_is_opened_is_not_recorded(
     model = tmp_path / "m.onnx"
     shutil.copy(demo_onnx, model)
 
-    def opened(choice: image_batches.ModelChoice) -> None:
+    def opened(choice: image_batches.ModelChoice, images: int) -> None:
         shutil.copy(demo_onnx, tmp_path / "other")
         (tmp_path / "other").replace(model)
 
     monkeypatch.setattr(evaluate, "open_for_images", opened)
     with pytest.raises(PipelineError, match="changed while it was being read"):
-        evaluate._opened(image_batches.ModelChoice(model))
+        evaluate._opened(image_batches.ModelChoice(model), images=1)
 
 
 def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(

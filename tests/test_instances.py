@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +12,15 @@ import numpy as np
 import pytest
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
+from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import Engine, TensorSpec
+from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.engines.instances import Instances
 from ResNeSt.engines.opening import open_engine
+from ResNeSt.evaluate import evaluate
+from ResNeSt.infer import inference
+from ResNeSt.predict import predict
+from tests.conftest import PROJECT
 
 
 class Noting:
@@ -129,6 +136,55 @@ def test_where_it_is_left_open_the_runtime_says_how_many(demo_onnx: Path) -> Non
     engine = open_engine(demo_onnx, "openvino", instances=None)
     assert engine.instances >= 1
     assert open_engine(demo_onnx, "openvino").instances == 1
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, 1), (8, 1), (9, 2), (24, 3), (1000, 4), (None, 4)])
+def test_where_it_is_left_open_none_is_without_a_batch_and_keeps_its_cores_from_the_others(
+    images: int | None, expected: int, demo_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from ResNeSt.engines import onnxruntime as runtime
+
+    monkeypatch.setattr(runtime, "cores", lambda: 16)
+    engine = open_engine(demo_onnx, "onnxruntime", batch=8, instances=None, images=images)
+    assert engine.instances == expected
+
+
+@pytest.mark.parametrize(("images", "batches"), [(1, 1), (8, 1), (9, 2), (17, 3)])
+def test_openvino_gets_no_more_streams_than_there_are_batches(images: int, batches: int, demo_onnx: Path) -> None:
+    pytest.importorskip("openvino")
+    best = open_engine(demo_onnx, "openvino", batch=8, instances=None).instances
+    engine = open_engine(demo_onnx, "openvino", batch=8, instances=None, images=images)
+    compiled = engine._request.get_compiled_model()  # type: ignore[attr-defined]
+    assert engine.instances == compiled.get_property("NUM_STREAMS") == min(batches, best)
+
+
+def test_commands_that_know_their_images_tell_how_many(demo_onnx: Path, tmp_path: Path) -> None:
+    """One batch each, on a machine of 16 cores."""
+    pytest.importorskip("onnxruntime")
+    picture = next(iter(sorted((PROJECT / "demo/val").iterdir())))
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(picture, tmp_path / "pictures")
+    (tmp_path / "labels.txt").write_text(f"{picture.stem} 0\n")
+    (tmp_path / "tensors").mkdir()
+    np.zeros((3, 96, 96), np.float32).tofile(tmp_path / "tensors/one.bin")
+    asked: list[int | None] = []
+
+    def noting(*given: object, images: int | None = None, **named: object) -> None:
+        asked.append(images if images is not None else given[7])  # type: ignore[arg-type]
+        raise PipelineError("no more")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_batches, "open_engine", noting)
+        patch.setattr(inference, "open_engine", noting)
+        for run in (
+            lambda: evaluate(ModelChoice(demo_onnx), tmp_path / "pictures", tmp_path / "labels.txt"),
+            lambda: list(predict(ModelChoice(demo_onnx), [picture])),
+            lambda: inference.infer(inference.Inference(demo_onnx, tmp_path / "tensors", instances=None)),
+        ):
+            with pytest.raises(PipelineError, match="no more"):
+                run()
+    assert asked == [1, 1, 1]
 
 
 @pytest.mark.parametrize("count", [0, -1, 257])

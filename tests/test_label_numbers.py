@@ -189,7 +189,7 @@ class Always(NullEngine):
         self.title = "always"
         self.info = {"class_names": '["cat", "dog", "fish"]'}
         self.input, self.sizes = TensorSpec("x", (4, 3, 8, 8), "float32"), (4,)
-        self.probabilities = False
+        self.probabilities, self.instances = False, 1
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         return np.tile(np.array([0, 1, 0], np.float32), (len(batch), 1))
@@ -198,7 +198,7 @@ class Always(NullEngine):
 def evaluated(root: Path, monkeypatch: pytest.MonkeyPatch, **labels: int) -> Evaluated:
     """The pictures of a folder as `Always` answers, against these labels."""
     (root.parent / "l.txt").write_text("".join(f"{name}.png {label}\n" for name, label in labels.items()))
-    monkeypatch.setattr(evaluation, "open_for_images", lambda model: Always())
+    monkeypatch.setattr(evaluation, "open_for_images", lambda model, images: Always())
     made = TensorFormat("ecentercrop-bicubic", 8, "float32", (0.0,) * 3, (1.0,) * 3)
     monkeypatch.setattr(evaluation, "image_format", lambda engine, model: made)
     (root.parent / "m.om").touch()

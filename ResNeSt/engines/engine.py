@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from ResNeSt.common.arguments import LARGEST_BATCH
+from ResNeSt.common.arguments import LARGEST_BATCH, MOST_INSTANCES
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.tensors.format import dtype_of
@@ -43,7 +44,8 @@ class Opening:
     `batch` is the batch size of a file that leaves it free; the others keep theirs. `arch` names the network of a
     checkpoint whose file name does not, `ema` chooses in one that holds its weights' moving average, too
     (ResNeSt.models.checkpoint). `device` is an NPU's number. `instances` are to run side by side: one alone answers a
-    batch soonest, None are as many as the runtime finds best for throughput.
+    batch soonest, None are as many as the runtime finds best for throughput, and no more than `images`, where it is
+    known how many there will be, make batches: an instance without a batch would keep its cores from the others.
     """
 
     batch: int = 1
@@ -51,6 +53,11 @@ class Opening:
     device: int = 0
     ema: bool | None = None
     instances: int | None = 1
+    images: int | None = None
+
+    def busy(self, size: int) -> int:
+        """How many instances can have a batch of `size` images to run."""
+        return MOST_INSTANCES if self.images is None else max(1, math.ceil(self.images / size))
 
 
 class Engine(Protocol):

@@ -87,14 +87,15 @@ def model_choice(options: argparse.Namespace) -> ModelChoice:
     )
 
 
-def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH) -> Engine:
+def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH, images: int | None = None) -> Engine:
     """The engine of a choice, at the smallest of its batch sizes that holds `free_batch` unless the choice names one.
+
+    `images` are to be run, where that is known.
 
     Raises ArgumentError where the model does not take the one that is named, and what `open_engine` raises.
     """
-    engine = open_engine(
-        model.file, model.engine, model.batch or free_batch, model.arch, model.device, model.ema, model.instances
-    )
+    batch = model.batch or free_batch
+    engine = open_engine(model.file, model.engine, batch, model.arch, model.device, model.ema, model.instances, images)
     if model.batch and engine.input.shape[0] != model.batch:
         sizes = f"sizes are {', '.join(map(str, engine.sizes))}" if engine.sizes[1:] else f"size is {engine.sizes[0]}"
         raise ArgumentError(f"{model.file}: its batch {sizes}; leave --batch {model.batch} out")

@@ -19,14 +19,14 @@ class OnnxRuntimeEngine:
     """An inference session on its share of the cores, at its default optimisation level."""
 
     def __init__(self, path: Path, asked: Opening) -> None:
-        self._session = _session(path, asked)
         network = onnx_file.read(path)
+        self.instances = _count(asked, network.batch or asked.batch)
+        self._session = _session(path, self.instances)
         self.title = f"ONNX Runtime {onnxruntime.__version__}"
         self.info = network.info
         self.input = TensorSpec(network.input_name, tuple(network.shape(network.batch or asked.batch)), "float32")
         self.sizes = (network.batch,) if network.batch else ANY_SIZE
         self.probabilities = network.probabilities
-        self.instances = _count(asked)
         self._path = path
         self._asked = asked
 
@@ -42,13 +42,12 @@ class OnnxRuntimeEngine:
 open_model = OnnxRuntimeEngine
 
 
-def _count(asked: Opening) -> int:
-    return asked.instances or max(1, cores() // CORES_EACH)
+def _count(asked: Opening, size: int) -> int:
+    return asked.instances or max(1, min(cores() // CORES_EACH, asked.busy(size)))
 
 
-def _session(path: Path, asked: Opening) -> onnxruntime.InferenceSession:
+def _session(path: Path, count: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    count = _count(asked)
     # 0: as many as it finds, each bound to a core
     options.intra_op_num_threads = (thread_limit() or 0) if count == 1 else max(1, cores() // count)
     try:

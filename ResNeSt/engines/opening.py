@@ -47,6 +47,7 @@ def open_engine(
     device: int = 0,
     ema: bool | None = None,
     instances: int | None = 1,
+    images: int | None = None,
 ) -> Engine:
     """Opens a model file with the runtime `name`, by default the one its suffix calls for.
 
@@ -55,14 +56,14 @@ def open_engine(
     MissingRuntimeError where the runtime is not installed.
     """
     path = Path(path)
-    asked = Opening(batch, arch, device, ema, instances)
+    asked = Opening(batch, arch, device, ema, instances, images)
     _check_asked(path, name, asked)
     if path.suffix == ".onnx":
         classifier.read(path)  # which reads where its weights lie, too: the runtimes would follow that anywhere
     if name == "null":
         from ResNeSt.engines.null import NullEngine
 
-        return NullEngine(open_engine(path, None, batch, arch, device, ema, instances))
+        return NullEngine(open_engine(path, None, batch, arch, device, ema, instances, images))
     runtime = RUNTIMES[name or SUFFIXES[path.suffix]]
     opened = (*runtime.suffixes, *runtime.others)
     if path.suffix not in opened:

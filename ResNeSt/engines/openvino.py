@@ -44,15 +44,23 @@ class OpenVINOEngine:
         self.info = info
         self.probabilities = probabilities
         self._path = path
-        settings = {**_settings(asked.instances, _precision(info)), **({"PERF_COUNT": "YES"} if counts else {})}
-        self._compiled = ov.Core().compile_model(model, "CPU", settings)
-        # Of the hint THROUGHPUT: as many as there are streams, which the plugin chooses by cores and network.
-        best = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self.instances = asked.instances or best
-        port = self._compiled.input(0)
+        port = model.input(0)
         set_size, *sides = port.partial_shape
         self.sizes = ANY_SIZE if set_size.is_dynamic else (set_size.get_length(),)
         shape = (fitting(self.sizes, asked.batch), *(side.get_length() for side in sides))
+        counting = {"PERF_COUNT": "YES"} if counts else {}
+
+        def compiled(instances: int | None) -> ov.CompiledModel:
+            return ov.Core().compile_model(model, "CPU", {**_settings(instances, _precision(info)), **counting})
+
+        busy = asked.busy(shape[0])
+        wanted = asked.instances or (1 if busy == 1 else None)
+        self._compiled = compiled(wanted)
+        # Of the hint THROUGHPUT: as many as there are streams, which the plugin chooses by cores and network.
+        best = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        if wanted is None and busy < best:
+            self._compiled = compiled(busy)
+        self.instances = wanted or min(best, busy)
         self.input = TensorSpec(port.any_name, shape, np.dtype(port.element_type.to_dtype()).name)
         self._request = self._compiled.create_infer_request()
 

@@ -131,6 +131,7 @@ def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> I
         inference.arch,
         ema=inference.ema,
         instances=inference.instances,
+        images=_images(inference),
     )
     if inference.batch is not None or Path(inference.model).suffix == ".xml":
         check_named(inference.model, engine.sizes, inference.batch)
@@ -143,6 +144,11 @@ def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> I
         inferred = _run(engine, inference, folder, say, ready)
     say(f"end to finalize {engine.title}")
     return inferred
+
+
+def _images(inference: Inference) -> int | None:
+    """How many there are, where that makes a difference."""
+    return len(tensor_files(inference.tensors)) if inference.instances is None and inference.tensors else None
 
 
 def _check(inference: Inference) -> None:
