@@ -42,8 +42,8 @@ class NoCardError(PipelineError):
 def resolve(chip: str) -> str:
     """`cpu`, or a chip's name as CANN spells it, without the prefix Ascend; `auto` asks npu-smi, else it is `cpu`.
 
-    A name that is not on record is left as it is typed. Raises ArgumentError for one that is formed like no chip's,
-    PipelineError where there is a card and npu-smi does not tell its name.
+    A name that is not on record is left as it is typed, but for its series. Raises ArgumentError for one that is formed
+    like no chip's, PipelineError where there is a card and npu-smi does not tell its name.
     """
     if chip.lower() == "auto":
         return detect()
@@ -107,7 +107,8 @@ def card() -> str:
         last = next((line.strip() for line in reversed(plain(output).splitlines()) if line.strip()), "nothing")
         if _USED in output:
             raise PipelineError(f"npu-smi: {last[:200]}; end what holds the card, or name the chip yourself")
-        raise NoCardError("npu-smi lists no card" + (f" (exit code {code}: {last[:200]})" if code else ""))
+        how = f"exit code {code}: {last[:200]}" if code else f"it ends with {last[:80]!r}"
+        raise NoCardError(f"npu-smi lists no card ({how})")
     number, name = found.groups()
     chip = _known(name) or _named(_board_name(number)) or _named(name)
     if chip is None or chip.lower() in _SERIES:
@@ -117,7 +118,9 @@ def card() -> str:
 
 def _named(name: str) -> str | None:
     """The chip of this name, as CANN spells it or else as it stands; None where it is formed like none."""
-    return _known(name) or (_bare(name) if _NAME.fullmatch(_bare(name)) else None)
+    bare = _bare(name)
+    spelled = re.sub(r"^950(pr|dt)", lambda series: series[0].upper(), bare, flags=re.IGNORECASE)
+    return _known(name) or (spelled if _NAME.fullmatch(bare) else None)
 
 
 def _known(name: str) -> str | None:
