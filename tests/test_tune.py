@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shlex
@@ -218,10 +219,67 @@ def test_check_says_whether_aoe_can_tune_here(host: Host, monkeypatch: pytest.Mo
     assert found()[0] == "note"
 
 
+def test_under_a_path_that_cann_refuses_aoe_and_atc_get_copies_and_the_bank_is_beside_the_model(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = host.folder / "a \u6a21(1)"
+    folder.mkdir()
+    for number in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            convert(Conversion(Path("../m.onnx"), [4], "310P3", dtype="uint8", tune="both", force=number == 2))
+        assert json.loads((folder / CONV).read_text()) == {"actual_input_1:4,3,96,96": number}
+    assert {path.name for path in folder.iterdir()} == {
+        *("m_sim.onnx", "m_aipp.cfg", "m_bs4.om", "m_bs4.om.json", BANK, f"{BANK}.json", f"{BANK}.log")
+    }
+    instead(monkeypatch, host.folder / "t", 'mkdir "$TUNE_BANK_PATH/half"; exit 1')
+    with pytest.raises(PipelineError, match="what it has found is kept"):
+        convert(Conversion(host.folder / "m.onnx", [4], "310P3", folder, tune="operators", force=True))
+    assert (folder / BANK / "half").is_dir()
+
+
 def test_a_folder_that_is_not_ours_is_not_filled(host: Host) -> None:
     (host.folder / BANK).mkdir()
     with pytest.raises(PipelineError, match=rf"{BANK}: no {BANK}.json says that convert.sh made it"):
         host.convert()
+
+
+@pytest.mark.parametrize("name", [f"{BANK}.json", f"{BANK}.log", "m_bs4.om.json", BANK])
+def test_a_file_that_is_not_ours_is_not_written_over(host: Host, name: str) -> None:
+    (host.folder / name).write_text('{"a user": 1}')
+    with pytest.raises(PipelineError, match=rf"/{name}: (no|damaged, or not a record) .*; --force replaces it"):
+        host.convert()
+    assert (host.folder / name).read_text() == '{"a user": 1}'
+    if name == BANK:
+        with pytest.raises(PipelineError, match=f"{BANK}: is not a folder, AOE's bank is one"):
+            host.convert(force=True)
+
+
+def test_a_bank_that_changed_makes_the_model_anew_and_one_that_is_gone_does_not(host: Host) -> None:
+    host.convert()
+    record = host.record(BANK)
+    (host.folder / CONV).write_text("{}")
+    digest = hashlib.sha256(b"{}").hexdigest()
+    (host.folder / f"{BANK}.json").write_text(json.dumps({**record, "files": {CONV.split("/", 1)[1]: digest}}))
+    assert not host.convert().kept
+    assert host.said[0] == f"{BANK}: up to date"
+    for path in (host.folder / BANK, host.folder / f"{BANK}.json"):
+        path.rename(host.folder / f"{path.name}.away")
+    assert host.convert().kept
+
+
+def test_tuning_anew_that_is_broken_off_goes_on_with_the_same_command(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.convert()
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    with monkeypatch.context() as patch:
+        instead(patch, host.folder / "t", "exit 1")
+        with pytest.raises(PipelineError, match="the same command goes on there"):
+            host.convert(force=True)
+    host.convert(force=True)
+    assert any("AOE tunes" in line for line in host.said)
+    assert set(host.tuned().values()) == {1}
 
 
 def test_cpu_and_unknown_words_are_refused(host: Host) -> None:

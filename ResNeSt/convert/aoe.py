@@ -7,7 +7,6 @@ the card of this machine.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import sys
@@ -18,8 +17,8 @@ from typing import Any
 from ResNeSt.common import tool
 from ResNeSt.common.cann import Toolkit
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
-from ResNeSt.common.files import remove_plain, scratch_folder, sha256
-from ResNeSt.convert import chips, failure
+from ResNeSt.common.files import remove_plain, sha256
+from ResNeSt.convert import chips, failure, taken_paths
 from ResNeSt.convert.finding import FAILS, NOTE, OK, Finding
 from ResNeSt.models import sidecar
 from ResNeSt.models.onnx_file import Network
@@ -29,7 +28,9 @@ FINISHED = "Aoe process finished"
 # Jobs by what is tuned, in the order that the documents advise: operators are tuned in the shapes that subgraphs leave.
 JOBS = {"operators": (2,), "subgraphs": (1,), "both": (1, 2)}
 OPERATORS = "operators"  # the usual
+BANK = "TUNE_BANK_PATH"  # the variable that names the bank
 FILES = "files"  # key of a bank's record: the digest of each of its files, there when AOE has finished
+RECORD = "bank"  # key of a model's record: SHA-256 of that of the bank that it was compiled with
 _OF_ATC_ALONE = ("--soc_version=",)
 
 
@@ -51,22 +52,27 @@ def commands(atc_command: Sequence[str], tune: str) -> list[list[str]]:
 
 def bank_options(bank: Path, tune: str) -> list[str]:
     """What ATC is given to compile with the bank; that of subgraphs works only where the buffers are optimized."""
-    options = {
-        1: [f"--mdl_bank_path={bank.absolute()}", "--buffer_optimize=l2_optimize"],
-        2: [f"--op_bank_path={bank.absolute()}"],
-    }
+    of_subgraphs, of_operators = (f"{option}={os.path.realpath(bank)}" for option in taken_paths.BANKS)
+    options = {1: [of_subgraphs, "--buffer_optimize=l2_optimize"], 2: [of_operators]}
     return [option for job in JOBS[tune] for option in options[job]]
 
 
-def using(toolkit: Toolkit, bank: Path) -> Toolkit:
-    """The toolkit with `bank` in its environment, where another one would go before ATC's --op_bank_path."""
-    return dataclasses.replace(toolkit, environment={**toolkit.environment, "TUNE_BANK_PATH": str(bank.absolute())})
+def with_bank_of(options: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the bank of ATC's options in it, where another one would go before them."""
+    given = dict(option.split("=", 1) for option in options if option.startswith(taken_paths.BANKS))
+    return {**environment, BANK: next(iter(given.values()))} if given else dict(environment)
 
 
 def holds(bank: Path, made_of: Mapping[str, Any]) -> bool:
     """Whether AOE has finished a bank for this, and its files are as it left them."""
     recorded = sidecar.recorded(bank, [*made_of, FILES])
     return bank.is_dir() and recorded == {**made_of, FILES: _digests(bank)}
+
+
+def used(bank: Path) -> dict[str, str]:
+    """What the record of a model says of the bank that it is compiled with; empty where the bank has no record."""
+    record = sidecar.path_of(bank)
+    return {RECORD: sha256(record)} if record.is_file() else {}
 
 
 def find(toolkit: Toolkit, chip: str, network: Network) -> str:
@@ -115,16 +121,18 @@ def tune(
     PipelineError where AOE fails or does not say that it has finished, after printing its last lines.
     """
     remove_plain(log_of(bank))
-    bank.mkdir(exist_ok=True)
+    try:
+        bank.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise PipelineError(f"{bank}: is not a folder, AOE's bank is one; remove it or move it elsewhere") from None
     sidecar.write(bank, made_of)
-    environment = using(toolkit, bank).environment
-    if anew:
-        environment["REPEAT_TUNE"] = "True"
     # AOE leaves aoe_workspace/ and a tuned model where it stands.
-    with scratch_folder(bank.parent, "aoe") as scratch:
+    with taken_paths.scratch_of(bank.parent, "aoe") as scratch, taken_paths.lent(bank, scratch) as lent:
         network.write_one_file(scratch)
+        environment = {**toolkit.environment, BANK: str(lent), **({"REPEAT_TUNE": "True"} if anew else {})}
         for command in tuning:
-            ended = tool.run([program, *command[1:]], scratch, environment, log_of(bank))
+            options = taken_paths.taken(command[1:], scratch)
+            ended = tool.run([program, *options], scratch, environment, log_of(bank))
             _check_finished(bank, ended)
     digests = _digests(bank)
     sidecar.write(bank, {**made_of, FILES: digests})

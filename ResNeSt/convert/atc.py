@@ -5,21 +5,18 @@ Options and file names are those of CANN 5 to 9. ATC needs no NPU in the machine
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable
 
 from ResNeSt.common import tool
 from ResNeSt.common.cann import Toolkit
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import scratch_folder, whole
-from ResNeSt.convert import failure
+from ResNeSt.common.files import whole
+from ResNeSt.convert import aoe, failure, taken_paths
 from ResNeSt.convert.targets import Batch
 from ResNeSt.formats import om_header
 from ResNeSt.models import sidecar
@@ -48,10 +45,6 @@ _COLOURS = {
         *(f"input_bias_{channel}: {bias}" for channel, bias in enumerate(nv12.BIAS)),
     ],
 }
-
-# What ATC takes in the real path of a file that it reads, links resolved, and in the name of what it writes.
-_PATH = re.compile(r"[\u4e00-\u9fa5A-Za-z0-9./_-]+")
-_READS, _WRITES = ("--model", "--insert_op_conf"), "--output"
 
 
 def command(
@@ -82,7 +75,7 @@ def command(
 
 def form(arguments: Iterable[str]) -> list[str]:
     """What of a command says what the model is like: all but the names of files and how much is logged."""
-    return [argument for argument in arguments if argument.partition("=")[0] not in (*_READS, _WRITES, "--log")]
+    return [argument for argument in arguments if argument.partition("=")[0] not in (*taken_paths.OPTIONS, "--log")]
 
 
 def aipp_config(network: Network, dtype: str) -> str:
@@ -137,9 +130,11 @@ def compile_model(
     left at `target` then. `verbose` shows all that ATC prints.
     """
     # ATC drops kernel_meta/ and fusion_result.json where it stands.
-    with _scratch(target.parent) as scratch:
+    with taken_paths.scratch_of(target.parent, "atc") as scratch:
         network.write_one_file(scratch)
-        ended = tool.run([toolkit.atc, *_taken(arguments[1:], scratch)], scratch, toolkit.compiling_environment())
+        options = list(taken_paths.taken(arguments[1:], scratch))
+        environment = aoe.with_bank_of(options, toolkit.compiling_environment())
+        ended = tool.run([toolkit.atc, *options], scratch, environment)
         if verbose:
             print(ended.output, end="", flush=True)
         if ended.code != 0:
@@ -156,40 +151,3 @@ def compile_model(
             with whole(target) as temporary:
                 shutil.copyfile(om_files[0], temporary)
     return header
-
-
-def takes(path: str) -> bool:
-    """Whether ATC takes a path of such characters."""
-    return _PATH.fullmatch(path) is not None
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside the models, so that they are renamed and not copied; elsewhere where ATC takes no such path."""
-    if takes(os.path.realpath(folder)):
-        with scratch_folder(folder, "atc") as scratch:
-            yield scratch
-        return
-    elsewhere = os.path.realpath(tempfile.gettempdir())
-    if not takes(elsewhere):
-        raise PipelineError(
-            f"{elsewhere}: ATC takes only letters, digits and . / _ - in a path, and neither the folder of the models "
-            "is such a one nor this one for temporary files; name another with TMPDIR"
-        )
-    with tempfile.TemporaryDirectory(prefix="resnest-atc-", dir=elsewhere) as name:
-        yield Path(name)
-
-
-def _taken(arguments: Iterable[str], scratch: Path) -> Iterator[str]:
-    """The arguments with paths that ATC takes: of a file with another one, a copy in `scratch`."""
-    for argument in arguments:
-        option, _, value = argument.partition("=")
-        real = os.path.realpath(scratch / value)
-        plain = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(value))
-        if option in _READS and not takes(real):
-            shutil.copyfile(real, scratch / plain)
-            yield f"{option}={plain}"
-        elif option == _WRITES and not takes(value):
-            yield f"{option}={plain}"
-        else:
-            yield argument

@@ -194,11 +194,10 @@ def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Too
 
     def finish(model: Path) -> None:
         # Where atc lies tells its release: CANN installs each into a folder of its version.
-        _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc)})
+        bank = aoe.used(aoe.bank_of(target)) if compilation.tune else {}
+        _record(compilation, batch, source, model, {"tool": os.path.realpath(toolkit.atc), **bank})
 
     verbose, command = compilation.log is not None, compilation.atc_command(batch)
-    if compilation.tune is not None:
-        toolkit = aoe.using(toolkit, aoe.bank_of(target))
     header = atc.compile_model(toolkit, compilation.network, command, target, verbose, finish)
     compilation.say(f"{target.name}: {header}")
 
@@ -238,6 +237,12 @@ def _is_current(compilation: Compilation, batch: Batch, source: str) -> bool:
     target, gate = compilation.target(batch), compilation.gate
     with contextlib.suppress(OSError, PipelineError, TypeError):
         record = sidecar.read(target)
-        passed = (gate is None or gate.passes(record)) and record.get("tune") == compilation.tune
+        passed = (gate is None or gate.passes(record)) and _is_tuned_so(compilation, target, record)
         return passed and sidecar.holds(target, {**_made_of(compilation, batch, source), "files": digests(target)})
     return False
+
+
+def _is_tuned_so(compilation: Compilation, target: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a model was tuned as is asked for, with its bank as it is now; one that is not kept is not needed."""
+    bank = aoe.used(aoe.bank_of(target)) if compilation.tune else {}
+    return record.get("tune") == compilation.tune and bank.items() <= record.items()

@@ -16,7 +16,7 @@ from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineEr
 from ResNeSt.common.files import alone
 from ResNeSt.common.made_of import Unchanged, differing
 from ResNeSt.common.progress import Say, silent
-from ResNeSt.convert import amct, aoe, atc, calibration, chips, nncf, preflight, simplify
+from ResNeSt.convert import amct, aoe, atc, calibration, chips, nncf, preflight, simplify, taken_paths
 from ResNeSt.convert.calibration import CalibrationTensors
 from ResNeSt.convert.compile import Compilation, Compiled, compile_all
 from ResNeSt.convert.finding import Finding
@@ -297,19 +297,33 @@ def _refuse_to_replace_others(compilation: Compilation, conversion: Conversion) 
     if conversion.force:
         return
     targets = list(map(compilation.target, conversion.models))
-    written = [(path, target) for target in targets for path in model_files(target)]
-    if compilation.tune is not None:
-        written += [(bank, bank) for bank in map(aoe.bank_of, targets)]
-    for path, of in written:
-        if path.exists() and not sidecar.recorded(of, ["source"]):
-            record = sidecar.path_of(of).name
-            raise PipelineError(f"{path}: no {record} says that convert.sh made it; {_WAYS_OUT}")
+    for path, of in _written_with_record(compilation, targets):
+        if not sidecar.recorded(of, ["source"]):
+            _refuse_if_there(path, sidecar.path_of(of))
     quantized, aipp = _quantized(compilation), compilation.aipp
     foreign = compilation.precision == "int8" and quantized.exists() and not _is_own_int8(quantized, compilation.chip)
     if foreign:
         raise PipelineError(f"{quantized}: is not as convert.sh leaves it, damaged or of another program; {_WAYS_OUT}")
     if aipp and aipp.exists() and not atc.is_own_aipp(compilation.network, aipp, targets):
         raise PipelineError(f"{aipp}: is not what convert.sh writes for {compilation.network.path}; {_WAYS_OUT}")
+
+
+def _written_with_record(compilation: Compilation, targets: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """What is written, and the model or bank whose record says that it is ours."""
+    for target in targets:
+        yield from ((path, target) for path in model_files(target))
+        if compilation.tune is not None:
+            bank = aoe.bank_of(target)
+            yield bank, bank
+            # A bank may be gone that an up-to-date model was compiled with.
+            yield aoe.log_of(bank), bank if sidecar.path_of(bank).exists() else target
+
+
+def _refuse_if_there(path: Path, record: Path) -> None:
+    if path.exists():
+        raise PipelineError(f"{path}: no {record.name} says that convert.sh made it; {_WAYS_OUT}")
+    if record.exists():
+        raise PipelineError(f"{record}: damaged, or not a record that convert.sh wrote; {_WAYS_OUT}")
 
 
 def _is_own_int8(path: Path, chip: str) -> bool:
@@ -461,10 +475,11 @@ def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterato
         else:
             if compilation.tune is not None:
                 bank = aoe.bank_of(target)
-                yield f"# both with TUNE_BANK_PATH={bank.absolute()}; aoe, where that is not up to date"
+                path = shlex.quote(os.path.realpath(bank))
+                yield f"# both with {aoe.BANK}={path}; aoe, where that is not up to date"
             one_file = f" that holds {network.path} with the weights beside it" if network.data_files else ""
             yield f"# in a scratch directory{one_file}; {target.name} is then moved to {compilation.folder}"
-            if not all(atc.takes(os.path.realpath(path)) for path in (network.path, target)):
+            if not all(taken_paths.takes(os.path.realpath(path)) for path in (network.path, target)):
                 yield "# ATC takes only letters, digits and . / _ - in a path; convert.sh gives it copies so named"
             yield from map(shlex.join, compilation.aoe_commands(batch))
             yield shlex.join(compilation.atc_command(batch))
