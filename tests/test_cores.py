@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ResNeSt.common import cores
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import ArgumentError
 from tests.conftest import PROJECT, assert_refused, call
 
@@ -84,6 +85,21 @@ def test_a_runtime_is_told_where_it_would_count_too_many_cores(
     monkeypatch.setattr(cores, "cpu_quota", lambda: None)
     monkeypatch.setattr(os, "cpu_count", lambda: machine)
     assert cores.thread_limit() == limit
+
+
+@pytest.mark.parametrize(
+    ("bound", "users", "told"), [(1.5, None, "2"), (1.5, "7", "7"), (4.0, None, None), (None, None, None)]
+)
+def test_a_command_tells_libraries_of_a_quota_that_they_do_not_see(
+    bound: float | None, users: str | None, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8, 9})
+    monkeypatch.setattr(cores, "cpu_quota", lambda: bound)
+    monkeypatch.setenv("OMP_NUM_THREADS", users or "")
+    if users is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    Parser().parse_args([])
+    assert os.environ.get("OMP_NUM_THREADS") == told
 
 
 def test_the_least_busy_cores_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

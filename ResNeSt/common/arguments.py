@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from ResNeSt.common.cores import use_cores
+from ResNeSt.common.cores import tell_of_quota, use_cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import STDOUT
 from ResNeSt.common.paths import refuse_clashes
@@ -55,6 +55,7 @@ class Parser(argparse.ArgumentParser):
         options, rest = super().parse_known_args(args, namespace)
         if (threads := getattr(options, "threads", None)) is not None:
             use_cores(threads)
+        tell_of_quota()
         if _is_stdout(getattr(options, "json", None)):
             sys.stdout = sys.stderr  # what a command says besides; write_json knows where stdout was
         cards = [path for path in self._paths(options, "card") if path.endswith(".json")]

@@ -48,6 +48,15 @@ def use_cores(count: int) -> None:
         os.sched_setaffinity(0, _least_busy(allowed, count))
 
 
+def tell_of_quota() -> None:
+    """Tells the libraries that are imported later, where a quota is below what they would count, unless the user has.
+
+    PyTorch and NumPy's linear algebra go by the affinity and this variable of OpenMP's.
+    """
+    if cores() < len(os.sched_getaffinity(0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
+
 def cpu_quota(mounted: Path = MOUNTED, membership: Path = MEMBERSHIP) -> float | None:
     """CPUs that the control groups of this process let it take, the least of them all; None without a bound.
 

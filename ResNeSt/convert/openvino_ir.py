@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from ResNeSt.common.cores import thread_limit
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder
 from ResNeSt.convert import full_precision
@@ -133,7 +134,9 @@ def _info(network: Network, precision: str, source: str) -> dict[str, str]:
 
 def _try(openvino: ModuleType, path: Path, batch: Batch) -> None:
     """Runs the saved model, as the engine will load it; one of several batch sizes at two of them."""
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    threads = str(thread_limit() or 0)  # 0: as many as it finds
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
     images = compiled.input(0)
     sides = [side.get_length() for side in list(images.partial_shape)[1:]]
     for size in sizes_of(batch)[:2]:
