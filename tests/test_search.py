@@ -202,6 +202,22 @@ def test_what_was_measured_of_something_else_is_measured_anew(
     assert client.names() == first
 
 
+def test_another_release_of_cann_measures_anew(
+    client: Client, asked: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_npu = dataclasses.replace(asked, chip="310P3", processes=[1])
+    for release in ("8.0.0", "8.5.0", "8.5.0"):
+        library = tmp_path / release / "libascendcl.so"
+        library.parent.mkdir(exist_ok=True)
+        library.touch()
+        (tmp_path / "latest").unlink(missing_ok=True)
+        (tmp_path / "latest").symlink_to(library.parent)
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "latest"))
+        bench(on_npu)
+        assert told(on_npu)["libascendcl.so"] == str(library)
+    assert client.names() == ["pure_bs4"] * 2
+
+
 def test_results_are_taken_while_all_of_them_and_the_tensors_are_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "prep").mkdir()
     tensor, output, summary = tmp_path / "prep/a.bin", tmp_path / "result/a_0.txt", tmp_path / "result_summary.json"

@@ -73,7 +73,9 @@ def _parser() -> Parser:
     parser.reads("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
     parser.reads("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--loop", type=positive, help=f"runs of the speed measurement, of each process [{USUAL_LOOP}]")
+    length.add_argument(
+        "--loop", type=positive, help=f"runs of the speed measurement, in each process or instance [{USUAL_LOOP}]"
+    )
     length.add_argument("--duration", type=float, metavar="SECONDS", help="as many runs as fill this time instead")
     parser.add_argument("--warmup", type=int, default=1, metavar="N", help="uncounted runs before [%(default)s]")
     parser.add_argument(

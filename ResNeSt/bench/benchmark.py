@@ -16,8 +16,10 @@ from ResNeSt.bench.measure import Measured, Runs, check, measure
 from ResNeSt.bench.models import PREFIX, compiled_batches, find_models
 from ResNeSt.bench.profile import Profile
 from ResNeSt.bench.rows import BenchRow
+from ResNeSt.common import cann_libraries
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.arguments import LARGEST_DEVICE
+from ResNeSt.common.cann_libraries import LIBRARY
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, alone, remove_plain
 from ResNeSt.common.paths import refuse_clashes
@@ -127,7 +129,7 @@ def bench(benchmark: Benchmark, say: Say = silent) -> Benched:
             figures.remove(folder / rows.JSON)  # which the first row replaces
         for path in figures if benchmark.keep_report else [*figures, folder / REPORT]:  # of an earlier run
             remove_plain(path)
-        where, model = environment(benchmark.chip), next(iter(models.values()))
+        where, model = _where(benchmark.chip), next(iter(models.values()))
         recipes = _recipes(model, benchmark)
         ledger = Ledger(folder, where, {**_asked(benchmark), **recipes}, earlier)
         measured = [measure(model, batch, runs, ledger, say) for batch, model in models.items()]
@@ -139,6 +141,12 @@ def bench(benchmark: Benchmark, say: Say = silent) -> Benched:
             profiles = tuple(_profile(model, batch, runs, program) for batch, model in models.items())
             benched = dataclasses.replace(benched, profiles=profiles)
     return benched
+
+
+def _where(chip: str) -> dict[str, Any]:
+    """Where it is measured; on an NPU the library that runs the models, whose folder names CANN's release, as well."""
+    library = {} if chip == chips.CPU else {LIBRARY: cann_libraries.library(cann_libraries.environment())}
+    return {**environment(chip), **library}
 
 
 def _asked(benchmark: Benchmark) -> dict[str, Any]:

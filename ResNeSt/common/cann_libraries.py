@@ -34,8 +34,14 @@ def _sourced() -> tuple[Path | None, dict[str, str]]:
 
 def has_library(environment: Mapping[str, str]) -> bool:
     """Whether LD_LIBRARY_PATH leads to what runs models."""
+    return library(environment) is not None
+
+
+def library(environment: Mapping[str, str]) -> str | None:
+    """What runs models, where LD_LIBRARY_PATH leads to it: without links, so that its folder tells the release."""
     folders = environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    return any(os.path.isfile(os.path.join(folder, LIBRARY)) for folder in folders if folder)
+    paths = (os.path.join(folder, LIBRARY) for folder in folders if folder)
+    return next((os.path.realpath(path) for path in paths if os.path.isfile(path)), None)
 
 
 def library_in(text: str) -> str | None:
