@@ -84,8 +84,10 @@ class Library:
         fill = None if dtype in {"float32", "uint8"} else filler(dtype, tensor_format.mean, tensor_format.std)
 
         def make(path: PathLike, is_upright: Callable[[PathLike], bool], out: np.ndarray) -> bool:
-            content = _jpeg(path)
-            if content is None or not out.flags.c_contiguous:
+            # The library writes where it is told to; what NumPy would refuse, it refuses.
+            fits = out.shape == tensor_format.shape and out.dtype == tensor_format.element and out.flags.carray
+            content = _jpeg(path) if fits else None
+            if content is None:
                 return False
             crop = np.empty((size, size, 3), np.uint8) if fill else out
             made = self.crop(content, recipe, size, table, False, crop)
@@ -99,13 +101,13 @@ class Library:
 
 
 def library() -> Library | None:
-    """The library in use, or none; raises ArgumentError for a RESNEST_NATIVE that is no number."""
-    return _found()[0] if variable(SWITCH, 1, 0) else None
+    """The library in use, or none; raises ArgumentError for a RESNEST_NATIVE that is neither 0 nor 1."""
+    return _found()[0] if variable(SWITCH, 1, 0, 1) else None
 
 
 def decoder() -> str:
     """Who decodes images here, for people: the library or, in brackets, why not, and Pillow."""
-    if not variable(SWITCH, 1, 0):
+    if not variable(SWITCH, 1, 0, 1):
         return f"{PILLOW} ({SWITCH}=0)"
     found, reason = _found()
     return f"{found.title}, else {PILLOW}" if found else f"{PILLOW} ({reason})"
@@ -116,20 +118,32 @@ def _found() -> tuple[Library | None, str]:
     """The library that was built of the sources as they are, once it has passed its trial; else why there is none."""
     if not (SOURCES / "CMakeLists.txt").is_file():
         return None, "installed without native/"
-    path = SOURCES / "build" / f"crops-{digest()}.so"
-    if not path.is_file():
-        return None, "native/ is not built"
     try:
+        path = SOURCES / "build" / f"crops-{digest()}.so"
+        if not path.is_file():
+            return None, "native/ is not built"
+        if not _is_whole(path):
+            return None, f"{path} is damaged; bash native/build.sh builds it anew"
         found = Library(path)
         return (found, "") if agrees(found) else (None, "native/ gives other pixels here")
     except Exception as error:  # of another machine, without its libjpeg, or Pillow has no JPEG
-        return None, f"native/ does not run here: {error}"
+        return None, f"native/ does not run here: {error}; bash native/build.sh builds it anew"
 
 
 def digest() -> str:
     """Of the sources, as native/build.sh has it."""
-    kinds = [sorted(SOURCES.glob(pattern)) for pattern in ("*.cpp", "*.h", "*.inc", "CMakeLists.txt")]
-    return hashlib.sha256(b"".join(path.read_bytes() for paths in kinds for path in paths)).hexdigest()[:16]
+    kinds = [sorted(SOURCES.glob(pattern)) for pattern in ("[!.]*.cpp", "[!.]*.h", "[!.]*.inc", "CMakeLists.txt")]
+    return _short_digest(b"".join(path.read_bytes() for paths in kinds for path in paths))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library ends in the digest of the rest, as native/build.sh leaves it; to load half of one kills."""
+    body, _, seal = path.read_bytes().rstrip(b"\n").rpartition(b"\n")
+    return _short_digest(body) == seal.decode("ascii", "replace")
+
+
+def _short_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _jpeg(path: PathLike) -> bytes | None:
