@@ -265,6 +265,28 @@ def test_on_cpu_it_takes_sizes_that_nobody_asked_for(on_cpu: Path, tensors: np.n
     assert np.abs(run_images(engine, tensors) - logits).max() <= 1e-4
 
 
+def test_on_cpu_the_size_it_is_opened_for_runs_as_the_model_of_that_size_and_others_share_one_more(
+    simplified: Path, tensors: np.ndarray, logits: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    compiled: list[str] = []
+    compile_model = openvino.Core.compile_model
+
+    def noting(core: Any, model: Any, *rest: Any) -> Any:
+        compiled.append(str(model.input(0).partial_shape[0]))
+        return compile_model(core, model, *rest)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noting)
+    engine = open_engine(simplified, "openvino", batch=4)
+    another = engine.another()
+    assert compiled == ["4"]
+    for size in (4, 3, 8, 1):
+        for instance in (engine, another):
+            assert np.abs(instance.run(tensors[:size]) - logits[:size]).max() <= 1e-4
+    assert compiled == ["4", "?"]
+
+
 @pytest.mark.heavy
 def test_int8_on_cpu_takes_several_sizes_and_passes_the_gate(simplified: Path, prep: Path, tmp_path: Path) -> None:
     asked_for = Conversion(simplified, SIZES, "cpu", tmp_path, precision="int8", calibration=prep, min_agreement=0.8)
