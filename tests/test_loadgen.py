@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,11 @@ from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.engine import TensorSpec
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
-from ResNeSt.loadgen.load_test import load_test
+from ResNeSt.loadgen import __main__ as command
+from ResNeSt.loadgen.load_test import LoadTested, load_test
 from ResNeSt.loadgen.samples import Samples
 from ResNeSt.loadgen.settings import LoadTest, Speed, make, read_config, short_of_the_rules
-from ResNeSt.loadgen.system import Asked, Query, answer, batches
+from ResNeSt.loadgen.system import Asked, Query, _model, answer, batches
 from ResNeSt.score.score import score_summaries
 from tests.conftest import PROJECT, assert_refused, call
 
@@ -304,6 +306,43 @@ def test_an_answer_is_the_best_class_as_a_little_endian_float32_and_of_equals_th
 def test_logits_that_are_not_finite_end_the_run_with_the_image_s_name() -> None:
     with pytest.raises(PipelineError, match="image1: its logits have NaN or infinity in them"):
         answered([[0, 1, 9], [5, float("nan"), 5]], Query([70, 71], [0, 1]))
+
+
+def test_an_error_in_one_of_several_instances_ends_the_run_though_nothing_more_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Row, "instances", 2)
+    asked_for = queue(Query([70], [0]))
+    later = threading.Timer(10, asked_for.put, [None])  # so that a failure does not hang
+    later.start()
+    samples = Samples(["image0"], {}, 1)
+    samples.rows = {0: np.full(3, np.nan, np.float32)}
+    began = time.monotonic()
+    with pytest.raises(PipelineError, match="image0: its logits have NaN"):
+        answer(Row(), samples, asked_for, lambda ids, classes: None)
+    later.cancel()
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("scenario", "alone"), [("SingleStream", 1), ("MultiStream", 1), ("Offline", None)])
+def test_where_nobody_says_how_many_latency_is_measured_of_one_instance(
+    scenario: str, alone: int | None, tmp_path: Path
+) -> None:
+    assert _model(asked(Path("m.onnx"), tmp_path, scenario=scenario)).instances == alone
+    three = LoadTest(ModelChoice("m.onnx", instances=3), scenario)
+    assert _model(three).instances == 3
+
+
+@pytest.mark.parametrize(("valid", "code", "word"), [(True, 0, "; VALID"), (False, 1, "; INVALID\n  too slow")])
+def test_the_exit_code_is_the_verdict(
+    valid: bool, code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    reasons = [] if valid else ["too slow"]
+    tested = LoadTested(tmp_path, "e", 1, 2, {}, valid, reasons, 9.0, {"50.00": 1.0}, ())
+    monkeypatch.setattr(command, "load_test", lambda asked, say: tested)
+    monkeypatch.setattr(sys, "argv", ["loadgen", "--model=m.xml", "--scenario=Offline", "--images=i"])
+    assert command.main() == code
+    assert word in capsys.readouterr().out
 
 
 def entry(number: Any, data: bytes) -> dict[str, Any]:
