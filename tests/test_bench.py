@@ -465,7 +465,7 @@ def test_the_output_folder_is_of_the_mode_that_today_s_client_accepts(work: Path
 
 
 def test_a_path_that_the_client_would_refuse_is_refused_with_what_to_do(work: Path, ascend: dict[str, str]) -> None:
-    assert_refused(bench(work, "a b", chip="310P3", env=ascend), "a b", "letters, digits", "rename")
+    assert_refused(bench(work, "a b", chip="310P3", env=ascend), "a b", "letters, digits", "name another")
 
 
 def test_a_model_that_others_can_write_is_refused_with_the_chmod_that_helps(work: Path, ascend: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ResNeSt.common import cann_libraries
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.infer.ais_bench import find, spoken
 from ResNeSt.infer.client import check_run, make_output_folder, run_client
@@ -143,6 +144,17 @@ SPELLINGS = [  # what is typed, what 0.0.2 gets, what 0.1.0 gets
 ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("debug", "dump", "dump_npy", "perf", "pipeline", "profiler", "profiler_rename", "divide_input"),
+        *("display_all_summary", "energy_consumption", "auto_set_dymshape_mode", "auto_set_dymdims_mode"),
+    ],
+)
+def test_every_switch_loses_its_value_where_options_have_dashes(name: str) -> None:
+    assert spoken([f"--{name}=True"], dashes=True) == [f"--{name.replace('_', '-')}"]
+
+
 @pytest.mark.parametrize(("typed", "old", "new"), SPELLINGS)
 def test_arguments_of_either_spelling_are_said_as_the_client_has_them(
     typed: list[str], old: list[str], new: list[str]
@@ -266,6 +278,11 @@ def test_a_package_that_the_client_lacks_is_named(work: Path) -> None:
     (work.parent / "site/ais_bench/__main__.py").write_text("import aclruntime\n")
     with pytest.raises(MissingRuntimeError, match=r"^m\.om: aclruntime is not installed for .*requirements/npu\.txt"):
         run_client("m.om", "out", "result")
+
+
+def test_a_part_of_the_client_itself_that_is_not_there_is_no_package_to_install() -> None:
+    assert cann_libraries.not_imported("ModuleNotFoundError: No module named 'ais_bench.infer'") is None
+    assert cann_libraries.not_imported("ModuleNotFoundError: No module named 'ais_bench_x'") is not None
 
 
 def test_more_loops_than_the_client_takes_are_refused() -> None:

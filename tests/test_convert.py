@@ -787,7 +787,10 @@ def broken_atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         ("touch demo_bs1.om demo_bs1_linux_x86_64.om", "left 2 .om files"),
         ("head -c 5000 /dev/zero > demo_bs1.om", "no IMOD header"),
         ("printf IMOD > demo_bs1.om", "no IMOD header"),
-        ("echo words; exit 7", r"ATC failed \(exit code 7\)$"),
+        (
+            "echo words; exit 7",
+            r"ATC failed \(exit code 7\); --log error shows all that it says, --check what this host lacks$",
+        ),
     ],
 )
 def test_a_compiler_that_goes_wrong_is_told_of_and_leaves_no_model(

@@ -124,6 +124,21 @@ def test_msprof_takes_a_script_and_no_module_and_no_word_with_a_blank(
         msprof.application(["/opt/my py/python3", *command[1:]])
 
 
+def test_the_data_of_an_earlier_profile_in_the_folder_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(model: Path, folder: Path, dirname: str, *_: object, **__: object) -> None:
+        number = len(list((folder / dirname).glob("PROF_*")))
+        path = folder / dirname / f"PROF_{number}/mindstudio_profiler_output/op_summary_1.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{HEAD}\n0,1,2,conv{number},Conv2D,AI_CORE,1,20\n")
+
+    monkeypatch.setattr(msprof, "run_client", run)
+    for name in ("conv0", "conv1"):
+        calls = msprof.profile("msprof", Path("m.om"), tmp_path, "profile_bs1", device=0)
+        assert [call.name for call in calls] == [name]
+
+
 def test_the_operators_of_a_cpu_model_are_timed_by_openvino(demo_onnx: Path, tmp_path: Path) -> None:
     convert(Conversion(demo_onnx, [1], "cpu", tmp_path))
     prefix = str(tmp_path / "resnest_demo")
