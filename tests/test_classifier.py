@@ -24,7 +24,7 @@ from ResNeSt.predict import predict
 from ResNeSt.report import collect
 from ResNeSt.report.collect import Judged
 from ResNeSt.score.score import Result, Score
-from tests.conftest import picture
+from tests.conftest import PROJECT, picture
 
 onnx = pytest.importorskip("onnx")
 ov = pytest.importorskip("openvino")
@@ -188,12 +188,13 @@ def test_what_is_no_classifier_is_refused_with_how_to_make_it_one(name: str, tmp
     assert "\n" not in str(refused.value)
 
 
+DEMO_SET = (PROJECT / "demo/val", PROJECT / "demo/val_label.txt")
 COMMANDS: dict[str, Callable[[Path, Path], object]] = {
     "convert": lambda model, folder: convert(Conversion(model, [1], "cpu", folder)),
     "infer": lambda model, folder: infer(Inference(model)),
     "infer by openvino": lambda model, folder: infer(Inference(model, engine="openvino")),
     "predict": lambda model, folder: list(predict(ModelChoice(model, arch=CARD), [folder / "a.png"])),
-    "evaluate": lambda model, folder: evaluate(ModelChoice(model, arch=CARD), folder, folder / "labels.txt"),
+    "evaluate": lambda model, folder: evaluate(ModelChoice(model, arch=CARD), *DEMO_SET),
     "compare": lambda model, folder: open_engine(model, batch=8),
 }
 

@@ -285,6 +285,10 @@ def test_on_cpu_the_size_it_is_opened_for_runs_as_the_model_of_that_size_and_oth
         for instance in (engine, another):
             assert np.abs(instance.run(tensors[:size]) - logits[:size]).max() <= 1e-4
     assert compiled == ["4", "?"]
+    one_more = engine.another()
+    one_more.run(tensors[:3])
+    # Two threads that shared a request would take each other's answers.
+    assert len({id(vars(instance)["_free_request"]) for instance in (engine, another, one_more)}) == 3
 
 
 @pytest.mark.heavy

@@ -124,6 +124,13 @@ def test_grey_comes_back_as_it_was_and_colours_of_two_by_two_pixels_within_two_l
     assert np.abs(nv12.to_rgb(encoded(blocks)[None])[0].astype(int) - blocks).max() <= 2
 
 
+def test_the_strongest_blue_and_red_stay_within_a_byte() -> None:
+    for channel, place in ((2, 0), (0, 1)):  # 128 + 255 / 2 is 255.5
+        pixels = np.zeros((2, 2, 3), np.uint8)
+        pixels[..., channel] = 255
+        assert encoded(pixels)[2, place] == 255
+
+
 # --- Tensors
 
 

@@ -232,6 +232,8 @@ def test_under_a_path_that_cann_refuses_aoe_and_atc_get_copies_and_the_bank_is_b
     assert {path.name for path in folder.iterdir()} == {
         *("m_sim.onnx", "m_aipp.cfg", "m_bs4.om", "m_bs4.om.json", BANK, f"{BANK}.json", f"{BANK}.log")
     }
+    shown = plan(Conversion(host.folder / "m.onnx", [4], "310P3", folder, dtype="uint8", tune="both"))
+    assert f"# both with TUNE_BANK_PATH='{folder / BANK}'; aoe, where that is not up to date" in shown
     instead(monkeypatch, host.folder / "t", 'mkdir "$TUNE_BANK_PATH/half"; exit 1')
     with pytest.raises(PipelineError, match="what it has found is kept"):
         convert(Conversion(host.folder / "m.onnx", [4], "310P3", folder, tune="operators", force=True))
