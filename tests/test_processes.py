@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ResNeSt.common.timed_process import spend
 from tests.conftest import PROJECT, call
+
+IMPORTS = "import sys; from ResNeSt.common.timed_process import spend"
 
 
 def test_exit_code_time_and_memory_are_those_of_the_process() -> None:
@@ -83,3 +87,17 @@ def test_the_package_is_imported_where_the_current_folder_has_been_deleted(tmp_p
     code = "import os, sys; os.rmdir(os.getcwd()); import ResNeSt.pipeline"
     result = call("-c", code, cwd=tmp_path, fresh=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_caller_that_is_ended_takes_along_what_it_runs(number: int, tmp_path: Path) -> None:
+    """The inference client would hold the card for as long as its loop takes."""
+    pid = tmp_path / "pid"
+    inner = f"spend(['sh', '-c', 'echo $$ > {pid}; exec sleep 60'])"
+    outer = f"spend([sys.executable, '-c', {f'{IMPORTS}; {inner}'!r}])"  # as run.sh runs bench.sh
+    caller = subprocess.Popen([sys.executable, "-c", f"{IMPORTS}; {outer}"], cwd=PROJECT)
+    while not (pid.exists() and pid.read_text().endswith("\n")):
+        time.sleep(0.02)
+    caller.send_signal(number)
+    assert caller.wait(timeout=30) == 128 + number
+    assert not Path("/proc", pid.read_text().strip()).exists()

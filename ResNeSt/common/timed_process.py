@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ResNeSt.common.tool import Signals
+
+PATIENCE = 5  # seconds that a process has to end
+
 
 class Spent(NamedTuple):
     """How a process ended: exit code, seconds of wall-clock time, bytes of its or a child's largest resident set.
@@ -22,17 +26,28 @@ class Spent(NamedTuple):
 
 
 def spend(command: Sequence[str], **options: Any) -> Spent:
-    """Runs `command`; `options` are those of subprocess.Popen."""
+    """Runs `command`, which ends with the caller; `options` are those of subprocess.Popen."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, **options)
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+    with Signals() as signals:
+        process = subprocess.Popen(command, **options)
+        try:
+            signals.end_the_wait()
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            _end(process)
+            raise
     process.returncode = os.waitstatus_to_exitcode(status)
     return Spent(process.returncode, time.perf_counter() - started, usage.ru_maxrss * 1024)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """Lets it end what it has started itself, and kills it where it does not end."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def with_this_project(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -41,7 +41,7 @@ def run(
     What it prints goes to a file, at the end of `log` where one can look on: a pipe stays open as long as one of its
     processes lives, were it killed itself.
     """
-    with open(log, "ab+") if log else tempfile.TemporaryFile(dir=folder) as printed, _Signals() as signals:
+    with open(log, "ab+") if log else tempfile.TemporaryFile(dir=folder) as printed, Signals() as signals:
         start = printed.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command,
@@ -63,7 +63,7 @@ def run(
         return Ended(code, printed.read().decode("utf-8", errors="replace"))
 
 
-class _Signals:
+class Signals:
     """Signals that would end this process at once are kept until the tool runs, and let it clean up from then on.
 
     Those that are ignored, or handled by somebody else, stay so.
@@ -74,7 +74,7 @@ class _Signals:
         self._waiting = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
             for number in _ENDING:
                 before = signal.getsignal(number)
