@@ -30,7 +30,7 @@ from ResNeSt.loadgen import __main__ as command
 from ResNeSt.loadgen.load_test import LoadTested, load_test
 from ResNeSt.loadgen.samples import Samples
 from ResNeSt.loadgen.settings import LoadTest, Speed, make, read_config, short_of_the_rules
-from ResNeSt.loadgen.system import Asked, Query, _model, answer, batches
+from ResNeSt.loadgen.system import Asked, Query, _model, answer, batches, measure
 from ResNeSt.score.score import score_summaries
 from tests.conftest import PROJECT, assert_refused, call
 
@@ -322,6 +322,11 @@ def test_an_error_in_one_of_several_instances_ends_the_run_though_nothing_more_i
         answer(Row(), samples, asked_for, lambda ids, classes: None)
     later.cancel()
     assert time.monotonic() - began < 5
+
+
+def test_a_model_that_computes_nothing_is_not_expected_to_answer_faster_than_it_can_be_asked(tmp_path: Path) -> None:
+    speed = measure(Row())
+    assert speed.batch / speed.seconds <= 100_000
 
 
 @pytest.mark.parametrize(("scenario", "alone"), [("SingleStream", 1), ("MultiStream", 1), ("Offline", None)])
