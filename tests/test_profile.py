@@ -6,14 +6,18 @@ import csv
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ResNeSt.bench import msprof
 from ResNeSt.bench.benchmark import Benchmark, bench
-from ResNeSt.bench.profile import Call, printed, write
+from ResNeSt.bench.profile import Call, on_cpu, printed, write
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.convert.conversion import Conversion, convert
+from ResNeSt.engines import openvino
+from ResNeSt.engines.engine import TensorSpec
+from ResNeSt.engines.openvino import Counter
 from tests.conftest import STANDINS, assert_refused, call
 
 HEAD = "Device_id,Model ID,Task ID,Op Name,OP Type,Task Type,Task Start Time(us),Task Duration(us)"
@@ -137,6 +141,22 @@ def test_the_data_of_an_earlier_profile_in_the_folder_are_not_counted(
     for name in ("conv0", "conv1"):
         calls = msprof.profile("msprof", Path("m.om"), tmp_path, "profile_bs1", device=0)
         assert [call.name for call in calls] == [name]
+
+
+def test_openvino_s_counters_are_means_over_all_runs_and_the_first_one_does_not_count(
+    demo_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = iter([9.0, 1.0, 2.0, 3.0])  # seconds of each run
+    ran: list[float] = []
+    engine = SimpleNamespace(
+        input=TensorSpec("x", (1, 2), "float32"),
+        run=lambda batch: ran.append(next(took)),
+        counters=lambda: [Counter("a", "Convolution", "brgconv", sum(ran) / len(ran))],
+    )
+    monkeypatch.setattr(openvino, "open_model", lambda *asked, **options: engine)
+    (call,) = on_cpu(demo_onnx, 1, loop=3)
+    assert call._replace(ms=0) == Call("a", "Convolution", "brgconv", 0, calls=3)
+    assert call.ms == pytest.approx(6000)
 
 
 def test_the_operators_of_a_cpu_model_are_timed_by_openvino(demo_onnx: Path, tmp_path: Path) -> None:

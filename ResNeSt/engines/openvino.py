@@ -24,7 +24,7 @@ PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 
 
 class Counter(NamedTuple):
-    """Of one operator of the compiled graph in one run: its kernel (like brgconv_avx512_int8), and its seconds."""
+    """Of one operator of the compiled graph: its kernel (like brgconv_avx512_int8), its seconds, a mean over all runs."""
 
     name: str
     type: str
@@ -113,7 +113,7 @@ class OpenVINOEngine:
         return as_logits(self._path, np.array(output), len(batch))  # a copy, since the next run overwrites it
 
     def counters(self) -> list[Counter]:
-        """Of every operator that the last run executed; the model has to be opened with `counts`."""
+        """Of every operator that took time, by the microsecond; the model has to be opened with `counts`."""
         return [
             Counter(each.node_name, each.node_type, each.exec_type, each.real_time.total_seconds())
             for each in self._request.profiling_info
