@@ -24,7 +24,7 @@ PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 
 
 class Counter(NamedTuple):
-    """Of one operator of the compiled graph: its kernel (like brgconv_avx512_int8), its seconds, a mean over all runs."""
+    """Of one operator of the compiled graph: its kernel (like brgconv_avx512_int8), its mean seconds of all runs."""
 
     name: str
     type: str
