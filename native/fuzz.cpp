@@ -53,6 +53,10 @@ int main(int count, char **words) {
     std::vector<Bytes> files;
     for (int number = 2; number < count; ++number) {
         std::ifstream file(words[number], std::ios::binary);
+        if (file.peek() == std::ifstream::traits_type::eof()) {
+            std::fprintf(stderr, "%s: nothing to read\n", words[number]);
+            return 2;
+        }
         files.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
     }
     if (files.empty()) return 2;

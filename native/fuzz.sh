@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
 # Builds the fuzzer in a folder of its own and feeds it damaged copies of JPEG files: bash native/fuzz.sh SECONDS FILE...
+[ $# -ge 2 ] || {
+    echo "bash native/fuzz.sh SECONDS FILE..." >&2
+    exit 2
+}
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 building=$(mktemp -d) || exit
 trap 'rm -rf "$building"' EXIT

@@ -211,6 +211,8 @@ def unlike() -> Iterator[tuple[str, bytes]]:
     yield "mpo", file.getvalue()
     yield "gap", jpeg(image).replace(b"\xff\xdb", b"\xff\xff\xdb", 1)
     yield "early-end", jpeg(image)[:-2]
+    scans = jpeg(image, progressive=True)
+    yield "a-scan-less", scans[: scans.rindex(b"\xff\xda")] + b"\xff\xd9"
     yield "junk-before-the-end", jpeg(image)[:-2] + bytes(64) + b"\xff\xd9"
 
 
@@ -228,6 +230,35 @@ def test_metadata_that_pillow_parses_are_shown_to_pillow_first(library: Library)
     for content in (jpeg(picture(60, 50), exif=exif), jpeg(picture(60, 50), xmp=b"<x/>")):
         assert library.crop(content, "resize-bicubic", SIZE, None, False, out) == ASK
         assert_same(library, content)
+
+
+@pytest.mark.parametrize(
+    ("marker", "payload"),
+    [(0xE0, b"JFIF\0\1"), (0xE2, b"ICC_PROFILE\0\1"), (0xED, b"Photoshop 3.0\0" + b"8BIM\4\4"), (0xEE, b"Adobe\0")],
+)
+def test_a_segment_that_pillow_stumbles_over_makes_the_file_broken_as_without_the_library(
+    marker: int, payload: bytes, in_use: Library, tmp_path: Path
+) -> None:
+    path, content = tmp_path / "a.jpg", jpeg(picture(60, 50))
+    for held in (payload, payload + bytes(14)):
+        segment = bytes([0xFF, marker]) + (2 + len(held)).to_bytes(2, "big") + held
+        path.write_bytes(content[:2] + segment + content[2:])
+        without = results(path, off=True)
+        assert results(path) == without
+        assert all(isinstance(result, str) for result in without) == (held == payload)
+
+
+def test_files_and_pictures_of_too_many_bytes_are_left_to_pillow(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = np.zeros((SIZE, SIZE, 3), np.uint8)
+    assert library.crop(jpeg(Image.new("L", (65500, 1400))), "squash-bilinear", SIZE, None, True, out) == LEFT
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(picture(60, 50)))
+    make = library.maker(TensorFormat("resize-bicubic", SIZE, "uint8", IMAGENET_MEAN, IMAGENET_STD))
+    assert make(path, lambda path: True, out)
+    monkeypatch.setattr(native, "MOST_BYTES", path.stat().st_size - 1)
+    assert not make(path, lambda path: True, out)
 
 
 @pytest.mark.parametrize("exif", [False, True])
