@@ -140,7 +140,7 @@ def test_it_runs_for_an_ascend_chip(tmp_path: Path, standins: dict[str, str]) ->
 
 def test_a_folder_that_ais_bench_would_refuse_is_named_before_anything_runs(tmp_path: Path) -> None:
     result = pipeline(tmp_path, "--chip=310P3", "--work=my work")
-    assert_refused(result, "my work", "ais_bench takes only letters, digits and _ - . / in a path", "run: mv ")
+    assert_refused(result, "my work", "ais_bench takes only letters, digits and _ - . / in a path", "name another")
     assert not (tmp_path / "my work").exists()
 
 

@@ -93,8 +93,9 @@ def earlier_runs(folder: Path) -> dict[str, Any]:
 
 
 def tensors_state(tensors: PathLike) -> str:
-    """A digest over the state of every tensor."""
-    return _digest([state_of(path) for path in dict.fromkeys(tensor.path for tensor in tensor_files(tensors))])
+    """A digest over the state of every tensor's file, which many share where they are packed."""
+    files = dict.fromkeys(tensor.shard or tensor.path for tensor in tensor_files(tensors))
+    return _digest([state_of(file) for file in files])
 
 
 def _kept(told: Any, made_of: Mapping[str, Any], files: Sequence[Path]) -> Run | None:
