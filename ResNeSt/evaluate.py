@@ -37,6 +37,7 @@ from ResNeSt.engines.image_batches import (
     model_choice,
     open_for_images,
 )
+from ResNeSt.engines.instances import in_words
 from ResNeSt.images.listing import list_images, relative
 from ResNeSt.images.native import decoder
 from ResNeSt.labels.class_names import ClassList, class_list, names_of
@@ -128,8 +129,8 @@ def evaluate(
     check_labels(truth, classes, labels)
     check_folders(labels, truth, chosen, images, _classes_of(model, engine, classes))
     batch = engine.input.shape[0]
-    run_as = f"batch {batch}" + (f", {engine.instances} instances" if engine.instances > 1 else "")
-    say(f"{model.file}: {engine.title}, {run_as}, {tensor_format}, decoded by {decoder()}; {len(chosen)} images")
+    made = f"{tensor_format}, decoded by {decoder()}"
+    say(f"{model.file}: {engine.title}, {in_words(engine)}, {made}; {len(chosen)} images")
     note = recipe_note(engine.info, tensor_format.recipe)
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())

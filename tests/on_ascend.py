@@ -212,11 +212,15 @@ def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
     for name, command in stages.items():
         done = _run(folder, command)
         yield Fact(f"{name} ends with 0", done.returncode == 0, done.stderr[-500:])
+    yield _accuracy("top-1", folder / "bench/bench.json")
+
+
+def _accuracy(what: str, report: Path) -> Fact:
+    """Whether the first row of a bench.json has the accuracy that training measured."""
     expected = 100 * read_json(PROJECT / "demo/expected.json")["top1"]
-    report = folder / "bench/bench.json"
     top1 = read_json(report)["rows"][0]["top1"] if report.is_file() else float("nan")
-    text = f"top-1 is within {LOST_POINTS} points of the {expected:.2f} that training measured"
-    yield Fact(text, abs(top1 - expected) <= LOST_POINTS, f"{top1:.2f}")
+    text = f"{what} is within {LOST_POINTS} points of the {expected:.2f} that training measured"
+    return Fact(text, abs(top1 - expected) <= LOST_POINTS, f"{top1:.2f}")
 
 
 def _language(folder: Path) -> Iterator[Fact]:
@@ -423,11 +427,7 @@ def _nv12(folder: Path, chip: str) -> Iterator[Fact]:
     for fact, command in stages.items():
         done = _run(folder, command)
         yield Fact(fact, done.returncode == 0, (done.stdout + done.stderr)[-500:])
-    expected = 100 * read_json(PROJECT / "demo/expected.json")["top1"]
-    report = folder / "nv12_bench/bench.json"
-    top1 = read_json(report)["rows"][0]["top1"] if report.is_file() else float("nan")
-    text = f"with NV12 top-1 is within {LOST_POINTS} points of the {expected:.2f} that training measured"
-    yield Fact(text, abs(top1 - expected) <= LOST_POINTS, f"{top1:.2f}")
+    yield _accuracy("with NV12 top-1", folder / "nv12_bench/bench.json")
 
 
 def _tune(host: Host) -> Iterator[Fact]:

@@ -167,6 +167,14 @@ def test_the_stage_that_waited_least_bounds_the_speed(worked: tuple[float, ...],
     assert line == f"25 images in 10.0 s, 2.5 img/s; waited: {waited} of the time; {bound}-bound"
 
 
+def test_of_several_instances_each_may_wait() -> None:
+    watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
+    for watch, seconds in zip(watches, (2.0, 20.0, 1.0)):
+        watch.seconds = seconds
+    line = evaluate._speed_line(25, 10.0, watches, workers=2, instances=4)
+    assert "inference 50 %" in line
+
+
 def test_an_image_that_cannot_be_decoded_is_named_and_the_others_count(work: Path, tmp_path: Path) -> None:
     data = few(tmp_path)
     data.pictures[2].write_bytes(b"no image")

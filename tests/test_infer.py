@@ -178,6 +178,14 @@ def test_pure_data_is_zero_or_random_as_asked(model: Path, tmp_path: Path) -> No
     assert len(set(values["random"])) > CLASSES // 2
 
 
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_pure_loop_leaves_one_result_however_often_it_runs(instances: int, model: Path, tmp_path: Path) -> None:
+    infer(tmp_path, model, *OUTPUT, "--loop=6", f"--instances={instances}")
+    found = summary(tmp_path)
+    assert [entry["infiles"] for entry in found["filesinfo"].values()] == [["pure_infer_data"]]
+    assert (len(found["npu_compute_time_list"]), found["H2D_latency"]["count"]) == (6, 1)
+
+
 def test_batchsize_changes_the_throughput_and_nothing_else(model: Path, tensors: Path, tmp_path: Path) -> None:
     infer(tmp_path, model, "--input=./prep", *OUTPUT, "--dymBatch=2", "--batchsize=100")
     found = summary(tmp_path)

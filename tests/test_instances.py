@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ResNeSt.common import arguments
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import Engine, TensorSpec
@@ -185,6 +187,12 @@ def test_commands_that_know_their_images_tell_how_many(demo_onnx: Path, tmp_path
             with pytest.raises(PipelineError, match="no more"):
                 run()
     assert asked == [1, 1, 1]
+
+
+def test_a_word_that_is_no_count_is_refused_with_the_one_that_is() -> None:
+    assert arguments.instances("auto") is None
+    with pytest.raises(argparse.ArgumentTypeError, match="automatic is not a whole number from 1 to 256, or auto"):
+        arguments.instances("automatic")
 
 
 @pytest.mark.parametrize("count", [0, -1, 257])

@@ -120,7 +120,7 @@ def batch_size(text: str) -> int:
 
 def instances(text: str) -> int | None:
     """How many of a model run side by side; None where that is left to its runtime."""
-    return None if text == "auto" else _between(1, MOST_INSTANCES, text)
+    return None if text == "auto" else _between(1, MOST_INSTANCES, text, ", or auto")
 
 
 def device(text: str) -> int:
@@ -133,9 +133,10 @@ def each(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return lambda text: [kind(part) for part in text.split(",")]
 
 
-def _between(least: int, most: int, text: str) -> int:
+def _between(least: int, most: int, text: str, others: str = "") -> int:
     if re.fullmatch(r"\s*[+-]?\d{1,20}\s*", text) is None or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text[:20] or 'nothing'} is not a whole number from {least} to {most:,}")
+        found = text[:20] or "nothing"
+        raise argparse.ArgumentTypeError(f"{found} is not a whole number from {least} to {most:,}{others}")
     return int(text)
 
 

@@ -67,6 +67,12 @@ class Instances:
             yield from in_order(self._pool, lambda item: work(self._own.engine, item), items, ahead)
 
 
+def in_words(engine: Engine) -> str:
+    """`batch 8, 2 instances`."""
+    several = f", {engine.instances} instances" if engine.instances > 1 else ""
+    return f"batch {engine.input.shape[0]}{several}"
+
+
 def _warm_up(engine: Engine, times: int) -> None:
     for _ in range(times):
         engine.run(np.zeros(engine.input.shape, engine.input.dtype))

@@ -27,7 +27,7 @@ from ResNeSt.common.files import PathLike, write_json
 from ResNeSt.common.made_of import Unchanged
 from ResNeSt.engines.engine import Engine, fitting
 from ResNeSt.engines.image_batches import ModelChoice, open_for_images
-from ResNeSt.engines.instances import Instances
+from ResNeSt.engines.instances import Instances, in_words
 from ResNeSt.loadgen.samples import Samples, open_samples
 from ResNeSt.loadgen.settings import LoadTest, Speed, from_json, make, short_of_the_rules
 from ResNeSt.models.files import digests, model_files
@@ -189,8 +189,8 @@ def serve(asked: LoadTest, logs: PathLike, say: Callable[[str], None]) -> Outcom
     settings = make(mlperf_loadgen, asked, measure(engine))
     size = engine.input.shape[0]
     long = f"{settings.min_duration_ms / 1000:g} s or more" if asked.mode == "performance" else "every sample once"
-    run_as = f"batch {size}" + (f", {engine.instances} instances" if engine.instances > 1 else "")
-    say(f"{asked.model.file}: {engine.title}, {run_as}; {len(samples.names)} samples; {asked.scenario}, {long}")
+    run_as = f"{engine.title}, {in_words(engine)}"
+    say(f"{asked.model.file}: {run_as}; {len(samples.names)} samples; {asked.scenario}, {long}")
     drive(mlperf_loadgen, engine, samples, settings, logs)
     notes = [short_of_the_rules(mlperf_loadgen, asked, settings, len(samples.names))]
     if size > 1 and asked.scenario == "SingleStream":
