@@ -175,7 +175,7 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
     `say` hears the commands; what they print goes to stdout. Raises PipelineError where one of them fails,
     where another run works in the folder, and before anything runs where ais_bench would refuse the folder.
     """
-    if plan.chip != chips.CPU:
+    if chips.is_ascend(plan.chip):
         check_path(plan.tensors)
         check_output(plan.results)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -260,7 +260,7 @@ def _convert(plan: RunPlan, say: Say) -> list[data.Step]:
     if plan.precision == "int8" or plan.calibration is not None:
         flags.append(f"--calibration={plan.calibration_tensors}")
         # On Ascend nothing judges there, but 0 lets pass what it would refuse to calibrate with.
-        if plan.min_agreement is not None and (plan.chip == chips.CPU or plan.min_agreement == 0):
+        if plan.min_agreement is not None and (not chips.is_ascend(plan.chip) or plan.min_agreement == 0):
             flags.append(f"--min-agreement={plan.min_agreement:g}")
     if plan.dynamic_batch:
         flags.append("--dynamic-batch")
@@ -504,7 +504,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
 def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> Path | None:
     if given is None:
         return DEMO / "train" if demo and precision == "int8" else None
-    if chip != chips.CPU and precision != "int8":
+    if chips.is_ascend(chip) and precision != "int8":
         raise ArgumentError(f"--calibration is for int8 on {chip}; leave it out for {precision}")
     if not given.is_dir() or not _holds_tensors(given):
         list_images(given)  # raises where there are none

@@ -76,7 +76,7 @@ def main() -> int:
     options = parser.parse_args()
     chip = chips.resolve(options.chip)
     toolkit = cann.find_toolkit()
-    if toolkit is None or importlib.util.find_spec("ais_bench") is None or chip == chips.CPU:
+    if toolkit is None or importlib.util.find_spec("ais_bench") is None or not chips.is_ascend(chip):
         raise MissingRuntimeError(
             f"atc, ais_bench and an NPU are needed here; chip {chip}, atc {toolkit and toolkit.atc}"
         )

@@ -109,7 +109,7 @@ def bench(benchmark: Benchmark, say: Say = silent) -> Benched:
     not fit or is refused by ais_bench, or where a client fails, MissingRuntimeError where ais_bench is not installed.
     """
     benchmark, search = checked(benchmark), benchmark.batches == SEARCH
-    program = msprof.find() if benchmark.profile and benchmark.chip != chips.CPU else None
+    program = msprof.find() if benchmark.profile and chips.is_ascend(benchmark.chip) else None
     models = find_models(benchmark.prefix, _batches(benchmark), benchmark.chip, benchmark.dynamic_batch)
     _check_data(benchmark)
     figures = [Path(benchmark.folder, name) for name in (rows.CSV, rows.JSON, data.NAME)]
@@ -145,7 +145,7 @@ def bench(benchmark: Benchmark, say: Say = silent) -> Benched:
 
 def _where(chip: str) -> dict[str, Any]:
     """Where it is measured; on an NPU the library that runs the models, whose folder names CANN's release, as well."""
-    library = {} if chip == chips.CPU else {LIBRARY: cann_libraries.library(cann_libraries.environment())}
+    library = {LIBRARY: cann_libraries.library(cann_libraries.environment())} if chips.is_ascend(chip) else {}
     return {**environment(chip), **library}
 
 
@@ -173,7 +173,7 @@ def check_devices(chip: str, devices: Sequence[int]) -> None:
         raise ArgumentError(f"devices {list(devices)}, expected numbers of NPUs from 0 to {LARGEST_DEVICE}")
     if len(set(devices)) < len(devices):
         raise ArgumentError(f"--device {','.join(map(str, devices))}: names one twice; --processes N runs N on each")
-    if chip == chips.CPU and list(devices) != [0]:
+    if not chips.is_ascend(chip) and list(devices) != [0]:
         raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
 
 

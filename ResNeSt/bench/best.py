@@ -15,7 +15,7 @@ def commands(row: BenchRow, benchmark: Benchmark) -> list[str]:
     """Results for a folder of tensors, where the client can make them so, and the row alone; the chip is resolved."""
     chip = benchmark.chip
     again = ["bash", "bench.sh", str(row.batch), chip, *_model(benchmark), *_copies(row), *_devices(benchmark.devices)]
-    if row.processes > 1 and chip == chips.CPU:  # there they run the pure loop alone
+    if row.processes > 1 and not chips.is_ascend(chip):  # there they run the pure loop alone
         return [shlex.join(again)]
     use = ["python", "-m", "ResNeSt.infer", f"--model={row.model}", f"--input={benchmark.tensors or 'prep_dataset'}"]
     use += ["--output=results", *([f"--dymBatch={row.batch}"] if benchmark.dynamic_batch else [])]

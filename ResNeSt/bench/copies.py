@@ -47,13 +47,13 @@ def asked(
         return list(dict.fromkeys(Copies(processes=count) for count in _whole(chip, processes)))
     if not search:
         return [Copies()]
-    if chip == chips.CPU:
+    if not chips.is_ascend(chip):
         return [Copies(instances=count) for count in doubled(min(cores(), MOST_INSTANCES))]
     return [Copies(processes=count) for count in ON_A_DEVICE]
 
 
 def _checked(chip: str, instances: Sequence[int | None]) -> list[int | None]:
-    if chip != chips.CPU:
+    if chips.is_ascend(chip):
         raise ArgumentError("--instances is for cpu; on an NPU an instance is a process of its own: --processes N[,N…]")
     found = [None if count is None else operator.index(count) for count in instances]
     if not found or not all(count is None or 1 <= count <= MOST_INSTANCES for count in found):
@@ -65,7 +65,7 @@ def _whole(chip: str, processes: Sequence[int]) -> list[int]:
     found = list(map(operator.index, processes))
     if not found or min(found) < 1:
         raise ArgumentError(f"processes {found}, expected whole numbers above 0")
-    if chip == chips.CPU:
+    if not chips.is_ascend(chip):
         shares(max(found))
     return found
 

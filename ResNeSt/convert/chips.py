@@ -77,6 +77,11 @@ def precision(wanted: str | None, chip: str) -> str:
     return wanted
 
 
+def is_ascend(chip: str) -> bool:
+    """Whether it is an NPU; models for the others run on what this machine has without one."""
+    return chip != CPU
+
+
 def is_310p(chip: str) -> bool:
     """Whether it is one of the series 310P."""
     return chip.upper().startswith("310P")

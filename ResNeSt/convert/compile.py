@@ -74,7 +74,7 @@ class Compilation:
     @property
     def aipp(self) -> Path | None:
         """ATC's pre-processing file, which inputs of pixels need; the CPU's models hold theirs."""
-        needed = self.dtype != "float32" and self.chip != chips.CPU
+        needed = self.dtype != "float32" and chips.is_ascend(self.chip)
         return self.folder / f"{self.stem}_aipp.cfg" if needed else None
 
     def atc_command(self, batch: Batch) -> list[str]:
@@ -84,7 +84,7 @@ class Compilation:
 
     def form(self, batch: Batch) -> dict[str, Any]:
         """What else than the question a model depends on: how this release compiles."""
-        if self.chip == chips.CPU:
+        if not chips.is_ascend(self.chip):
             return {"form": openvino_ir.form()}
         pixels = {} if self.aipp is None else {atc.AIPP: atc.aipp_digest(self.network, self.dtype)}
         return {"form": atc.form(self._untuned_command(batch)), **pixels}
@@ -129,7 +129,7 @@ def _compile_stale(compilation: Compilation, batches: list[Batch], source: str, 
 
 def _compiler(compilation: Compilation, batches: list[Batch], source: str, force: bool) -> Callable[[Batch], None]:
     """A function that compiles one of the models; what is tuned for it has been tuned."""
-    if compilation.chip == chips.CPU:
+    if not chips.is_ascend(compilation.chip):
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
         return functools.partial(_compile_on_cpu, compilation, source)

@@ -134,7 +134,7 @@ def _compile(conversion: Conversion, say: Say) -> list[Compiled]:
     tensors = _tensors(compilation, conversion)
     compilation = _gated(compilation, conversion, tensors)
     if tensors is not None and compilation.precision == "int8":
-        quantize = _quantize_on_cpu if compilation.chip == chips.CPU else _quantize_for_ascend
+        quantize = _quantize_for_ascend if chips.is_ascend(compilation.chip) else _quantize_on_cpu
         quantized = quantize(compilation, conversion, tensors)
         compilation = dataclasses.replace(_of_file(compilation, quantized), read=(read, Unchanged(quantized)))
     return compile_all(compilation, conversion.models, conversion.force)
@@ -155,7 +155,7 @@ def plan(conversion: Conversion) -> list[str]:
     tensors = _tensors(compilation, conversion)
     compilation = _gated(compilation, conversion, tensors)
     if tensors is not None and compilation.precision == "int8":
-        planned = _plan_on_cpu if compilation.chip == chips.CPU else _plan_for_ascend
+        planned = _plan_for_ascend if chips.is_ascend(compilation.chip) else _plan_on_cpu
         lines += planned(compilation, conversion, tensors)
         compilation = _of_file(compilation, _quantized(compilation))
     doubt = chips.doubt(conversion.chip)
@@ -190,7 +190,7 @@ def resolved(conversion: Conversion) -> Conversion:
 def _check_tune(tune: str, chip: str) -> None:
     if tune not in aoe.JOBS:
         raise ArgumentError(f"--tune {tune!r}, expected one of {', '.join(aoe.JOBS)}")
-    if chip == chips.CPU:
+    if not chips.is_ascend(chip):
         raise ArgumentError("--tune is for Ascend chips, whose AOE it runs; leave it out for cpu")
 
 
@@ -275,7 +275,7 @@ def _question(conversion: Conversion) -> dict[str, Any]:
 
 def _refuse_for_amct(compilation: Compilation, conversion: Conversion) -> None:
     """Raises PipelineError where AMCT would not take the network, before anything runs for minutes."""
-    if compilation.chip != chips.CPU and compilation.precision == "int8":
+    if chips.is_ascend(compilation.chip) and compilation.precision == "int8":
         amct.check_opset(onnx_header.read(_readable(conversion)).opset, compilation.network.path)
 
 
@@ -327,7 +327,7 @@ def _refuse_if_there(path: Path, record: Path) -> None:
 
 
 def _is_own_int8(path: Path, chip: str) -> bool:
-    if chip != chips.CPU:
+    if chips.is_ascend(chip):
         return amct.is_ours(path)
     with contextlib.suppress(PipelineError):  # it is not even an ONNX file
         return onnx_file.is_sealed(path, calibration.QUANTIZED)
@@ -380,7 +380,7 @@ def _tensors(compilation: Compilation, conversion: Conversion) -> CalibrationTen
         if compilation.precision == "int8":
             raise ArgumentError("--precision int8 takes --calibration DIR, a folder of float32 tensors of stage 1")
         return None
-    if compilation.chip != chips.CPU and compilation.precision != "int8":
+    if chips.is_ascend(compilation.chip) and compilation.precision != "int8":
         raise ArgumentError(
             f"--calibration is for int8 on {compilation.chip}; leave it out for {compilation.precision}"
         )
@@ -392,11 +392,11 @@ def _gated(compilation: Compilation, conversion: Conversion, tensors: Calibratio
         if conversion.min_agreement is not None:
             raise ArgumentError("--min-agreement takes --calibration, the tensors to judge by")
         return compilation
-    if compilation.chip != chips.CPU and conversion.min_agreement:
+    if chips.is_ascend(compilation.chip) and conversion.min_agreement:
         raise ArgumentError(
             f"--min-agreement for {compilation.chip} is 0 or left out: what comes out can be judged on the chip only"
         )
-    if compilation.chip != chips.CPU:
+    if chips.is_ascend(compilation.chip):
         return compilation
     return dataclasses.replace(compilation, gate=_gate(compilation, conversion, tensors))
 
@@ -414,7 +414,7 @@ def _of_file(compilation: Compilation, path: Path) -> Compilation:
 
 def _quantized(compilation: Compilation) -> Path:
     """Where the network in int8 goes."""
-    if compilation.chip == chips.CPU:
+    if not chips.is_ascend(compilation.chip):
         return compilation.folder / f"{compilation.stem}_int8.onnx"
     return amct.target_of(compilation.folder, compilation.stem)
 
@@ -469,7 +469,7 @@ def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterato
         yield from (f"# {line}" for line in atc.aipp_config(network, compilation.dtype).splitlines())
     for batch in batches:
         target = compilation.target(batch)
-        if compilation.chip == chips.CPU:
+        if not chips.is_ascend(compilation.chip):
             of = f"batch {in_words(batch)}, {compilation.dtype}, {compilation.precision}"
             yield f"# OpenVINO: {network.path} -> {target}, {of}"
         else:

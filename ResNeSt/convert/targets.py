@@ -19,7 +19,7 @@ FEWEST_SIZES, MOST_SIZES = 2, 100  # of a dynamic batch, by ATC (contract ATC)
 def compiled_name(stem: str, batch: Batch, chip: str) -> str:
     """File name of the model of `stem`.onnx compiled for `batch` images on `chip` (a name of `chips.resolve`)."""
     size = f"bs{batch}" if isinstance(batch, int) else DYNAMIC
-    return f"{stem}_{size}.{'xml' if chip == chips.CPU else 'om'}"
+    return f"{stem}_{size}.{'om' if chips.is_ascend(chip) else 'xml'}"
 
 
 def models(batches: Sequence[int], dynamic: bool) -> list[Batch]:
@@ -61,7 +61,7 @@ def check_dynamic(batches: Iterable[int], chip: str, precision: str) -> list[int
 
     Raises ArgumentError unless they are 2 to 100 batch sizes, and for int8 on an Ascend chip.
     """
-    if precision == "int8" and chip != chips.CPU:
+    if precision == "int8" and chips.is_ascend(chip):
         raise ArgumentError(f"--dynamic-batch is not for int8 on {chip}: ATC takes no dynamic batch for AMCT's models")
     sizes = sorted(check_batches(batches))
     if not FEWEST_SIZES <= len(sizes) <= MOST_SIZES:
