@@ -28,6 +28,7 @@ ALLOWED = {
     "evaluate": "common engines images labels models score tensors",
     "predict": "common engines images labels models score",
     "loadgen": "common engines images labels models score tensors",
+    "serve": "common engines formats labels models",
     "mindir": "common engines export models",
     "__main__": "common",
     "convert": "common compare engines formats models score tensors",
