@@ -21,6 +21,7 @@ COMMANDS = {
     "run": ("pipeline", "all four stages"),
     "evaluate": ("evaluate", "images -> top-1 and top-5, no files in between"),
     "predict": ("predict", "images -> classes with their names"),
+    "serve": ("serve.__main__", "a model as a network service: REST and gRPC"),
     "compare": ("compare.__main__", "how far two stages agree, and the node at which two graphs part"),
     "labels": ("labels.__main__", "make and check labels files, move images into class folders and back"),
     "models": ("models.__main__", "the weight cards"),

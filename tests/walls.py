@@ -30,6 +30,7 @@ ALLOWED = {
     "loadgen": "common engines images labels models score tensors",
     "serve": "common engines formats labels models",
     "mindir": "common engines export models",
+    "serve": "common engines images labels models score tensors",
     "__main__": "common",
     "convert": "common compare engines formats models score tensors",
     "commands": "common export images labels models score tensors training",
@@ -38,11 +39,12 @@ ALLOWED = {
 }
 WITHIN = ["export.rewrites", "labels.__main__"]  # rooms in another one, which imports less, or is imported by less
 LEVELS = 8
-# These need PyTorch, ONNX Runtime and the like; everything else an Ascend host may import.
+# These need PyTorch, ONNX Runtime, a web server and the like; everything else an Ascend host may import.
 HEAVY = [
     *("export/to_onnx.py", "export/rewrites/*", "training/*", "commands/export.py", "commands/train.py"),
     *("mindir/cell.py", "models/resnest.py", "models/pooling.py", "report/plots.py", "report/page.py"),
     *("engines/onnxruntime.py", "engines/openvino.py", "engines/torch.py"),
+    *("serve/answering.py", "serve/app.py", "serve/metrics.py", "serve/rpc.py", "serve/server.py"),
 ]
 HEAVY_PACKAGES = "torch torchvision onnx onnxsim onnxruntime openvino nncf matplotlib sklearn"
 

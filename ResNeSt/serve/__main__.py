@@ -1,0 +1,82 @@
+"""Serves a model by the Open Inference Protocol (KServe V2): REST and gRPC.
+
+`python -m ResNeSt.serve export` writes a model repository for Triton, OVMS and KServe instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+
+from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.errors import MissingRuntimeError, run
+from ResNeSt.common.progress import aloud
+from ResNeSt.engines.image_batches import add_model_flags, model_choice
+from ResNeSt.serve.settings import MAX_BODY, QUEUE, Service, port, size
+
+PACKAGES = ("grpc", "orjson", "prometheus_client", "starlette", "tritonclient", "uvicorn", "uvloop", "httptools")
+
+
+def main() -> int | None:
+    """Runs the command line; a service that was told to end exits with 0."""
+    if sys.argv[1:2] == ["export"]:
+        sys.argv[:2] = [f"{sys.argv[0]} export"]
+        code: int | None = importlib.import_module("ResNeSt.serve.export").main()
+        return code
+    options = _parser().parse_args()
+    choice = model_choice(options)
+    service = Service(
+        models=[dataclasses.replace(choice, file=file) for file in _files(options.model)],
+        name=options.name,
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        max_body=options.max_body,
+        queue=options.queue,
+        token_file=options.token_file,
+        no_auth=options.no_auth,
+        names=options.names,
+        log_requests=options.log_requests,
+    )
+    service.check()
+    if lacking := [package for package in PACKAGES if importlib.util.find_spec(package) is None]:
+        raise MissingRuntimeError(
+            f"{lacking[0]} is not installed here: pip install -r requirements/serve.txt, in an environment of its own"
+        )
+    from ResNeSt.serve.server import serve
+
+    serve(service, aloud)
+    return 0
+
+
+def _files(text: str) -> Sequence[str]:
+    return [text] if os.path.exists(text) else text.split(",")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ResNeSt.serve", description=__doc__)
+    add_model_flags(parser)
+    parser.set_defaults(instances=1)
+    parser.add_argument("--name", default="", help="what clients call the model [as its file says]")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
+    parser.add_argument("--http-port", type=port, default=8080, metavar="N", help="REST; 0: any free one [%(default)s]")
+    parser.add_argument("--grpc-port", type=port, default=8081, metavar="N", help="gRPC; 0: any free one [%(default)s]")
+    parser.add_argument(
+        "--max-body", type=size, default=MAX_BODY, metavar="SIZE", help=f"of a request [{MAX_BODY >> 20}MB]"
+    )
+    parser.add_argument(
+        "--queue", type=positive, default=QUEUE, metavar="N", help="images at once; more are refused [%(default)s]"
+    )
+    parser.reads("--token-file", metavar="FILE", help="its text is asked for: Authorization: Bearer TEXT")
+    parser.add_argument("--no-auth", action="store_true", help="listen beyond loopback without a token")
+    parser.reads("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
+    parser.add_argument("--log-requests", action="store_true", help="print a line a request")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

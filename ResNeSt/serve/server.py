@@ -1,0 +1,120 @@
+"""Starts a service and ends it: both protocols on one event loop, the model in threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+import uvloop
+from starlette.routing import Route
+
+from ResNeSt.common.cores import cores
+from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.progress import Say, silent
+from ResNeSt.serve.answering import Answering
+from ResNeSt.serve.app import application
+from ResNeSt.serve.metrics import Metrics
+from ResNeSt.serve.model import ServedModel
+from ResNeSt.serve.rpc import server as grpc_server
+from ResNeSt.serve.settings import Service
+
+DRAIN_SECONDS = 30.0  # for accepted requests to be answered, once the end has begun
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which ends when told by `should_exit`; signals are ours."""
+
+    def __init__(self, config: uvicorn.Config, on_signal: Any) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._on_signal()
+
+
+def serve(service: Service, say: Say = silent) -> None:
+    """Serves until SIGTERM or SIGINT: then nothing new is taken, what was accepted is answered, and it returns.
+
+    `say` hears where it listens and, with `log_requests`, a line a request. Call it from the main thread.
+    Raises ArgumentError for what cannot be served, PipelineError for a port that is taken or a token file without a
+    token, and what opening a model raises.
+    """
+    service.check()
+    address, token = service.address(), service.token()
+    with _listener(address, service.http_port) as http:
+        model = ServedModel(service.name, service.models, service.queue, service.names)
+        metrics = Metrics(model.batcher, say if service.log_requests else None)
+        answering = Answering(model, metrics, service.models[0].workers or cores(), token)
+        try:
+            uvloop.run(_Run(service, answering, http, say).serve(address))
+        finally:
+            model.batcher.close(DRAIN_SECONDS)
+            answering.close()
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+    except OSError as error:
+        made.close()
+        raise PipelineError(_taken(address, port, "--http-port", error.strerror or str(error))) from None
+    return made
+
+
+def _taken(address: str, port: int, flag: str, reason: str) -> str:
+    return f"{address}:{port}: cannot be listened on ({reason}); name another {flag}"
+
+
+class _Run:
+    """One run of the service on the event loop."""
+
+    def __init__(self, service: Service, answering: Answering, http: socket.socket, say: Say) -> None:
+        self._service, self._answering, self._http, self._say = service, answering, http, say
+        self._ending = asyncio.Event()
+
+    async def serve(self, address: str) -> None:
+        service, model = self._service, self._answering.model
+        loop = asyncio.get_running_loop()
+        try:
+            rpc, port = grpc_server(self._answering, address, service.grpc_port, service.max_body)
+        except RuntimeError:
+            raise PipelineError(_taken(address, service.grpc_port, "--grpc-port", "it is in use")) from None
+        await rpc.start()
+        config = uvicorn.Config(
+            application(self._answering, service.max_body, routes(model)),
+            http="httptools",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        web = _Server(config, lambda: loop.call_soon_threadsafe(self._ending.set))
+        running = asyncio.create_task(web.serve([self._http]))
+        shown = f"[{address}]" if ":" in address else address
+        sizes = model.batcher.sizes
+        self._say(
+            f"{model.name}: {model.title}, batch {', '.join(map(str, _few(sizes)))}; REST http://{shown}:"
+            f"{self._http.getsockname()[1]}, gRPC {shown}:{port}"
+        )
+        await asyncio.wait([running, asyncio.create_task(self._ending.wait())], return_when=asyncio.FIRST_COMPLETED)
+        self._answering.ready = False
+        model.batcher.end()
+        await loop.run_in_executor(None, model.batcher.close, DRAIN_SECONDS)
+        await rpc.stop(5)
+        web.should_exit = True
+        await running
+
+
+def _few(sizes: Sequence[int]) -> Sequence[Any]:
+    return sizes if len(sizes) <= 6 else [f"{sizes[0]} to {sizes[-1]}"]
+
+
+def routes(model: ServedModel) -> list[Route]:
+    """What REST has beside the protocol."""
+    return []
