@@ -240,8 +240,8 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The command line, after `export`."""
+def main() -> int:
+    """Runs the command line."""
     parser = Parser(prog="python -m ResNeSt.serve export", description="A model -> a folder of a model repository.")
     parser.reads("--model", required=True, metavar="FILE", help="an .onnx or .xml file")
     parser.fills("--target", required=True, metavar="REPO", help="the model repository")
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--storage-uri", metavar="URI", help="where KServe finds a copy of REPO [pvc://models/ and REPO's name]"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     done = export(options.model, options.target, options.name, options.names, options.max_batch, options.storage_uri)
     how = f"batches of up to {done.batch}" if done.batch else "requests bring the model's own batch"
     print(f"{done.folder}: {done.name} for Triton, OpenVINO Model Server and KServe, {how}")
