@@ -223,7 +223,7 @@ def application(answering: Answering, max_body: int, routes: Sequence[Route] = (
     version = model + "/versions/{version}"
     app = Starlette(
         routes=[
-            Route("/v2", rest.server),
+            *(Route(path, rest.server) for path in ("/v2", "/v2/")),
             Route("/v2/health/live", rest.live),
             Route("/v2/health/ready", rest.ready),
             *(Route(path, rest.metadata) for path in (model, version)),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
+from PIL import Image
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
@@ -83,7 +85,9 @@ class ServedModel:
             raise
         except PipelineError as error:  # a network of another program takes tensors all the same
             self.no_pictures = str(error)
-        self.takes = list(_takes(first.input, normalisation))
+        self.takes = _takes(first.input, normalisation)
+        if self._make is not None:
+            self.decode(_small_picture(), "the first picture", self.empty(1)[0])  # which loads what decodes them
 
     def metadata(self) -> dict[str, Any]:
         """What the protocol's model metadata has."""
@@ -151,8 +155,7 @@ class ServedModel:
             file.write(content)
             path = f"/proc/self/fd/{file.fileno()}"
             try:
-                with _broken_if_not_opened(path), open_image(path) as image:
-                    width, height = image.size
+                width, height = _sides(path)
                 if width * height > MOST_PIXELS:
                     raise RequestError(
                         f"{place}: {width:,} x {height:,} pixels, expected at most {MOST_PIXELS:,}; send it smaller"
@@ -216,7 +219,8 @@ def _answer_of(engine: Engine) -> np.ndarray:
     sides = engine.input.shape[1:]
     image = np.random.default_rng(0).integers(0, 256, (1, *sides), np.uint8)
     row = image.astype(np.float32) / 64 - 2 if engine.input.dtype == "float32" else image
-    return engine.run(fill(row, engine.input.shape[0]))[0]
+    logits: np.ndarray = engine.run(fill(row, engine.input.shape[0]))[0]
+    return logits
 
 
 def _refuse_others(choices: Sequence[ModelChoice], engines: Sequence[Engine]) -> None:
@@ -240,11 +244,15 @@ def _refuse_others(choices: Sequence[ModelChoice], engines: Sequence[Engine]) ->
             )
 
 
-@contextlib.contextmanager
-def _broken_if_not_opened(path: str) -> Any:
-    try:
-        yield
-    except PipelineError:
-        raise
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-        raise BrokenImageError(f"{path}: not an image that can be decoded ({type(error).__name__})") from None
+def _small_picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _sides(path: str) -> tuple[int, int]:
+    """Width and height of a picture; 0 where it is none, which whoever decodes it says better."""
+    with contextlib.suppress(Exception), open_image(path) as image:  # Pillow's plugins raise nearly anything
+        width, height = image.size
+        return width, height
+    return 0, 0

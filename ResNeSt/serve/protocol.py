@@ -103,8 +103,8 @@ def of_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> 
     try:
         found = np.asarray(values)
     except (ValueError, OverflowError, RecursionError):
-        found = np.empty(0, object)
-    if found.dtype.kind not in "iuf" and found.size:
+        found = np.array("ragged")
+    if found.dtype.kind not in "iuf":
         raise RequestError(f"input {name!r:.99}: data is ragged or holds other things than numbers")
     return of_array(name, datatype, shape, found)
 

@@ -21,7 +21,6 @@ EXTENSIONS = ["classification"]
 _OPEN = ("ServerLive", "ServerReady")  # to those without the token, as of REST
 # Where the values of a datatype are in a message that does not have them as bytes.
 _CONTENTS = {"FP32": "fp32_contents", "UINT8": "uint_contents", "BYTES": "bytes_contents"}
-MOST_CALLS = 1024
 
 Call = Callable[["Rpc", Any, Any], Awaitable[Any]]
 
@@ -134,13 +133,13 @@ def _top(output: Any) -> int | None:
     return protocol.checked_top(parameter.int64_param)
 
 
-def server(answering: Answering, address: str, port: int, max_body: int) -> tuple[Any, int]:
+def server(answering: Answering, address: str, port: int, max_body: int, most_calls: int) -> tuple[Any, int]:
     """A gRPC server that is not yet started, and its port; raises RuntimeError where that is taken."""
     options = [
         ("grpc.max_receive_message_length", max_body),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # else two services share a port in silence
     ]
-    made = grpc.aio.server(options=options, maximum_concurrent_rpcs=MOST_CALLS)
+    made = grpc.aio.server(options=options, maximum_concurrent_rpcs=most_calls)
     service.add_GRPCInferenceServiceServicer_to_server(Rpc(answering), made)
     return made, made.add_insecure_port(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")

@@ -81,7 +81,7 @@ class _Run:
         service, model = self._service, self._answering.model
         loop = asyncio.get_running_loop()
         try:
-            rpc, port = grpc_server(self._answering, address, service.grpc_port, service.max_body)
+            rpc, port = grpc_server(self._answering, address, service.grpc_port, service.max_body, service.queue)
         except RuntimeError:
             raise PipelineError(_taken(address, service.grpc_port, "--grpc-port", "it is in use")) from None
         await rpc.start()
