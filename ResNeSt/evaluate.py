@@ -1,4 +1,4 @@
-"""A folder of images -> top-1 and top-5 in one go, with no files in between.
+"""Images of a folder or an archive -> top-1 and top-5 in one go, with no files in between.
 
 Threads decode, this thread runs the model, another ranks the logits; each takes from the one before it through a
 bounded queue. The answers are those of the four stages, image by image, and memory does not grow with the folder.
@@ -38,8 +38,10 @@ from ResNeSt.engines.image_batches import (
     open_for_images,
 )
 from ResNeSt.engines.instances import in_words
+from ResNeSt.images.archives import archives_of
 from ResNeSt.images.listing import list_images, relative
 from ResNeSt.images.native import decoder
+from ResNeSt.labels.carried import truth_of
 from ResNeSt.labels.class_names import ClassList, class_list, names_of
 from ResNeSt.labels.file import keys_of, read_labels
 from ResNeSt.labels.sources import check_folders
@@ -107,21 +109,27 @@ class Evaluated:
 def evaluate(
     model: ModelChoice,
     images: PathLike,
-    labels: PathLike,
+    labels: PathLike | None = None,
     predictions: PathLike | None = None,
     allowed: Collection[str] = (),
     say: Say = silent,
 ) -> Evaluated:
-    """Scores the images of a folder, flat or with a sub-folder per class, against a labels file.
+    """Scores the images of a folder, flat or with a sub-folder per class, or of archives, against a labels file.
 
+    Without `labels` the archives' own count (ResNeSt.labels.carried); with them both have to say the same.
     `predictions` takes a line of JSON per image, and lets a run that died go on where it stopped. `allowed` are the
     KINDS "missing" and "extra" that do not end the run before it begins. `say` hears what is run and where its time
     went. Raises PipelineError where images and labels do not fit, or a file is damaged, and what opening a model
     raises.
     """
-    refuse_clashes([model.file, images, labels], [predictions] if predictions else [])
-    truth = read_labels(labels)
-    chosen, by_path, problems = _join(images, labels, truth, allowed, say)
+    named = [] if labels is None else [labels]
+    refuse_clashes([model.file, images, *archives_of(images), *named], [predictions] if predictions else [])
+    if labels is not None:
+        read_labels(labels)  # before the images are looked for, which may take long
+    found = list_images(images, say)
+    truth = truth_of(labels, found, images)
+    labels = images if labels is None else labels
+    chosen, by_path, problems = _join(found, images, labels, truth, allowed)
     engine, digests = _opened(model, len(chosen))
     tensor_format = image_format(engine, model)
     # The run of nothing is a warm-up, too.
@@ -181,13 +189,12 @@ def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
 
 
 def _join(
-    folder: PathLike, labels: PathLike, truth: dict[str, int], allowed: Collection[str], say: Say
+    images: Sequence[str], folder: PathLike, labels: PathLike, truth: dict[str, int], allowed: Collection[str]
 ) -> tuple[list[str], dict[str, int], Problems]:
     """The images that have a label, their classes by their paths in `folder`, and what is missing or extra.
 
     Raises PipelineError where that is not allowed.
     """
-    images = list_images(folder, say)
     problems: Problems = {kind: [] for kind in KINDS}
     keys = dict(zip(images, keys_of(images, folder, truth)))
     labelled = [image for image in images if keys[image] in truth]
@@ -278,7 +285,9 @@ def _head(
     """All that the predictions depend on."""
     states = hashlib.sha256()
     for image in images:
-        state = state_of(image) if os.path.exists(image) else image  # a link to nothing is broken, like other files
+        state: object = image  # a link to nothing is broken, like other files
+        with contextlib.suppress(OSError):
+            state = state_of(image)
         states.update(os.fsencode(f"{state}\0"))
     return {
         "model": digests,
@@ -339,8 +348,10 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
 def _parser() -> Parser:
     parser = Parser(prog="python -m ResNeSt.evaluate", description=__doc__)
     add_model_flags(parser)
-    parser.reads("--images", required=True, metavar="DIR", help="flat, or with a sub-folder per class")
-    parser.reads("--labels", required=True, metavar="FILE", help="a line 'NAME CLASS' for every image")
+    parser.reads(
+        "--images", required=True, metavar="SRC", help="folder, flat or with a sub-folder per class; .tar, .parquet"
+    )
+    parser.reads("--labels", metavar="FILE", help="a line 'NAME CLASS' for every image [what comes with the images]")
     parser.writes("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
     parser.writes("--json", metavar="FILE", help="write the figures and all problems here as well")
     add_allow_flags(parser, KINDS)

@@ -1,4 +1,4 @@
-"""Single images, or a folder of them -> the most probable classes, with their names.
+"""Single images, or a folder or an archive of them -> the most probable classes, with their names.
 
 Images are prepared by the recipe that the model's file names; the probabilities are the softmax of its logits.
 """
@@ -18,6 +18,7 @@ from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
+from ResNeSt.common.made_of import file_above
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.engines.engine import Engine
@@ -31,6 +32,7 @@ from ResNeSt.engines.image_batches import (
     model_choice,
     open_for_images,
 )
+from ResNeSt.images.archives import archives_of
 from ResNeSt.images.decode import carries_orientation
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.class_names import ClassName, names_of
@@ -182,7 +184,7 @@ def _remark(line: str) -> None:
 def _parser() -> Parser:
     parser = Parser(prog="python -m ResNeSt.predict", description=__doc__)
     add_model_flags(parser)
-    parser.reads("images", nargs="+", metavar="IMAGE|DIR", help="image files, or folders of them")
+    parser.reads("images", nargs="+", metavar="IMAGE|SRC", help="image files, folders, .tar, .parquet")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes an image [%(default)s]")
     parser.reads("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
     parser.add_argument("--format", choices=list(FORMATS), default="text", help="of what is printed [%(default)s]")
@@ -191,12 +193,12 @@ def _parser() -> Parser:
 
 def _images(given: Sequence[str]) -> Iterator[str]:
     for path in given:
-        if os.path.isdir(path):
+        if os.path.isdir(path) or archives_of(path):
             yield from list_images(path, _remark)
-        elif os.path.exists(path):
+        elif os.path.exists(path) or file_above(path):
             yield path
         else:
-            raise PipelineError(f"{path}: no such image file or folder")
+            raise PipelineError(f"{path}: no such image file, folder or archive")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ResNeSt.tensors.shards import SHARD_IMAGES
 def main() -> int:
     """Parses the command line and prints what was done; 1 where images were broken."""
     parser = Parser(prog="resnest_preprocess.py", description="Stage 1: ImageNet images -> binary tensors.")
-    parser.reads("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class")
+    parser.reads("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class; .tar, .parquet")
     parser.fills("target", metavar="DST", help="folder for the tensors")
     parser.reads_card(
         "--model", default="resnest50", help=f"sets recipe and size [resnest50]: {', '.join(names())}, or a card file"

@@ -40,9 +40,22 @@ class FileState(NamedTuple):
 
 
 def state_of(path: PathLike) -> FileState:
-    """The state of a file now."""
-    status = os.stat(path)
+    """The state of a file now; of a picture in an archive (ResNeSt.images.archives) that of the archive."""
+    try:
+        status = os.stat(path)
+    except NotADirectoryError:
+        status = os.stat(file_above(path) or path)
     return FileState(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def file_above(path: PathLike) -> str | None:
+    """The plain file that a path continues as if it were a folder; None for any other path."""
+    above = os.path.dirname(os.fspath(path))
+    while above and not os.path.exists(above):
+        below, above = above, os.path.dirname(above)
+        if below == above:
+            return None
+    return above if os.path.isfile(above) else None
 
 
 class Unchanged:

@@ -13,8 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, open_plain
+from ResNeSt.common.files import PathLike
 from ResNeSt.images import native
+from ResNeSt.images.archives import open_picture
 from ResNeSt.images.listing import picture_formats
 from ResNeSt.images.recipes import RECIPES, filler
 from ResNeSt.tensors.format import TensorFormat
@@ -87,8 +88,8 @@ def _is_upright_jpeg(path: PathLike, exif: bool) -> bool:
 
 @contextlib.contextmanager
 def open_image(path: PathLike) -> Iterator[Image.Image]:
-    """A plain file of one of the formats that count, not yet decoded."""
-    with open_plain(path) as file, Image.open(file, formats=picture_formats()) as image:
+    """A plain file, or a member of an archive, of one of the formats that count, not yet decoded."""
+    with open_picture(path) as file, Image.open(file, formats=picture_formats()) as image:
         yield image
 
 

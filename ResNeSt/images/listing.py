@@ -1,5 +1,7 @@
 """Which files of a folder are images, and which of its folders are classes: the one place that decides.
 
+Archives (ResNeSt.images.archives) are listed by the same rules, as is a folder that holds archives and no images.
+
 An image is a file whose suffix, in any case, is of a format that Pillow decodes here, at any depth; what lies in a
 folder of `source`, however deep, is of that folder's class. Links count as what they lead to. Files and folders whose
 name begins with a dot do not count (.ipynb_checkpoints, .DS_Store, macOS's ._a.jpg), nor do those that a system makes.
@@ -19,11 +21,14 @@ from PIL import Image
 from ResNeSt.common.ais_bench_names import distinct_names, natural_key, stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
+from ResNeSt.common.made_of import file_above
 from ResNeSt.common.progress import Say, silent
+from ResNeSt.images.archives import archives_of, listed, root
 
 # Formats that Pillow opens and that are no pictures, or that it only hands to another program.
 NO_PICTURES = {"BUFR", "EPS", "FITS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 SHOWN = 3  # names of a kind, in a message
+BESIDE = {".cls", ".json", ".txt"}  # what a WebDataset keeps beside a picture
 # Made by macOS's zip, by file systems of Linux, by Synology's disks and by Windows.
 OF_A_SYSTEM = {"__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 
@@ -75,12 +80,52 @@ def list_images(source: PathLike, say: Say = silent) -> list[str]:
 
 
 def scan(source: PathLike) -> Listing:
-    """Everything in a folder; raises PipelineError where there is no such folder."""
+    """Everything in a folder or in archives; raises PipelineError where there is no such folder."""
     if not os.path.isdir(source):
-        raise PipelineError(f"{source}: no such folder; expected the folder that holds the images")
+        if archives := archives_of(source):
+            return _scan_archives(archives)
+        raise PipelineError(
+            f"{source}: no such folder; expected the folder that holds the images, or a .tar or .parquet file of them"
+        )
     skipped: dict[str, str] = {}
     images = sorted(_walk(os.fspath(source), (), skipped), key=natural_key)
+    if not images and (archives := archives_of(source)):
+        inside = _scan_archives(archives)
+        others = {path: reason for path, reason in skipped.items() if path not in archives}
+        return inside._replace(skipped={**others, **inside.skipped})
     return Listing(images, class_folders(source), skipped)
+
+
+def _scan_archives(archives: Sequence[str]) -> Listing:
+    """The images of a tar file in natural order; of a parquet file in the order of its rows, which it is read in."""
+    images, skipped = [], {}
+    for archive in archives:
+        held = listed(archive)
+        skipped.update({f"{archive}/{name}": reason for name, reason in held.skipped.items()})
+        if held.only_pictures:
+            images += [f"{archive}/{name}" for name in held.names]
+            continue
+        found = []
+        for name in held.names:
+            if reason := _why_no_image(name):
+                skipped[f"{archive}/{name}"] = reason
+            elif os.path.splitext(name)[1].lower() not in BESIDE:
+                found.append(f"{archive}/{name}")
+        images += sorted(found, key=natural_key)
+    return Listing(images, [], skipped)
+
+
+def _why_no_image(name: str) -> str:
+    """Of a path in an archive; empty for an image, and for what is told of one."""
+    hidden = next(filter(None, map(_why_hidden, name.split("/"))), "")
+    is_image = os.path.splitext(name)[1].lower() in picture_suffixes() | BESIDE
+    return hidden or ("" if is_image else f"with no suffix of a picture that Pillow {PIL.__version__} reads")
+
+
+def refuse_archives(images: Sequence[str], source: PathLike) -> None:
+    """Raises PipelineError where images of `source` lie in archives, for whoever moves them or needs its folders."""
+    if images and (archive := file_above(images[0])):
+        raise PipelineError(f"{source}: its images lie in {archive}, expected a folder of image files; unpack it first")
 
 
 def class_folders(source: PathLike) -> list[str]:
@@ -90,7 +135,7 @@ def class_folders(source: PathLike) -> list[str]:
 
 def relative(image: PathLike, source: PathLike) -> str:
     """The path of an image within the folder `source` that it was found in."""
-    path, folder = os.fspath(image), os.path.join(os.fspath(source), "")
+    path, folder = os.fspath(image), os.path.join(root(source), "")
     return path[len(folder) :] if path.startswith(folder) else os.path.relpath(path, folder)
 
 

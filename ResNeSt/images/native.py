@@ -23,7 +23,8 @@ from PIL import Image
 
 from ResNeSt.common.arguments import variable
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, open_plain
+from ResNeSt.common.files import PathLike
+from ResNeSt.images.archives import open_picture
 from ResNeSt.images.recipes import RECIPES, filler, normalisation_table
 from ResNeSt.tensors.format import TensorFormat
 
@@ -148,8 +149,8 @@ def _short_digest(content: bytes) -> str:
 
 def _jpeg(path: PathLike) -> bytes | None:
     """The content of a file that begins as a JPEG; none of any other, which Pillow then says."""
-    with contextlib.suppress(OSError, PipelineError), open_plain(path) as file:
-        if file.read(len(JPEG)) == JPEG and os.fstat(file.fileno()).st_size <= MOST_BYTES:
+    with contextlib.suppress(OSError, PipelineError), open_picture(path) as file:
+        if file.read(len(JPEG)) == JPEG and file.seek(0, os.SEEK_END) <= MOST_BYTES:
             file.seek(0)
             return file.read()
     return None

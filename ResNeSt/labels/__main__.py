@@ -11,6 +11,7 @@ from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
 from ResNeSt.common.progress import aloud
 from ResNeSt.labels import folders
+from ResNeSt.labels.carried import carried
 from ResNeSt.labels.class_names import ClassList, class_list, classes_in, read_names
 from ResNeSt.labels.file import read_labels, remark_on_numbers, write_labels
 from ResNeSt.labels.numbering import BY_ORDER
@@ -62,6 +63,10 @@ def _from_csv(options: argparse.Namespace) -> int:
     for remark in remark_on_numbers(options.labels, list(labels.values())):
         print(f"note: {remark}")
     return code
+
+
+def _from_archive(options: argparse.Namespace) -> int:
+    return _write(carried(options.images, aloud), options)
 
 
 def _write(labels: dict[str, int], options: argparse.Namespace, remark: str = "") -> int:
@@ -160,6 +165,11 @@ COMMANDS: dict[str, Any] = {
             "labels": _NEW_LABELS,
             **_KNOWN,
         },
+    ),
+    "archive": (
+        _from_archive,
+        "make LABELS of those that come with images in a WebDataset's .tar files or in .parquet files",
+        {"images": {**_IMAGES, "metavar": "SRC", "help": "the archive, a pattern, or a folder"}, "labels": _NEW_LABELS},
     ),
     "check": (
         _check,

@@ -21,7 +21,7 @@ from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, read_json, sha256, write_json
 from ResNeSt.common.progress import Say, hidden, silent
-from ResNeSt.images.listing import find_images, list_images
+from ResNeSt.images.listing import find_images, list_images, refuse_archives
 from ResNeSt.labels.class_names import ClassList, imagenet_classes
 from ResNeSt.labels.file import keys_of, label_names, read_labels, write_labels
 from ResNeSt.labels.numbering import number_folders
@@ -80,6 +80,7 @@ def to_tree(labels: PathLike, source: PathLike, known: ClassList | None = None, 
     before anything moves, where an image has no label or its class no name, and what `_move` raises.
     """
     truth, images = read_labels(labels), list_images(source, say)
+    refuse_archives(images, source)
     recorded = _recorded(labels) if known is None else None
     folders = recorded if recorded is not None else _folders(labels, truth, known)
     keys = keys_of(images, source, truth)
@@ -168,6 +169,7 @@ def to_flat(
     class for each folder. `say` hears what is skipped. Raises PipelineError where they do not fit, and as `_move` does.
     """
     images = find_images(source, say)
+    refuse_archives(images, source)
     inside = [image for image in images if Path(image).parent != Path(source)]
     targets = {image: Path(source, os.path.basename(image)) for image in inside}
     _check_moves(targets, source)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.progress import Say, silent
-from ResNeSt.images.listing import class_folders, list_images, relative
+from ResNeSt.images.listing import class_folders, list_images, refuse_archives, relative
 from ResNeSt.labels.class_names import ClassList, ClassName, imagenet_classes
 from ResNeSt.labels.file import class_number, keys_of
 from ResNeSt.labels.numbering import composed, number_folders, places, unlike_folders
@@ -41,7 +41,9 @@ def read_tree(source: PathLike, known: ClassList | None = None, from_zero: bool 
 
     `say` hears what is skipped. Raises PipelineError where an image lies beside the folders.
     """
-    images, folders = list_images(source, say), class_folders(source)
+    images = list_images(source, say)
+    refuse_archives(images, source)
+    folders = class_folders(source)
     lies_in = [class_folder(image, source) for image in images]
     numbering = number_folders(folders, source, known, from_zero)
     remarks = numbering.remarks(source)
