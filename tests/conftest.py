@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.peers import operators_of_torchvision
-from tests.warm import Warm
+from tests.warm import MODULES, Warm
 
 PROJECT = Path(__file__).resolve().parent.parent
 STANDINS = PROJECT / "tests" / "standins"
@@ -91,7 +91,6 @@ def images(tmp_path: Path) -> Path:
 
 
 WARM = Warm()
-MODULES = {"convert.sh": "ResNeSt.convert", "bench.sh": "ResNeSt.bench"}
 
 
 def call(

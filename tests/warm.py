@@ -1,7 +1,8 @@
 """Runs commands as processes of their own without the seconds that importing the large packages takes.
 
 A process that has imported them waits; for every command it forks a child, which gets the arguments, the folder, the
-environment and the output files, and runs the command from its first line to its exit code.
+environment and the output files, and runs the command from its first line to its exit code. What such a child in turn
+starts through ResNeSt.common.timed_process.spend is forked by the same process, if it is Python's and this project's.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ import importlib
 import json
 import os
 import runpy
+import selectors
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ResNeSt.common import timed_process
+
 PROJECT = Path(__file__).resolve().parent.parent
 LARGE = ("numpy", "PIL.Image", "tqdm", "torch", "onnx", "onnxruntime", "openvino")
+MODULES = {"convert.sh": "ResNeSt.convert", "bench.sh": "ResNeSt.bench"}
 
 
 class Warm:
@@ -32,54 +39,116 @@ class Warm:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: Any = None
+        self._address = ""
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        folder = tempfile.mkdtemp()
+        address = os.path.join(folder, "socket")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(address)
+            listening.listen()
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.warm", str(listening.fileno())],
                 cwd=PROJECT,
                 # The first test to run a command may have set it for itself.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                pass_fds=[listening.fileno()],
+                stdin=subprocess.PIPE,  # which ends with this process, and the waiting one with it
             )
-        self._lines = ours.makefile("rw")
-        atexit.register(process.wait)
-        atexit.register(ours.close)
-        atexit.register(self._lines.close)
+        self._address = address
+        atexit.register(shutil.rmtree, folder)
+        atexit.register(process.communicate)
 
     def run(self, arguments: Sequence[str], cwd: Path | None, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """Runs `script.py …`, `-m module …` or `-c code …`; what it prints is captured."""
-        with tempfile.TemporaryDirectory() as scratch, self._lock:
-            if self._lines is None:
+        with self._lock:
+            if not self._address:
                 self._start()
-            request = {"argv": list(arguments), "cwd": os.fspath(cwd or Path.cwd()), "env": env, "scratch": scratch}
-            self._lines.write(json.dumps(request) + "\n")
-            self._lines.flush()
-            code = int(self._lines.readline())
-            out, err = ((Path(scratch) / name).read_text() for name in ("out", "err"))
-        return subprocess.CompletedProcess([sys.executable, *arguments], code, out, err)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            spent = _ask(self._address, arguments, env, cwd or Path.cwd(), (out.fileno(), err.fileno()))
+            printed = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode() for file in (out, err)]
+        return subprocess.CompletedProcess([sys.executable, *arguments], spent.code, *printed)
 
 
-def _serve(handle: int) -> dict[str, Any]:
-    """Forks a child a line; returns in the child, with its request."""
-    lines = socket.socket(fileno=handle).makefile("rw")
-    for line in lines:
-        child = os.fork()
-        if child == 0:
-            request: dict[str, Any] = json.loads(line)
-            return request
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=lines, flush=True)
-    os._exit(0)
+def _ask(
+    address: str, arguments: Sequence[str], env: Mapping[str, str], cwd: Path, files: tuple[int, int]
+) -> timed_process.Spent:
+    """Has a command run by the waiting process; `files` are its stdout and stderr."""
+    cores = sorted(os.sched_getaffinity(0))
+    request = {"argv": list(arguments), "cwd": os.fspath(cwd), "env": dict(env), "cores": cores}
+    started = time.perf_counter()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [b"\n"], files)
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        code, peak = json.loads(connection.makefile().readline())
+    return timed_process.Spent(code, time.perf_counter() - started, 1024 * peak)
+
+
+def _spend_in(address: str) -> Any:
+    """timed_process.spend, whose commands are run here where they can be."""
+    cold = timed_process.spend
+
+    def spend(command: Sequence[str], **options: Any) -> timed_process.Spent:
+        program, name, *rest = command
+        if program == "bash" and Path(name).name in MODULES:
+            arguments = ["-m", MODULES[Path(name).name], *rest]
+        elif program == sys.executable and (name.endswith(".py") or rest[0].startswith("ResNeSt.")):
+            arguments = [name, *rest]
+        else:
+            return cold(command, **options)
+        out = options.get("stdout") or sys.stdout
+        err = out if options.get("stderr") == subprocess.STDOUT else sys.stderr
+        env = options.get("env") or os.environ
+        for stream in (out, err):
+            stream.flush()
+        return _ask(address, arguments, env, Path.cwd(), (out.fileno(), err.fileno()))
+
+    return spend
+
+
+def _serve(listening: socket.socket) -> dict[str, Any]:
+    """Forks a child a command; returns in the child, with what was asked."""
+    waiting = selectors.DefaultSelector()
+    for file in (listening, sys.stdin):
+        waiting.register(file, selectors.EVENT_READ)
+    while True:
+        for key, _ in waiting.select():
+            if key.fileobj is sys.stdin:
+                os._exit(0)
+            if key.data:
+                waiting.unregister(key.fd)
+                os.close(key.fd)
+                _answer(*key.data)
+                continue
+            child, connection, request = _fork(listening)
+            if child == 0:
+                return request
+            waiting.register(os.pidfd_open(child), selectors.EVENT_READ, (child, connection))
+
+
+def _fork(listening: socket.socket) -> tuple[int, socket.socket, dict[str, Any]]:
+    connection, _ = listening.accept()
+    _, files, *_ = socket.recv_fds(connection, 1, 2)
+    request = json.loads(connection.makefile().readline())
+    child = os.fork()
+    if child == 0:
+        for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), *files)):
+            os.dup2(file, number)
+    for file in files:
+        os.close(file)
+    return child, connection, request
+
+
+def _answer(child: int, connection: socket.socket) -> None:
+    _, status, usage = os.wait4(child, 0)
+    answer = json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss]) + "\n"
+    with connection, contextlib.suppress(BrokenPipeError):  # whoever asked may be gone
+        connection.sendall(answer.encode())
 
 
 def _become(request: dict[str, Any]) -> None:
-    for number, name in enumerate(("out", "err"), 1):
-        file = os.open(Path(request["scratch"]) / name, os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, number)
-        os.close(file)
+    os.sched_setaffinity(0, request["cores"])
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -120,8 +189,10 @@ def _main(handle: int) -> NoReturn:
     for package in LARGE:
         with contextlib.suppress(ImportError):
             importlib.import_module(package)
+    listening = socket.socket(fileno=handle)
+    timed_process.spend = _spend_in(listening.getsockname())
     gc.freeze()  # what all children share is not looked through again
-    _run(_serve(handle))
+    _run(_serve(listening))
 
 
 if __name__ == "__main__":
