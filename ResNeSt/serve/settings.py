@@ -43,7 +43,7 @@ class Service:
     log_requests: bool = False
 
     def check(self) -> None:
-        """Raises ArgumentError for what cannot be served."""
+        """Raises ArgumentError for what cannot be served, and what `address` and `token` raise."""
         if not self.models:
             raise ArgumentError("no model files; name one with --model")
         if not re.fullmatch(r"[A-Za-z0-9_.-]{0,128}", self.name):
@@ -54,6 +54,8 @@ class Service:
             raise ArgumentError(f"--http-port and --grpc-port are both {self.http_port}, expected one each")
         if not 1 <= self.max_body <= LARGEST_BODY or not 1 <= self.queue <= 1 << 20:
             raise ArgumentError(f"--max-body {self.max_body}, --queue {self.queue}: expected 1 B to 1 GB, 1 to 2^20")
+        self.address()
+        self.token()
 
     def address(self) -> str:
         """The numeric address to listen on; raises ArgumentError where it is not loopback and nobody need know a token.
