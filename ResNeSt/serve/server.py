@@ -9,6 +9,8 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from ResNeSt.common.cores import cores
@@ -18,6 +20,7 @@ from ResNeSt.serve.answering import Answering
 from ResNeSt.serve.app import application
 from ResNeSt.serve.metrics import Metrics
 from ResNeSt.serve.model import ServedModel
+from ResNeSt.serve.page import headers, page
 from ResNeSt.serve.rpc import server as grpc_server
 from ResNeSt.serve.settings import Service
 
@@ -116,5 +119,10 @@ def _few(sizes: Sequence[int]) -> Sequence[Any]:
 
 
 def routes(model: ServedModel) -> list[Route]:
-    """What REST has beside the protocol."""
-    return []
+    """What REST has beside the protocol: the page."""
+    text = page(model.name, model.name)
+
+    async def at_root(request: Request) -> Response:
+        return HTMLResponse(text, headers=headers())
+
+    return [Route("/", at_root)]
