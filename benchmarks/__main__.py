@@ -18,12 +18,13 @@ PARTS = {
     "loadgen": "MLPerf's LoadGen, Offline and SingleStream, beside a pure loop",
     "end_to_end": "photographs to top-1 beside the sample's three scripts, and beside what the cores allow",
     "all_models": "every published model in fp32, bf16 and int8, and the peak memory of its stages",
+    "serving": "the service with 1 to 64 clients beside the bare engine",
     "scoring": "50,000 TXT results beside the sample's script",
     "resources": "peak memory and time of every stage, time to the first result",
 }
 
 
-WITHOUT_IMAGES = ("scoring",)
+WITHOUT_IMAGES = ("scoring", "serving")
 
 
 def main() -> None:
@@ -35,9 +36,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"[all] {', '.join(PARTS)}")
-    parser.reads("--images", type=Path, metavar="DIR", help="a few hundred photographs; all but scoring take them")
+    parser.reads(
+        "--images", type=Path, metavar="DIR", help="a few hundred photographs; all but scoring and serving take them"
+    )
     parser.add_argument(
         "--rounds", type=positive, default=5, help="of every contender, after one uncounted [%(default)s]"
+    )
+    parser.add_argument(
+        "--seconds", type=positive, default=60, help="of serving, with each number of clients [%(default)s]"
     )
     parser.fills(
         "--output",
@@ -53,7 +59,8 @@ def main() -> None:
     for part in parts:
         print(f"\n{part}: {PARTS[part]}\n", flush=True)
         images = [] if part in WITHOUT_IMAGES else [options.images]
-        importlib.import_module(f"benchmarks.{part}").measure(*images, options.rounds, options.output)
+        length = options.seconds if part == "serving" else options.rounds
+        importlib.import_module(f"benchmarks.{part}").measure(*images, length, options.output)
     draw(options.output)
 
 
