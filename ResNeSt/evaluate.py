@@ -8,32 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import numpy as np
 from tqdm import tqdm
 
+from ResNeSt.answers.jobs import Outcomes, Setting, chunk_of, described, setting_of
+from ResNeSt.answers.outcomes import Outcome, Watches, outcomes_of
+from ResNeSt.cluster.flag import add_ray_flag, machines_of
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import PipelineError, run
-from ResNeSt.common.files import PathLike, sha256, write_json
+from ResNeSt.common.files import PathLike, write_json
 from ResNeSt.common.journal import Journal
+from ResNeSt.common.machines import Machines
 from ResNeSt.common.made_of import Unchanged, state_of
-from ResNeSt.common.parallel import Stopwatch, in_parallel
+from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, aloud, hidden, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (
-    ImageBatch,
+    FREE_BATCH,
     ModelChoice,
     add_model_flags,
     image_format,
-    logits_of,
     model_choice,
     open_for_images,
 )
@@ -50,7 +54,6 @@ from ResNeSt.models.files import model_files
 from ResNeSt.models.model_info import recipe_note
 from ResNeSt.score.label_numbers import remarks
 from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
-from ResNeSt.score.ranking import top_k_predictions
 from ResNeSt.score.score import Prediction, Problems, Score, check_labels, count
 from ResNeSt.tensors.format import TensorFormat
 
@@ -61,23 +64,6 @@ KINDS = {
     "broken": "images that cannot be decoded",
     "not-finite": "images whose logits have NaN or infinity in them",
 }
-
-
-class Outcome(NamedTuple):
-    """The five classes predicted for an image, best first, or which of KINDS went wrong and why."""
-
-    image: str
-    classes: Sequence[int]
-    problem: str = ""
-    reason: str = ""
-
-
-class Watches(NamedTuple):
-    """The time that each stage worked."""
-
-    decoding: Stopwatch
-    inference: Stopwatch
-    ranking: Stopwatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +99,15 @@ def evaluate(
     predictions: PathLike | None = None,
     allowed: Collection[str] = (),
     say: Say = silent,
+    machines: Machines | None = None,
 ) -> Evaluated:
     """Scores the images of a folder, flat or with a sub-folder per class, or of archives, against a labels file.
 
     Without `labels` the archives' own count (ResNeSt.labels.carried); with them both have to say the same.
     `predictions` takes a line of JSON per image, and lets a run that died go on where it stopped. `allowed` are the
     KINDS "missing" and "extra" that do not end the run before it begins. `say` hears what is run and where its time
-    went. Raises PipelineError where images and labels do not fit, or a file is damaged, and what opening a model
-    raises.
+    went. `machines` do the work (ResNeSt.cluster.ray_tasks), in place of this process's threads. Raises PipelineError
+    where images and labels do not fit, or a file is damaged, and what opening a model raises.
     """
     named = [] if labels is None else [labels]
     refuse_clashes([model.file, images, *archives_of(images), *named], [predictions] if predictions else [])
@@ -130,7 +117,7 @@ def evaluate(
     truth = truth_of(labels, found, images)
     labels = images if labels is None else labels
     chosen, by_path, problems = _join(found, images, labels, truth, allowed)
-    engine, digests = _opened(model, len(chosen))
+    engine, setting = _opened(model, len(chosen), labels, machines)
     tensor_format = image_format(engine, model)
     # The run of nothing is a warm-up, too.
     classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
@@ -144,22 +131,27 @@ def evaluate(
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
     score, kept, differences = Score(), 0, Counter[int]()
     names = [relative(image, images) for image in chosen]
-    with _journal(predictions, lambda: _head(model, digests, engine, tensor_format, chosen), names, batch) as journal:
+    head = functools.partial(_head, setting, engine, tensor_format, chosen)
+    with _journal(predictions, head, names, batch) as journal:
         for record in journal or ():
             score += _tally([Outcome(**record)], by_path, problems, differences)
             kept += 1
         started = time.perf_counter()
-        outcomes = outcomes_of(engine, tensor_format, chosen[kept:], workers, watches)
+        if machines:
+            outcomes = machines.each(Outcomes(setting, tensor_format), chosen[kept:], chunk_of(engine))
+        else:
+            outcomes = outcomes_of(engine, tensor_format, chosen[kept:], workers, watches)
         within = ([outcome._replace(image=relative(outcome.image, images)) for outcome in some] for some in outcomes)
         for some in _recorded(within, journal, kept, len(chosen)):
             score += _tally(some, by_path, problems, differences)
         seconds = time.perf_counter() - started
     if kept:
         say(f"{kept} images were done by an earlier run")
-    say(_speed_line(len(chosen) - kept, seconds, watches, workers, engine.instances))
+    busy = machines.used if machines else _waits(seconds, watches, workers, engine.instances)
+    say(f"{len(chosen) - kept} images in {seconds:.1f} s, {(len(chosen) - kept) / seconds:.1f} img/s; {busy}")
     return Evaluated(
         model=os.fspath(model.file),
-        sha256=digests,
+        sha256=setting.by_name,
         engine=engine.title,
         batch=batch,
         tensors=tensor_format,
@@ -174,11 +166,12 @@ def evaluate(
     )
 
 
-def _opened(model: ModelChoice, images: int) -> tuple[Engine, dict[str, str]]:
-    """The model, and the SHA-256 of each of its files; raises PipelineError where one was replaced in between."""
+def _opened(model: ModelChoice, images: int, labels: PathLike, machines: Machines | None) -> tuple[Engine, Setting]:
+    """The model, here or on a machine, and the SHA-256 of its files; raises PipelineError where one was replaced."""
     with Unchanged(*(model_files(model.file) if os.path.isfile(model.file) else [])):
-        engine = open_for_images(model, images=images)
-        return engine, {file.name: sha256(file) for file in model_files(model.file)}
+        setting = setting_of(model, FREE_BATCH, *([labels] if machines and os.path.isfile(labels) else []))
+        engine = described(machines, setting) if machines else open_for_images(model, images=images)
+        return engine, setting
 
 
 def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
@@ -208,29 +201,6 @@ def _join(
                 f"{problems[kind][0]}; complete them, or leave these out with --allow-{kind}"
             )
     return labelled, {relative(image, folder): truth[keys[image]] for image in labelled}, problems
-
-
-def outcomes_of(
-    engine: Engine, tensor_format: TensorFormat, images: Sequence[str], workers: int, watches: Watches
-) -> Iterator[list[Outcome]]:
-    """Outcomes of `images`, in their order, a list per batch; `workers` threads decode."""
-    inferred = logits_of(engine, tensor_format, images, workers, watches.decoding, watches.inference)
-    # One batch may wait to be ranked while the next one runs.
-    for _, outcomes in in_parallel(watches.ranking.timed(_rank), inferred, workers=1, ahead=1):
-        yield outcomes
-
-
-def _rank(inferred: tuple[ImageBatch, np.ndarray]) -> list[Outcome]:
-    batch, logits = inferred
-    outcomes = []
-    for image, reason, row in zip(batch.images, batch.reasons, logits):
-        if reason is not None:
-            outcomes.append(Outcome(image, (), "broken", reason))
-        elif not np.isfinite(row).all():
-            outcomes.append(Outcome(image, (), "not-finite", f"{image}: {np.sum(~np.isfinite(row))} values"))
-        else:
-            outcomes.append(Outcome(image, top_k_predictions(row[None])[0].tolist()))
-    return outcomes
 
 
 def _recorded(
@@ -279,9 +249,7 @@ def _journal(
     return Journal(path, head(), batch, is_record) if path else contextlib.nullcontext()
 
 
-def _head(
-    model: ModelChoice, digests: dict[str, str], engine: Engine, tensor_format: TensorFormat, images: Sequence[str]
-) -> dict[str, Any]:
+def _head(setting: Setting, engine: Engine, tensor_format: TensorFormat, images: Sequence[str]) -> dict[str, Any]:
     """All that the predictions depend on."""
     states = hashlib.sha256()
     for image in images:
@@ -290,9 +258,9 @@ def _head(
             state = state_of(image)
         states.update(os.fsencode(f"{state}\0"))
     return {
-        "model": digests,
-        "engine": model.engine,
-        "ema": model.ema,
+        "model": setting.by_name,
+        "engine": setting.model.engine,
+        "ema": setting.model.ema,
         "batch": engine.input.shape[0],
         "architecture": engine.info.get("architecture"),
         "tensors": dataclasses.asdict(tensor_format),
@@ -301,24 +269,22 @@ def _head(
     }
 
 
-def _speed_line(images: int, seconds: float, watches: Watches, workers: int, instances: int) -> str:
+def _waits(seconds: float, watches: Watches, workers: int, instances: int) -> str:
     waits = {
         name: 1 - watch.seconds / (seconds * threads)
         for (name, watch), threads in zip(watches._asdict().items(), (workers, instances, 1))
     }
     waited = ", ".join(f"{name} {100 * max(wait, 0):.0f} %" for name, wait in waits.items())
-    bound = min(waits, key=lambda name: waits[name])
-    return (
-        f"{images} images in {seconds:.1f} s, {images / seconds:.1f} img/s; waited: {waited} of the time; {bound}-bound"
-    )
+    return f"waited: {waited} of the time; {min(waits, key=lambda name: waits[name])}-bound"
 
 
 def main() -> int:
     """Runs the command line; 1 where an image has a problem that was not allowed."""
     options = _parser().parse_args()
-    evaluated = evaluate(
-        model_choice(options), options.images, options.labels, options.predictions, options.allowed, aloud
-    )
+    with machines_of(options) as machines:
+        evaluated = evaluate(
+            model_choice(options), options.images, options.labels, options.predictions, options.allowed, aloud, machines
+        )
     allowed = options.allowed
     score, labelled, problems = evaluated.score, evaluated.labelled, evaluated.problems
     notes = [f"note: {remark}" for remark in evaluated.remarks]
@@ -348,6 +314,7 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
 def _parser() -> Parser:
     parser = Parser(prog="python -m ResNeSt.evaluate", description=__doc__)
     add_model_flags(parser)
+    add_ray_flag(parser)
     parser.reads(
         "--images", required=True, metavar="SRC", help="folder, flat or with a sub-folder per class; .tar, .parquet"
     )

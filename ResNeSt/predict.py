@@ -6,29 +6,29 @@ Images are prepared by the recipe that the model's file names; the probabilities
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, TextIO
 
-import numpy as np
-
+from ResNeSt.answers.jobs import Rankings, chunk_of, described, setting_of
+from ResNeSt.answers.ranked import Ranked, ranked
+from ResNeSt.cluster.flag import add_ray_flag, machines_of
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
+from ResNeSt.common.machines import Machines
 from ResNeSt.common.made_of import file_above
-from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (
     FREE_BATCH,
-    ImageBatch,
     ModelChoice,
     add_model_flags,
     image_format,
-    logits_of,
     model_choice,
     open_for_images,
 )
@@ -37,7 +37,6 @@ from ResNeSt.images.decode import carries_orientation
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.class_names import ClassName, names_of
 from ResNeSt.models.model_info import recipe_note
-from ResNeSt.score.ranking import are_probabilities, softmax, top_k_predictions
 
 
 class Guess(NamedTuple):
@@ -58,46 +57,47 @@ class Answer(NamedTuple):
 
 
 def predict(
-    model: ModelChoice, images: Iterable[PathLike], top: int = 5, names: PathLike | None = None, say: Say = silent
+    model: ModelChoice,
+    images: Iterable[PathLike],
+    top: int = 5,
+    names: PathLike | None = None,
+    say: Say = silent,
+    machines: Machines | None = None,
 ) -> Iterator[Answer]:
     """The `top` most probable classes of each of `images`, image files, in their order; one that fails says why.
 
     `names` is a file with a class name a line; without it the model's own are taken, or ImageNet's for 1,000 classes.
-    `say` hears where the images are not prepared by the model's own recipe.
+    `say` hears where the images are not prepared by the model's own recipe. `machines` do the work
+    (ResNeSt.cluster.ray_tasks), in place of this process's threads.
     Raises ArgumentError where there are no images or `top` is below 1, PipelineError where the names are not as many
     as the classes, and what opening a model raises.
     """
     paths = [os.fspath(image) for image in ([images] if isinstance(images, (str, os.PathLike)) else images)]
     if not paths or top < 1:
         raise ArgumentError(f"{len(paths)} images and top {top}, expected at least one of each")
-    engine = open_for_images(model, min(len(paths), FREE_BATCH), len(paths))
+    batch = min(len(paths), FREE_BATCH)
+    if machines:
+        setting = setting_of(model, batch)
+        engine = described(machines, setting)
+    else:
+        engine = open_for_images(model, batch, len(paths))
     tensor_format = image_format(engine, model)
     note = recipe_note(engine.info, tensor_format.recipe)
     if note:
         say(note)
-    inferred = logits_of(engine, tensor_format, paths, model.workers or cores(), Stopwatch(), Stopwatch())
-    return _answers(inferred, engine, top, names)
+    if machines:
+        chunks = machines.each(Rankings(setting, tensor_format, top), paths, chunk_of(engine))
+        return _answers(itertools.chain.from_iterable(chunks), engine, names)
+    return _answers(ranked(engine, tensor_format, paths, model.workers or cores(), top), engine, names)
 
 
-def _answers(
-    inferred: Iterator[tuple[ImageBatch, np.ndarray]], engine: Engine, top: int, names: PathLike | None
-) -> Iterator[Answer]:
+def _answers(rankings: Iterator[Ranked], engine: Engine, names: PathLike | None) -> Iterator[Answer]:
     classes: list[ClassName] = []
-    for batch, logits in inferred:
-        classes = classes or names_of(engine.info, logits.shape[1], names)
-        for image, reason, row in zip(batch.images, batch.reasons, logits):
-            if reason is None and not np.isfinite(row).all():
-                reason = f"{image}: the model gives NaN or infinity for it; check the model"
-            if reason is not None:
-                yield Answer(image, (), reason)
-                continue
-            answer = row if engine.probabilities or are_probabilities(row[None]) else softmax(row)
-            yield Answer(image, _guesses(answer, classes, top))
-
-
-def _guesses(probabilities: np.ndarray, names: Sequence[ClassName], top: int) -> list[Guess]:
-    labels = top_k_predictions(probabilities[None], top)[0].tolist()
-    return [Guess(label, float(probabilities[label]), *names[label]) for label in labels]
+    for one in rankings:
+        if one.classes and not classes:
+            classes = names_of(engine.info, one.classes, names)
+        labels = zip(one.labels, one.probabilities)
+        yield Answer(one.image, [Guess(label, number, *classes[label]) for label, number in labels], one.reason)
 
 
 def _print_text(answers: Iterator[Answer], out: TextIO) -> list[Answer]:
@@ -164,8 +164,9 @@ def main() -> int:
     """Runs the command line; 1 where an image has no answer."""
     options = _parser().parse_args()
     images = list(_images(options.images))
-    answers = predict(model_choice(options), images, options.top, options.names, _remark)
-    failed = FORMATS[options.format](answers, sys.stdout)
+    with machines_of(options) as machines:
+        answers = predict(model_choice(options), images, options.top, options.names, _remark, machines)
+        failed = FORMATS[options.format](answers, sys.stdout)
     turned = [] if options.exif else [image for image in images if carries_orientation(image)]
     if turned:
         _remark(
@@ -184,6 +185,7 @@ def _remark(line: str) -> None:
 def _parser() -> Parser:
     parser = Parser(prog="python -m ResNeSt.predict", description=__doc__)
     add_model_flags(parser)
+    add_ray_flag(parser)
     parser.reads("images", nargs="+", metavar="IMAGE|SRC", help="image files, folders, .tar, .parquet")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes an image [%(default)s]")
     parser.reads("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")

@@ -16,12 +16,12 @@ import numpy as np
 from benchmarks.models import compile_model, make_onnx, make_tensors
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave, repeated, report
+from ResNeSt.answers.outcomes import Watches, outcomes_of
 from ResNeSt.common.cores import cores
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.null import NullEngine
 from ResNeSt.engines.opening import open_engine
-from ResNeSt.evaluate import Watches, outcomes_of
 from ResNeSt.images.listing import find_images
 from ResNeSt.models.model_info import tensor_format
 

@@ -21,6 +21,8 @@ import pytest
 from PIL import Image
 
 from ResNeSt import evaluate
+from ResNeSt.answers.jobs import Setting
+from ResNeSt.answers.outcomes import Watches, outcomes_of
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import sha256
 from ResNeSt.common.made_of import state_of
@@ -160,18 +162,18 @@ def test_it_says_where_the_time_went_and_how_fast_it_was(work: Path) -> None:
     ],
 )
 def test_the_stage_that_waited_least_bounds_the_speed(worked: tuple[float, ...], waited: str, bound: str) -> None:
-    watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
+    watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
     for watch, seconds in zip(watches, worked):
         watch.seconds = seconds
-    line = evaluate._speed_line(25, 10.0, watches, workers=2, instances=1)
-    assert line == f"25 images in 10.0 s, 2.5 img/s; waited: {waited} of the time; {bound}-bound"
+    line = evaluate._waits(10.0, watches, workers=2, instances=1)
+    assert line == f"waited: {waited} of the time; {bound}-bound"
 
 
 def test_of_several_instances_each_may_wait() -> None:
-    watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
+    watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
     for watch, seconds in zip(watches, (2.0, 20.0, 1.0)):
         watch.seconds = seconds
-    line = evaluate._speed_line(25, 10.0, watches, workers=2, instances=4)
+    line = evaluate._waits(10.0, watches, workers=2, instances=4)
     assert "inference 50 %" in line
 
 
@@ -318,8 +320,8 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
         images = changes.get("images", [str(tmp_path / "a.png"), str(tmp_path / "b.png")])
         spec = TensorSpec("", (changes.get("batch", 8), 3, 8, 8), "float32")
         engine: Any = SimpleNamespace(input=spec, info={"architecture": changes.get("network")})
-        digests = {name: sha256(tmp_path / name) for name in ("m.xml", "m.bin")}
-        return evaluate._head(model, digests, engine, dataclasses.replace(tensors, **changed), images)
+        digests = {str(tmp_path / name): sha256(tmp_path / name) for name in ("m.xml", "m.bin")}
+        return evaluate._head(Setting(model, 8, digests), engine, dataclasses.replace(tensors, **changed), images)
 
     for name in ("m.xml", "m.bin", "a.png", "b.png"):
         (tmp_path / name).write_bytes(name.encode())
@@ -403,7 +405,7 @@ def test_a_model_that_is_replaced_while_it_is_opened_is_not_recorded(
 
     monkeypatch.setattr(evaluate, "open_for_images", opened)
     with pytest.raises(PipelineError, match="changed while it was being read"):
-        evaluate._opened(image_batches.ModelChoice(model), images=1)
+        evaluate._opened(image_batches.ModelChoice(model), 1, demo_onnx, None)
 
 
 def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(
@@ -445,8 +447,8 @@ def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch: pytest.Monk
     engine = CountingEngine(decoded)
     made = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
     images = [f"{number}.JPEG" for number in range(80)]
-    watches = evaluate.Watches(Stopwatch(), Stopwatch(), Stopwatch())
-    outcomes = [outcome for batch in evaluate.outcomes_of(engine, made, images, 2, watches) for outcome in batch]
+    watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
+    outcomes = [outcome for batch in outcomes_of(engine, made, images, 2, watches) for outcome in batch]
     assert [outcome.image for outcome in outcomes] == images
     assert len(engine.seen) == 20
     assert all(seen <= 4 * (run + 1) + 2 * 4 + 1 for run, seen in enumerate(engine.seen))

@@ -11,14 +11,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ResNeSt import predict as predicting
+from ResNeSt.answers.ranked import rank
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.image_batches import ImageBatch
 from ResNeSt.images.decode import carries_orientation
@@ -90,14 +89,12 @@ def test_an_answer_holds_the_softmax_taken_once(probabilities: bool) -> None:
     """Of logits whose powers of e are 1, 2 and 5; what is a probability already stays as it is."""
     logits = np.array([[0, math.log(2), math.log(5)], [math.nan, 0, 0], [math.log(4), 0, math.log(3)]], np.float32)
     batch = ImageBatch(["a", "b", "c", "d"], [None, None, None, "d: broken"], np.empty(0))
-    engine: Any = SimpleNamespace(info={}, probabilities=probabilities)
     given = np.exp(logits) / 8 if probabilities else logits
     rows = np.concatenate([given, given[:1]])
-    first, odd, third, broken = predicting._answers(iter([(batch, rows)]), engine, 2, None)
-    assert [guess.label for guess in (*first.guesses, *third.guesses)] == [2, 1, 0, 2]
-    shares = [guess.probability for guess in (*first.guesses, *third.guesses)]
-    assert shares == pytest.approx([5 / 8, 2 / 8, 4 / 8, 3 / 8])
-    assert [odd.guesses, broken.guesses, broken.reason] == [(), (), "d: broken"]
+    first, odd, third, broken = rank(batch, rows, probabilities, 2)
+    assert [*first.labels, *third.labels] == [2, 1, 0, 2]
+    assert [*first.probabilities, *third.probabilities] == pytest.approx([5 / 8, 2 / 8, 4 / 8, 3 / 8])
+    assert [odd.labels, broken.labels, broken.reason] == [(), (), "d: broken"]
     assert odd.reason == "b: the model gives NaN or infinity for it; check the model"
 
 

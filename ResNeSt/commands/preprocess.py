@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ResNeSt.cluster.flag import add_ray_flag, machines_of
 from ResNeSt.common.arguments import Parser, add_threads_flag, positive, side
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
@@ -47,14 +48,23 @@ def main() -> int:
     parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
     parser.writes("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
     add_threads_flag(parser)
+    add_ray_flag(parser)
     options = parser.parse_args()
 
     tensor_format = dataclasses.replace(
         format_of(card(options.model), options.dtype, options.recipe, options.size), exif=options.exif
     )
-    done = preprocess(
-        options.source, options.target, tensor_format, options.workers, options.pack, options.distinct_names, aloud
-    )
+    with machines_of(options) as machines:
+        done = preprocess(
+            options.source,
+            options.target,
+            tensor_format,
+            options.workers,
+            options.pack,
+            options.distinct_names,
+            aloud,
+            machines,
+        )
     for reason in done.broken.values():
         print(f"broken: {reason}")
     print(

@@ -22,11 +22,20 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 LOOKED_S = 0.1  # long enough for a core that works to be told from one that does not
 
 
+_share: int | None = None  # of a scheduler that counts cores and binds nobody to any, such as Ray
+
+
 def cores() -> int:
     """How many cores this process may use, at least 1; a quota of 1.5 CPUs is two that are not always there."""
     quota = cpu_quota()
-    allowed = len(os.sched_getaffinity(0))
-    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+    bounds = [len(os.sched_getaffinity(0)), _share, None if quota is None else math.ceil(quota)]
+    return max(1, min(bound for bound in bounds if bound is not None))
+
+
+def keep_to(count: int) -> None:
+    """Makes `cores` say `count` at most: this process's share of a machine, on whichever cores it runs."""
+    global _share
+    _share = count
 
 
 def thread_limit() -> int | None:

@@ -6,14 +6,16 @@ scale over cores without the start-up time and the memory of processes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple, TypeVar
+from typing import Any, Callable, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +23,7 @@ from tqdm import tqdm
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole
+from ResNeSt.common.machines import Machines, broken_by
 from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import lies_in, refuse_clashes
@@ -69,12 +72,15 @@ def preprocess(
     packed: bool = False,
     distinct: bool = False,
     say: Say = silent,
+    machines: Machines | None = None,
 ) -> Preprocessed:
     """Writes `<target>/<name>.bin` for every image of `source`, or shards (ResNeSt.tensors.shards), and `tensors.json`.
 
     `distinct` calls images of one name by their paths (ResNeSt.common.ais_bench_names.distinct_names). What an earlier
     run left is kept where it was made of the very images (ResNeSt.tensors.sources). `say` hears which files are no
-    images. Raises PipelineError where `target` holds anything else, and where images have one name without `distinct`.
+    images. `machines`, which see both folders as this one does, do the work (ResNeSt.cluster.ray_tasks), in place of
+    this process's threads. Raises PipelineError where `target` holds anything else, and where images have one name
+    without `distinct`.
     """
     images = _named(source, distinct, say)
     target = Path(target)
@@ -93,15 +99,26 @@ def preprocess(
             begun = dataclasses.replace(begun, decoder=index.decoder)
         write_index(target, begun)
         log.begin(image.name for image in set(images).difference(missing))
-        broken = (
-            _write_shards(shards, tensor_format, workers, log)
-            if packed
-            else _write_files(missing, target, tensor_format, workers, log)
-        )
+        if machines and packed:
+            broken = _spread_shards(shards, target, tensor_format, machines, log)
+        elif machines:
+            broken = _spread_files(missing, target, tensor_format, machines, log)
+        elif packed:
+            broken = _write_shards(shards, tensor_format, workers, log)
+        else:
+            broken = _write_files(missing, target, tensor_format, workers, log)
         count = len(images) - len(broken)
         write_index(target, dataclasses.replace(begun, count=count, complete=True, broken=tuple(broken)))
     kept = len(images) - len(missing)
     return Preprocessed(len(missing) - len(broken), kept, broken, time.perf_counter() - started, begun.decoder)
+
+
+class Log(Protocol):
+    """Hears what the tensors of a file were made of (SourceLog.add)."""
+
+    def add(self, sources: Iterable[tuple[str, FileState]], file: Path) -> None:
+        """Images by their names, with their states before they were read; `file` has its name."""
+        ...
 
 
 class Image(NamedTuple):
@@ -142,7 +159,7 @@ def _missing_images(images: list[Image], target: Path, log: SourceLog) -> list[I
 
 
 def _write_files(
-    images: list[Image], target: Path, tensor_format: TensorFormat, workers: int, log: SourceLog
+    images: list[Image], target: Path, tensor_format: TensorFormat, workers: int, log: Log
 ) -> dict[str, str]:
     make = tensor_maker(tensor_format)
     own = threading.local()  # a tensor per thread, since fresh memory costs more than filling it
@@ -169,10 +186,9 @@ def _write_files(
     return broken
 
 
-def _bar(results: Iterable[Item], images: int) -> Iterable[Item]:
+def _bar(results: Iterable[Item] | None, images: int) -> Any:
     # disable=hidden(): a bar on a terminal, nothing in a log file.
-    bar: Iterable[Item] = tqdm(results, total=images, unit="img", desc="preprocess", disable=hidden())
-    return bar
+    return tqdm(results, total=images, unit="img", desc="preprocess", disable=hidden())
 
 
 def _missing_shards(
@@ -205,8 +221,13 @@ def _whole_shard(path: Path, tensor_format: TensorFormat) -> Shard | None:
 
 
 def _write_shards(
-    shards: dict[Path, list[Image]], tensor_format: TensorFormat, workers: int, log: SourceLog
+    shards: Mapping[Path, Sequence[Image]],
+    tensor_format: TensorFormat,
+    workers: int,
+    log: Log,
+    known: Mapping[str, str] = types.MappingProxyType({}),
 ) -> dict[str, str]:
+    """Why images are broken, by their names; those `known` to be so are not tried."""
     make = tensor_maker(tensor_format)
     ahead = 2 * workers
     # One for each image that is begun and not yet written, filled in turn.
@@ -216,6 +237,8 @@ def _write_shards(
     sources: list[tuple[str, FileState]] = []
 
     def work(row: ShardRow) -> FileState | str:
+        if row.image.name in known:
+            return known[row.image.name]
         try:
             return _read_into(row.tensor, row.image, make)
         except BrokenImageError as error:
@@ -252,3 +275,147 @@ def _read_into(tensor: np.ndarray, image: Image, make: Callable[[PathLike, np.nd
         raise BrokenImageError(f"{image.path}: cannot be read ({error.strerror})") from None
     make(image.path, tensor)
     return source
+
+
+class Written(NamedTuple):
+    """A file of tensors that another machine wrote: what it was made of, its state there, why images are not in it."""
+
+    sources: list[tuple[str, FileState]]
+    file: FileState | None
+    broken: dict[str, str]
+
+
+class _Heard:
+    """A log that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.written: dict[Path, tuple[list[tuple[str, FileState]], FileState | None]] = {}
+
+    def add(self, sources: Iterable[tuple[str, FileState]], file: Path) -> None:
+        self.written[file] = (list(sources), state_of(file))
+
+    def of(self, file: Path, broken: dict[str, str]) -> Written:
+        sources, state = self.written.get(file, ([], None))
+        return Written(sources, state, broken)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    target: Path
+    tensor_format: TensorFormat
+    accelerator = ""
+    files: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
+
+
+class WriteFiles(_Job):
+    """Images -> a file each."""
+
+    def __call__(self, items: Sequence[Image]) -> list[Written]:
+        """In the order of `items`."""
+        heard = _Heard()
+        broken = _write_files(list(items), self.target, self.tensor_format, cores(), heard)
+        return [
+            heard.of(image.tensor(self.target), {image.name: broken[image.name]} if image.name in broken else {})
+            for image in items
+        ]
+
+    def crashed(self, item: Image, why: str) -> Written:
+        """The image is broken."""
+        remove_plain(item.tensor(self.target))
+        return Written([], None, {item.name: broken_by(item.path, why)})
+
+    def doubtful(self, items: Sequence[Image], made: Sequence[Written]) -> list[str]:
+        """The first and the broken ones."""
+        return [items[0].path, *(image.path for image, written in zip(items, made) if written.broken)]
+
+
+class ToPack(NamedTuple):
+    """The images of a shard, and those `known` to be broken."""
+
+    path: Path
+    images: Sequence[Image]
+    known: Mapping[str, str]
+
+
+class WriteShards(_Job):
+    """Shards -> a file each; None for one that cannot be written with all its images."""
+
+    def __call__(self, items: Sequence[ToPack]) -> list[Written | None]:
+        """In the order of `items`."""
+        made: list[Written | None] = []
+        for path, images, known in items:
+            heard = _Heard()
+            broken = _write_shards({path: images}, self.tensor_format, cores(), heard, known)
+            made.append(heard.of(path, broken))
+        return made
+
+    def crashed(self, item: ToPack, why: str) -> Written | None:
+        """One of its images is to blame."""
+        return None
+
+    def doubtful(self, items: Sequence[ToPack], made: Sequence[Written | None]) -> list[str]:
+        """The first images of all and the broken ones."""
+        paths = []
+        for item, written in zip(items, made):
+            broken = written.broken if written else {}
+            paths += [item.images[0].path, *(image.path for image in item.images if image.name in broken)]
+        return paths
+
+
+class TryImages(_Job):
+    """Images -> what they say of themselves if their process survives them: nothing."""
+
+    def __call__(self, items: Sequence[Image]) -> list[str]:
+        """Empty for each."""
+        make = tensor_maker(self.tensor_format)
+        tensor = np.empty(self.tensor_format.shape, self.tensor_format.element)
+        for image in items:
+            with contextlib.suppress(BrokenImageError):
+                _read_into(tensor, image, make)
+        return ["" for _ in items]
+
+    def crashed(self, item: Image, why: str) -> str:
+        """Why it is broken."""
+        return broken_by(item.path, why)
+
+    def doubtful(self, items: Sequence[Image], made: Sequence[str]) -> list[str]:
+        """None: whoever writes their tensors asks."""
+        return []
+
+
+def _spread_files(
+    images: list[Image], target: Path, tensor_format: TensorFormat, machines: Machines, log: SourceLog
+) -> dict[str, str]:
+    job = WriteFiles(target, tensor_format)
+    broken: dict[str, str] = {}
+    for written in _bar(itertools.chain.from_iterable(machines.each(job, images)), len(images)):
+        _record_written(written, broken, log)
+    return broken
+
+
+def _spread_shards(
+    shards: dict[Path, list[Image]], target: Path, tensor_format: TensorFormat, machines: Machines, log: SourceLog
+) -> dict[str, str]:
+    broken: dict[str, str] = {}
+    job = WriteShards(target, tensor_format)
+    asked = [ToPack(path, images, {}) for path, images in shards.items()]
+    with _bar(None, sum(map(len, shards.values()))) as bar:
+        for shard, (written,) in zip(asked, machines.each(job, asked, 1)):
+            if written is None:
+                tried = itertools.chain.from_iterable(machines.each(TryImages(target, tensor_format), shard.images))
+                known = {image.name: reason for image, reason in zip(shard.images, tried) if reason}
+                ((written,),) = machines.each(job, [shard._replace(known=known)], 1)
+            if written is None:
+                raise PipelineError(f"{shard.path}: the process that wrote it ended, time and again; {_SMALLER}")
+            _record_written(written, broken, log)
+            bar.update(len(shard.images))
+    return broken
+
+
+def _record_written(written: Written, broken: dict[str, str], log: SourceLog) -> None:
+    broken.update(written.broken)
+    if written.file:
+        log.record(written.sources, written.file)
+
+
+_SMALLER = "give each task more cores with --workers, so that fewer of them share a node's memory"

@@ -29,7 +29,7 @@ class SourceLog:
     def holds(self, name: str, image: PathLike, file: Path) -> bool:
         """Whether `file` holds the tensor of `image`, called `name`, both as they are now."""
         try:
-            return self._records.get(tensor_name(name)) == _record(state_of(image), file)
+            return self._records.get(tensor_name(name)) == _record(state_of(image), state_of(file))
         except OSError:  # one of them is not there, or cannot be reached, which making it tells
             return False
 
@@ -42,6 +42,10 @@ class SourceLog:
 
     def add(self, sources: Iterable[tuple[str, FileState]], file: Path) -> None:
         """The tensors of images are in `file` now; `sources` has names, and states before they were read."""
+        self.record(sources, state_of(file))
+
+    def record(self, sources: Iterable[tuple[str, FileState]], file: FileState) -> None:
+        """The same of a file whose state is known: another machine's is not always seen at once, as over NFS."""
         with naming(self._path):
             self._file.write(b"".join(_line(tensor_name(name), _record(source, file)) for name, source in sources))
 
@@ -55,9 +59,8 @@ class SourceLog:
             self._file.close()
 
 
-def _record(source: FileState, file: Path) -> list[object]:
+def _record(source: FileState, tensor: FileState) -> list[object]:
     # Of the tensor's file not its entry: `chmod -R go-w`, which ais_bench wants, changes that.
-    tensor = state_of(file)
     return [*source, tensor.size, tensor.mtime_ns]
 
 

@@ -1,0 +1,1 @@
+"""Work for the processes of many machines: plain Ray tasks, a chunk of images each, taken in order."""

@@ -1,0 +1,35 @@
+"""--ray: the work is done by the processes of a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+
+from ResNeSt.common.arguments import Parser
+from ResNeSt.common.errors import MissingRuntimeError
+from ResNeSt.common.machines import Machines
+
+
+def add_ray_flag(parser: Parser) -> None:
+    """The flag that `machines_of` reads."""
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="spread the work over a Ray cluster's nodes, or over this machine's cores; a task takes --workers cores "
+        "[1, or a card's share of its host's] (docs/cluster.md)",
+    )
+
+
+def machines_of(options: argparse.Namespace) -> contextlib.AbstractContextManager[Machines | None]:
+    """What --ray names, connected while the context lasts; None without it.
+
+    Raises MissingRuntimeError where Ray is not installed, PipelineError where nothing answers at the address.
+    """
+    if options.ray is None:
+        return contextlib.nullcontext()
+    if importlib.util.find_spec("ray") is None:
+        raise MissingRuntimeError("ray is not installed here; --ray takes it: pip install -r requirements/ray.txt")
+    from ResNeSt.cluster.ray_tasks import Ray
+
+    return Ray(options.ray, options.workers)
