@@ -117,7 +117,7 @@ def evaluate(
     truth = truth_of(labels, found, images)
     labels = images if labels is None else labels
     chosen, by_path, problems = _join(found, images, labels, truth, allowed)
-    engine, setting = _opened(model, len(chosen), labels, machines)
+    engine, setting = _opened(model, len(chosen), named, machines)
     tensor_format = image_format(engine, model)
     # The run of nothing is a warm-up, too.
     classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
@@ -166,10 +166,12 @@ def evaluate(
     )
 
 
-def _opened(model: ModelChoice, images: int, labels: PathLike, machines: Machines | None) -> tuple[Engine, Setting]:
+def _opened(
+    model: ModelChoice, images: int, labels: Sequence[PathLike], machines: Machines | None
+) -> tuple[Engine, Setting]:
     """The model, here or on a machine, and the SHA-256 of its files; raises PipelineError where one was replaced."""
     with Unchanged(*(model_files(model.file) if os.path.isfile(model.file) else [])):
-        setting = setting_of(model, FREE_BATCH, *([labels] if machines and os.path.isfile(labels) else []))
+        setting = setting_of(model, FREE_BATCH, *(filter(os.path.isfile, labels) if machines else ()))
         engine = described(machines, setting) if machines else open_for_images(model, images=images)
         return engine, setting
 

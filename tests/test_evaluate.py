@@ -405,7 +405,7 @@ def test_a_model_that_is_replaced_while_it_is_opened_is_not_recorded(
 
     monkeypatch.setattr(evaluate, "open_for_images", opened)
     with pytest.raises(PipelineError, match="changed while it was being read"):
-        evaluate._opened(image_batches.ModelChoice(model), 1, demo_onnx, None)
+        evaluate._opened(image_batches.ModelChoice(model), 1, [], None)
 
 
 def test_what_was_left_unfinished_on_other_images_of_the_same_names_is_not_taken_over(

@@ -12,6 +12,7 @@ from ResNeSt.common.cores import keep_to, tell_of_quota
 from ResNeSt.common.errors import PipelineError, told
 from ResNeSt.common.files import sha256
 from ResNeSt.common.machines import Job
+from ResNeSt.common.made_of import state_of
 
 
 class Order(NamedTuple):
@@ -58,8 +59,8 @@ def check_same(path: str, digest: str) -> None:
 
 
 def size_of(path: str) -> int | None:
-    """Bytes; None where there is no such file."""
+    """Bytes, of a picture in an archive those of the archive; None where there is no such file."""
     try:
-        return os.stat(path).st_size
+        return state_of(path).size
     except OSError:
         return None
