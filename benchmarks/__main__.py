@@ -15,6 +15,7 @@ from ResNeSt.images.listing import find_images
 PARTS = {
     "preprocessing": "stage 1 beside the sample's way, torchvision, OpenCV, DALI and decoding alone",
     "inference": "ResNeSt-50 beside PyTorch, ONNX Runtime, OpenVINO and NNCF, and the machine's matrix product",
+    "instances": "ResNeSt-50 by instances side by side, beside OpenVINO's benchmark_app",
     "loadgen": "MLPerf's LoadGen, Offline and SingleStream, beside a pure loop",
     "end_to_end": "photographs to top-1 beside the sample's three scripts, and beside what the cores allow",
     "all_models": "every published model in fp32, bf16 and int8, and the peak memory of its stages",

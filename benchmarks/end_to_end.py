@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.decoders import decoders, switched
 from benchmarks.models import compile_model, make_onnx, make_tensors
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave, repeated, report
@@ -40,8 +41,11 @@ def measure(images: Path, rounds: int, output: Path) -> None:
         full = compile_model(deploy, (BATCH,), "fp32", tensors, "uint8")[BATCH]
         whole = {
             "the sample's three scripts, ONNX Runtime fp32": lambda: _sample(textbook, photographs, labels, scratch),
-            "this project's evaluate, fp32": lambda: _evaluate(full, photographs, labels),
-            "this project's evaluate, int8": lambda: _evaluate(model, photographs, labels),
+            **{
+                f"this project's evaluate, {precision}, {by}": switched(switch, _evaluation(path, photographs, labels))
+                for precision, path in (("fp32", full), ("int8", model))
+                for by, switch in decoders().items()
+            },
         }
         rates = {who: IMAGES / seconds for who, seconds in interleave(whole, min(rounds, 3)).items()}
         first = next(iter(rates.values()))
@@ -74,27 +78,31 @@ def _sample(model: Path, images: Path, labels: Path, scratch: Path) -> float:
         )
 
 
-def _evaluate(model: Path, images: Path, labels: Path) -> float:
-    return spend("-m", "ResNeSt.evaluate", f"--model={model}", f"--images={images}", f"--labels={labels}").seconds
+def _evaluation(model: Path, images: Path, labels: Path) -> Callable[[], float]:
+    flags = (f"--model={model}", f"--images={images}", f"--labels={labels}")
+    return lambda: spend("-m", "ResNeSt.evaluate", *flags).seconds
 
 
 def _report_bound(engine: Engine, images: list[str], rounds: int, output: Path) -> None:
     """evaluate without its start, beside decoding alone, inference alone, and both after one another."""
     batch = np.random.default_rng(0).integers(0, 256, engine.input.shape, np.uint8)
-    parts = {
-        "decoding alone": _steady(NullEngine(engine), images),
-        "inference alone": repeated(lambda: engine.run(batch), len(batch)),
-        "evaluate": _steady(engine, images),
-    }
-    rates = interleave(parts, rounds)
-    bound = 1 / (1 / rates["decoding alone"] + 1 / rates["inference alone"])
-    rows = [
-        [who, f"{rate:.1f}", f"{rate / bound:.2f}"] for who, rate in {**rates, "what the cores allow": bound}.items()
-    ]
-    report(output, "evaluate-resnest50-int8", ["without start", "images/s", "of what the cores allow"], rows)
+    contenders = {"inference": repeated(lambda: engine.run(batch), len(batch))}
+    for by, switch in decoders().items():
+        contenders[f"decoding {by}"] = switched(switch, steady(NullEngine(engine), images))
+        contenders[f"evaluate {by}"] = switched(switch, steady(engine, images))
+    rates = interleave(contenders, rounds)
+    rows = [_bound(by, rates[f"decoding {by}"], rates["inference"], rates[f"evaluate {by}"]) for by in decoders()]
+    head = ["images/s without start", "decoding alone", "inference alone", "what the cores allow", "evaluate", "of it"]
+    report(output, "evaluate-resnest50-int8", head, rows)
 
 
-def _steady(engine: Engine, images: list[str]) -> Callable[[], float]:
+def _bound(by: str, decoding: float, inference: float, evaluate: float) -> list[str]:
+    allowed = 1 / (1 / decoding + 1 / inference)
+    return [by, *(f"{rate:.1f}" for rate in (decoding, inference, allowed, evaluate)), f"{evaluate / allowed:.2f}"]
+
+
+def steady(engine: Engine, images: list[str]) -> Callable[[], float]:
+    """A contender: images/s of evaluate from files to answers, without its start."""
     wanted = tensor_format(engine.info, engine.input.shape, engine.input.dtype, "the model")
 
     def measure() -> float:

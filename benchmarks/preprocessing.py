@@ -6,7 +6,6 @@ written once. Ways that end in memory are told apart in their names.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import sample
+from benchmarks.decoders import decoders, switched
 from benchmarks.peers import available, operators_of_torchvision, transforms
 from benchmarks.rounds import interleave, report
 from ResNeSt.common.ais_bench_names import stem
@@ -23,7 +23,6 @@ from ResNeSt.common.cores import cores
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.images.decode import decode, tensor_maker
 from ResNeSt.images.listing import find_images
-from ResNeSt.images.native import PILLOW, SWITCH, decoder
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD
 from ResNeSt.tensors.format import TensorFormat
@@ -42,23 +41,14 @@ def measure(images: Path, rounds: int, output: Path) -> None:
         **_dali(paths),
         "decoding alone, one core": lambda _: [decode(path) for path in paths],
         "decoding alone, all cores": lambda _: _drain(in_parallel(decode, paths, cores())),
-        **_this_project(images, paths, "1", decoder()),
-        **_this_project(images, paths, "0", PILLOW),
+        **_this_project(images, paths),
     }
     rates = interleave({name: _timed(work, len(paths)) for name, work in contenders.items()}, rounds)
     report(output, "preprocessing-224", ["way", "images/s"], [[name, f"{rate:.0f}"] for name, rate in rates.items()])
 
 
-def _this_project(images: Path, paths: list[str], switch: str, by: str) -> dict[str, Callable[[Path], object]]:
-    """With native/ switched on or off."""
-
-    def switched(work: Callable[[Path], object]) -> Callable[[Path], object]:
-        def run(target: Path) -> None:
-            os.environ[SWITCH] = switch
-            work(target)
-
-        return run
-
+def _this_project(images: Path, paths: list[str]) -> dict[str, Callable[[Path], object]]:
+    """With native/ switched on and off."""
     ways: dict[str, Callable[[Path], object]] = {
         "uint8 in memory": lambda _: _in_memory(paths),
         "float32 files": lambda target: preprocess(images, target, _format("float32")),
@@ -66,7 +56,11 @@ def _this_project(images: Path, paths: list[str], switch: str, by: str) -> dict[
         "uint8 files": lambda target: preprocess(images, target, _format("uint8")),
         "uint8 packed": lambda target: preprocess(images, target, _format("uint8"), packed=True),
     }
-    return {f"this project, {way}, {by}": switched(work) for way, work in ways.items()}
+    return {
+        f"this project, {way}, {by}": switched(switch, work)
+        for by, switch in decoders().items()
+        for way, work in ways.items()
+    }
 
 
 def _timed(work: Callable[[Path], object], images: int) -> Callable[[], float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import inference, sample, scoring
+from benchmarks import end_to_end, inference, instances, sample, scoring
 from benchmarks.__main__ import main
+from benchmarks.decoders import switched
 from benchmarks.processes import spend
 from benchmarks.rounds import interleave
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.convert.conversion import Conversion, convert
+from ResNeSt.images.listing import find_images
+from ResNeSt.images.native import SWITCH
 from ResNeSt.models.cards import names
 from ResNeSt.score.score import score_summary
 from tests.conftest import PROJECT
@@ -125,3 +131,36 @@ def test_parts_and_images_are_looked_at_before_anything_is_measured(
     with pytest.raises(PipelineError, match=words):
         main()
     assert not (tmp_path / "work").exists()
+
+
+def test_what_the_cores_allow_is_decoding_and_inference_after_one_another() -> None:
+    assert end_to_end._bound("Pillow", 100.0, 25.0, 18.0) == ["Pillow", "100.0", "25.0", "20.0", "18.0", "0.90"]
+
+
+def test_native_is_on_or_off_for_a_contender_and_what_it_starts_and_as_before_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    started = [sys.executable, "-c", f"import os; print(os.environ['{SWITCH}'])"]
+    for switch in "01":
+        work = switched(switch, lambda: subprocess.run(started, capture_output=True, text=True).stdout.strip())
+        assert work() == switch
+    assert SWITCH not in os.environ
+
+
+def test_the_instances_part_has_a_row_for_each_number_beside_benchmark_app_with_as_many_streams(
+    demo_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"BATCHES": (8,), "INSTANCES": (2,), "SECONDS": 1}.items():
+        monkeypatch.setattr(instances, name, value)
+    monkeypatch.setattr(instances, "interleave", lambda contenders, _: {name: w() for name, w in contenders.items()})
+    (compiled,) = convert(Conversion(demo_onnx, [8], "cpu", tmp_path))
+    few = find_images(PROJECT / "demo/val")[:8]
+    ((row, *figures),) = instances.compare({"fp32": {8: compiled.path}}, few, tmp_path, 1)
+    assert row == "fp32, batch 8, instances 2"
+    ours, peer, ratio, evaluate = map(float, figures)
+    assert ratio == pytest.approx(ours / peer, abs=0.01)
+    assert 0.1 < ratio < 10
+    assert evaluate > 0
+    with pytest.raises(PipelineError, match="benchmark_app ended with"):
+        instances._benchmark_app(tmp_path / "none.xml", "fp32", None)()
