@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import importlib
 import io
 import json
@@ -135,13 +136,25 @@ def _fill(folder: Path, demo_onnx: Path) -> None:
         assert run("infer.__main__", *flags, f"--output_dirname={'r' if kind == 'TXT' else 'npy'}") == 0
     assert run("evaluate", *CALLS["evaluate"].split(), "--predictions=p.jsonl") == 0
     Path("report").mkdir()
-    stage = data.StageScore("PyTorch", 1, 2, 3, 3, 3, 0, 0, 10.0, 1e-6)
+    share = (0.2, 0.9)
+    stage = data.StageScore("PyTorch", 1, 2, 3, 3, 3, 0, 0, 10.0, share, share, 1e-6)
     flip = data.FlippedImage("0", 1, [0], data.Guessed(1, 0.5), data.Guessed(2, 0.4))
-    classes = data.Classes("PyTorch", 2, 1, 2, [data.ClassScore(1, 2, 1)], [data.Confusion(1, 2, 1, 2)])
+    matrix = data.Matrix([1, 2], [[1, 1], [0, 1]])
+    classes = data.Classes("PyTorch", 2, 1, 2, [data.ClassScore(1, 2, 1, share)], [data.Confusion(1, 2, 1, 2)], matrix)
+    confidence = data.Confidence("PyTorch", 3, 0.1, [data.Bin(0.4, 0.6, 3, 0.5, 2)], [data.Kept(0.0, 3, 2)])
     speed, step = data.Speed(1, 10.0, 1.0, [1.0] * 101), data.Step("export", 1.0, 1000)
+    published = data.PublishedSpeed("NVIDIA T4", "a paper", {"1": 100.0})
+    seen = data.Report("m", 96, {"chip": "cpu"}, 5, stages=[stage], same_top1=[[3]], flip_count=1, flips=[flip])
     data.write(
         "report",
-        data.Report("m", 96, {"chip": "cpu"}, 5, None, None, None, [stage], [[3]], 1, [flip], classes, [speed], [step]),
+        dataclasses.replace(
+            seen,
+            classes=classes,
+            confidence=confidence,
+            speeds=[speed],
+            published_speeds=[published],
+            steps=[step],
+        ),
     )
 
 

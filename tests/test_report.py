@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.models import cards
 from ResNeSt.report import collect, data
 from ResNeSt.report.draw import draw, draw_where_possible
 from ResNeSt.report.thumbnails import thumbnails
-from ResNeSt.score.score import Prediction, Result, Score, score_summary
+from ResNeSt.score.score import Prediction, Result, Score, score_summaries, score_summary
 from tests.conftest import assert_refused, call
 
 CLASSES, IMAGES = 4, 40
@@ -192,6 +193,7 @@ def test_the_page_shows_the_figures_of_the_json(page: Page) -> None:
     assert "compiled, batch 8 36 of 40 4 2 1" in text
     assert "img_1 label 1 shark PyTorch, batch 8 1 shark, 94.8 %, right compiled, batch 8 0 tench, 47.5 %" in text
     assert "this run 1,000 (2.00)" in text  # the mean, not what images/s alone would say
+    assert "1,000 images/s the network alone batch 1: 2.00 ms a batch" in text
     assert "63.5 s 2 processes the largest held 345 MB" in text
     assert "Ascend 310P3 435 (2.30) 1,704 (2.35)" in text
     assert "NVIDIA T4 FP16 142 (7.06) 445 (8.98) 599 (13.35)" in text
@@ -205,13 +207,13 @@ def test_several_processes_are_a_line_of_their_own_with_the_latency_of_one(folde
     text = Page(draw(folder)).text
     assert re.search(r"this run [- ]+400 \(20.00\)", text)
     assert re.search(r"this run, 2 processes [- ]+640 \(25.00\)", text)
-    assert "640 images/s the network alone batch 8, 2 processes, 25.00 ms each" in text
+    assert "640 images/s the network alone batch 8, 2 processes: 25.00 ms a batch" in text
     assert "8, 2 processes 25.00" in text
 
 
 def test_another_json_gives_another_page(folder: Path, page: Page) -> None:
     report = data.read(folder)
-    changed = dataclasses.replace(report.stages[1], top1=21)
+    changed = dataclasses.replace(report.stages[1], top1=21, top1_interval=data.wilson(21, IMAGES))
     data.write(folder, dataclasses.replace(report, stages=[report.stages[0], changed]))
     assert "52.50" in Page(draw(folder)).text
     assert "52.50" not in page.text
@@ -226,12 +228,106 @@ def test_one_stage_one_batch_size_and_one_run_are_enough(folder: Path) -> None:
     assert "4 40.00 40.00 40.00 40.00 40.00 40.00" in text
 
 
-def test_published_figures_of_another_network_or_size_are_said_to_be_so(folder: Path, page: Page) -> None:
-    assert "of the same network" in page.text
-    data.write(folder, dataclasses.replace(data.read(folder), model="resnest101", size=256))
-    assert "another network" in Page(draw(folder)).text
-    data.write(folder, dataclasses.replace(data.read(folder), model="resnest50", size=256))
-    assert "another size" in Page(draw(folder)).text
+def test_one_batch_size_without_published_figures_is_drawn_as_a_bar(folder: Path) -> None:
+    report = dataclasses.replace(data.read(folder), speeds=[collect.speed(4, 100, np.array([40.0]))])
+    data.write(folder, report)
+    assert "Throughput over batch size" in Page(draw(folder)).text  # beside the published lines
+    data.write(folder, dataclasses.replace(report, published_speeds=[]))
+    text = Page(draw(folder)).text
+    assert "Throughput over batch size" not in text
+    assert text.count("batch 4") >= 4  # a bar of images/s, one of the latency, and the tables
+
+
+def test_where_every_stage_agrees_as_well_none_is_called_the_worst(folder: Path, page: Page) -> None:
+    assert "36 of 40 images with the top-1 of PyTorch, batch 8 at every other stage" in page.text
+    report = data.read(folder)
+    worse = dataclasses.replace(report.stages[1], name="int8", same_top1=30)
+    data.write(folder, dataclasses.replace(report, stages=[*report.stages, worse], same_top1=[[IMAGES] * 3] * 3))
+    assert "30 of 40 images with the top-1 of PyTorch, batch 8 the fewest: int8, batch 8" in Page(draw(folder)).text
+
+
+def test_the_json_holds_the_intervals_of_the_page(made: Path) -> None:
+    stage = json.loads((made / "report.json").read_text())["stages"][0]
+    assert stage["top1_interval"] == pytest.approx(data.wilson(38, 40))
+    assert stage["top5_interval"] == pytest.approx(data.wilson(40, 40))
+    worst = json.loads((made / "report.json").read_text())["classes"]["worst"][0]
+    assert worst["interval"] == pytest.approx(data.wilson(9, 10))
+
+
+def test_the_confusion_matrix_counts_every_image_and_is_left_out_of_many_classes(made: Path) -> None:
+    classes = data.read(made).classes
+    assert classes is not None
+    assert classes.matrix is not None
+    expected = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(expected, (LABELS, answers()[1].argmax(1)), 1)
+    assert classes.matrix == data.Matrix([0, 1, 2, 3], expected.tolist())
+    many = {str(place): Prediction(place, (place,)) for place in range(collect.MATRIX_CLASSES + 1)}
+    judged = collect.Judged("PyTorch", 1, Result(Score(), 51, 51, many, {}), [], 1.0)
+    assert collect._classes(judged).matrix is None
+
+
+def test_the_calibration_error_is_that_of_the_paper_by_hand(made: Path) -> None:
+    logits = answers()[1]
+    probability = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
+    right = logits.argmax(1) == LABELS
+    error = 0.0
+    for low in np.arange(15) / 15:
+        inside = (probability > low) & (probability <= low + 1 / 15)
+        if inside.any():
+            error += inside.sum() / IMAGES * abs(right[inside].mean() - probability[inside].mean())
+    confidence = data.read(made).confidence
+    assert confidence is not None
+    assert confidence.error == pytest.approx(error)
+    assert sum(each.images for each in confidence.bins) == confidence.images == IMAGES
+    assert (confidence.kept[0].images, confidence.kept[0].right) == (IMAGES, right.sum())
+    assert {(each.confidence, each.images) for each in confidence.kept} >= {(0.9, int((probability >= 0.9).sum()))}
+
+
+def test_probabilities_are_taken_as_they_are_and_an_accuracy_log_has_none(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("img_0.png 0\nimg_1.png 1\n")
+    rows = np.array([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]])
+    summaries = [run_of(tmp_path, "softmaxed", rows)]
+    result = score_summaries(summaries, tmp_path / "labels.txt", classes=3)
+    assert [each.confidence for each in result.predictions.values()] == pytest.approx([0.7, 0.5])
+    unknown = dataclasses.replace(result, predictions={"img_0": Prediction(0, (0,))})
+    assert collect._confidence(collect.Judged("log", 1, unknown, [], 1.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("size",), "<b>224</b>"),
+        (("stages", 0, "top1"), "38"),
+        (("stages", 0, "top1_interval", 0), "0"),
+        (("speeds", 0, "percentiles_ms", 50), None),
+        (("confidence", "bins", 0, "images"), True),
+        (("about", "chip"), 1),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_before_it_reaches_a_page(folder: Path, where: Any, value: Any) -> None:
+    fields = json.loads((folder / "report.json").read_text())
+    holder = fields
+    for key in where[:-1]:
+        holder = holder[key]
+    holder[where[-1]] = value
+    (folder / "report.json").write_text(json.dumps(fields))
+    with pytest.raises(PipelineError, match="not a report"):
+        draw(folder)
+
+
+def test_a_network_of_the_user_s_own_is_titled_by_where_it_lies() -> None:
+    card = cards.card("resnest50")
+    assert collect.of_card(card, "anywhere.pth").model == "resnest50"
+    own = dataclasses.replace(card, name="best", class_names=("cat", "dog"))
+    assert collect.of_card(own, "work/pets/best.pth").model == "pets/best.pth"
+    assert collect.of_info({"model": "best", "class_names": '["cat", "dog"]'}, "pets", None).model == "pets"
+
+
+def test_published_speeds_are_those_of_the_same_network_and_size_alone(page: Page) -> None:
+    assert "The published figures are of the same network at 224 pixels" in page.text
+    for model, size, devices in (("resnest50", 224, 4), ("resnest50_fast_1s1x64d", 224, 2), ("resnest50", 256, 0)):
+        subject = collect.Subject(model, size, None, None)
+        assert len(collect.report(subject, {}, [], [], [], 50, None).published_speeds) == devices
 
 
 def test_names_from_outside_cannot_become_markup(folder: Path) -> None:

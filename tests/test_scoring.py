@@ -333,7 +333,8 @@ def test_the_score_of_files_is_the_score_in_memory(client_run: Run) -> None:
 
 def test_predictions_are_by_image_best_class_first(client_run: Run) -> None:
     predictions = client_run.score().predictions
-    assert predictions["img3"] == Prediction(client_run.truth[2], tuple(ranked_by_hand(client_run.logits[2])[:5]))
+    label, classes, _ = predictions["img3"]
+    assert (label, classes) == (client_run.truth[2], tuple(ranked_by_hand(client_run.logits[2])[:5]))
     assert list(predictions) == client_run.images
 
 

@@ -43,7 +43,14 @@ LEVELS = 8
 # These need PyTorch, ONNX Runtime, a web server and the like; everything else an Ascend host may import.
 HEAVY = [
     *("export/to_onnx.py", "export/rewrites/*", "training/*", "commands/export.py", "commands/train.py"),
-    *("mindir/cell.py", "models/resnest.py", "models/pooling.py", "report/plots.py", "report/page.py"),
+    *(
+        "mindir/cell.py",
+        "models/resnest.py",
+        "models/pooling.py",
+        "report/plots.py",
+        "report/page.py",
+        "report/speed_section.py",
+    ),
     *("engines/onnxruntime.py", "engines/openvino.py", "engines/torch.py"),
     *("serve/answering.py", "serve/app.py", "serve/metrics.py", "serve/rpc.py", "serve/server.py"),
 ]

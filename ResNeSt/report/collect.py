@@ -5,21 +5,43 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.files import PathLike
+from ResNeSt.common.files import PathLike, read_json
 from ResNeSt.labels.class_names import names_in
 from ResNeSt.models import cards
 from ResNeSt.models.cards import Card, Published
-from ResNeSt.report.data import Classes, ClassScore, Confusion, FlippedImage, Guessed, Report, Speed, StageScore, Step
+from ResNeSt.report.data import (
+    Bin,
+    Classes,
+    ClassScore,
+    Confidence,
+    Confusion,
+    FlippedImage,
+    Guessed,
+    Kept,
+    Matrix,
+    PublishedSpeed,
+    Report,
+    Speed,
+    StageScore,
+    Step,
+    wilson,
+)
 from ResNeSt.score.outputs import OUTPUT_NAME, list_outputs, read_output
 from ResNeSt.score.ranking import are_probabilities, softmax
 from ResNeSt.score.score import Result
 
 SHOWN_FLIPS = 24
 SHOWN_CLASSES = 10
+MATRIX_CLASSES = 50  # more are no picture any more
+BINS = 15  # Guo et al. 2017
+THRESHOLDS = (*(step / 10 for step in range(10)), 0.95, 0.99)
+
+_PUBLISHED = Path(__file__).with_name("published_speed.json")
 
 
 class Judged(NamedTuple):
@@ -55,26 +77,27 @@ class Subject(NamedTuple):
     published: Published | None
 
 
-def of_card(card: Card) -> Subject:
-    """The network of a card, with its own recipe."""
-    return Subject(card.name, card.size, card.class_names, card.own)
+def of_card(card: Card, weights: PathLike) -> Subject:
+    """The network of a card, with its own recipe; a user's own is titled by its checkpoint, `pets/best.pth`."""
+    name = card.name if card.name in cards.names() else "/".join(Path(weights).absolute().parts[-2:])
+    return Subject(name, card.size, card.class_names, card.own)
 
 
 def of_info(info: Mapping[str, str], name: str, recipe: str | None) -> Subject:
-    """The network that a model file says it is (ResNeSt.models.model_info), else the one called `name`.
+    """The published network that a model file says it is (ResNeSt.models.model_info), else the one called `name`.
 
     What was published is for `recipe`, that of the tensors, or else the one that the file names; of a card of the
     user's own nothing was.
     """
     names = names_in(info)
     size = int(info["size"]) if "size" in info else None
-    published = None
-    if names is None and info.get("model") in cards.names():
+    known, published = info.get("model") in cards.names(), None
+    if names is None and known:
         wanted = recipe or info.get("recipe")
         published = next(
             (accuracy for accuracy in cards.card(info["model"]).published if accuracy.recipe == wanted), None
         )
-    return Subject(info.get("model", name), size, names, published)
+    return Subject(info["model"] if known else name, size, names, published)
 
 
 def report(
@@ -100,6 +123,7 @@ def report(
         class_names=None if subject.class_names is None else list(subject.class_names),
         published=subject.published,
         speeds=list(speeds),
+        published_speeds=_published_speeds(subject),
         steps=list(steps),
         **_of_stages(stages),
     )
@@ -116,6 +140,7 @@ def _of_stages(stages: Sequence[Judged]) -> dict[str, Any]:
         "flip_count": len({image for image, _, _ in groups}),
         "flips": _answers(stages, groups),
         "classes": _classes(stages[-1]),
+        "confidence": _confidence(stages[-1]),
     }
 
 
@@ -151,6 +176,8 @@ def _score(stage: Judged, reference: Judged) -> StageScore:
         lost=lost,
         gained=gained,
         images_per_second=stage.images_per_second,
+        top1_interval=wilson(score.top1, score.total),
+        top5_interval=wilson(score.top5, score.total),
         difference=stage.difference,
     )
 
@@ -213,7 +240,10 @@ def _classes(stage: Judged) -> Classes:
     """Worst first; of equal shares the class with more images, which says more."""
     pairs = Counter((prediction.label, prediction.classes[0]) for prediction in stage.result.predictions.values())
     images = Counter(prediction.label for prediction in stage.result.predictions.values())
-    scores = [ClassScore(label, count, pairs[label, label]) for label, count in images.items()]
+    scores = [
+        ClassScore(label, count, pairs[label, label], wilson(pairs[label, label], count))
+        for label, count in images.items()
+    ]
     wrong = [score for score in scores if score.right < score.images]
     worst = sorted(wrong, key=lambda score: (score.right / score.images, -score.images, score.label))
     confused = sorted(
@@ -231,4 +261,56 @@ def _classes(stage: Judged) -> Classes:
         most=max(images.values()),
         worst=worst[:SHOWN_CLASSES],
         confused=confused[:SHOWN_CLASSES],
+        matrix=_matrix(pairs),
     )
+
+
+def _matrix(pairs: Counter[tuple[int, int]]) -> Matrix | None:
+    labels = sorted({number for pair in pairs for number in pair})
+    if len(labels) > MATRIX_CLASSES:
+        return None
+    return Matrix(labels, [[pairs[label, found] for found in labels] for label in labels])
+
+
+def _confidence(stage: Judged) -> Confidence | None:
+    """None where the outputs are not known, as of an accuracy log."""
+    judged = [each for each in stage.result.predictions.values() if each.confidence is not None]
+    if not judged:
+        return None
+    confidence = np.array([each.confidence for each in judged])
+    right = np.array([each.classes[0] == each.label for each in judged])
+    places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = [
+        Bin(
+            place / BINS,
+            (place + 1) / BINS,
+            int(inside.sum()),
+            float(confidence[inside].mean()),
+            int(right[inside].sum()),
+        )
+        for place in range(BINS)
+        if (inside := places == place).any()
+    ]
+    error = sum(abs(each.right - each.images * each.confidence) for each in bins) / len(judged)
+    kept = [
+        Kept(threshold, int(above.sum()), int(right[above].sum()))
+        for threshold in THRESHOLDS
+        if (above := confidence >= threshold).any()
+    ]
+    return Confidence(stage.title, len(judged), error, bins, kept)
+
+
+def _published_speeds(subject: Subject) -> list[PublishedSpeed]:
+    """Of the same network at the same size alone; of another one they say nothing."""
+    return [
+        PublishedSpeed(" ".join(filter(None, [row["device"], row["precision"]])), row["source"], _rates(row))
+        for row in read_json(_PUBLISHED)
+        if (row["model"], row["size"]) == (subject.model, subject.size)
+    ]
+
+
+def _rates(row: dict[str, Any]) -> dict[str, float]:
+    """Images/s by batch size, from the latency where that was published."""
+    if "images_per_second" in row:
+        return dict(row["images_per_second"])
+    return {batch: 1000 * int(batch) / ms for batch, ms in row["latency_ms"].items()}

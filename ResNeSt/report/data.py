@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, read_json, write_json
@@ -33,7 +33,7 @@ class StageScore:
 
     Against the reference stage: images with the same top-1, and of the others those that only the reference (`lost`)
     or only this stage (`gained`) got right. `difference` of logits is the largest, relative to the largest one, where
-    it was measured; `images_per_second` is the network's alone.
+    it was measured; `images_per_second` is the network's alone. The intervals are shares, `wilson`'s.
     """
 
     name: str
@@ -45,6 +45,8 @@ class StageScore:
     lost: int
     gained: int
     images_per_second: float
+    top1_interval: tuple[float, float]
+    top5_interval: tuple[float, float]
     difference: float | None = None
 
     @property
@@ -118,11 +120,12 @@ class FlippedImage:
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
-    """Images of one class, and how many of them were right at first guess."""
+    """Images of one class, and how many of them were right at first guess; the interval is a share, `wilson`'s."""
 
     label: int
     images: int
     right: int
+    interval: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +139,54 @@ class Confusion:
 
 
 @dataclasses.dataclass(frozen=True)
+class Matrix:
+    """`counts[i][j]` images of class `labels[i]` were taken for class `labels[j]`."""
+
+    labels: list[int]
+    counts: list[list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """Images whose first class has a probability in (`low`, `high`]: how many, its mean, and how many are right."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    right: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Images whose first class has at least this probability, and how many of them are right."""
+
+    confidence: float
+    images: int
+    right: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Confidence:
+    """How far the probabilities of stage `of` can be believed, over `images`.
+
+    `error` is the expected calibration error, a share, over `bins` of equal width that hold images (Guo et al. 2017,
+    "On Calibration of Modern Neural Networks", equation 3). `kept` is what a threshold leaves, lowest first.
+    """
+
+    of: str
+    images: int
+    error: float
+    bins: list[Bin]
+    kept: list[Kept]
+
+
+@dataclasses.dataclass(frozen=True)
 class Classes:
-    """The classes of stage `of`: how many have images, the fewest and most of one, the worst, the most confused."""
+    """The classes of stage `of`: how many have images, the fewest and most of one, the worst, the most confused.
+
+    `matrix` is left out where there are too many classes to look at.
+    """
 
     of: str
     count: int
@@ -145,6 +194,16 @@ class Classes:
     most: int
     worst: list[ClassScore]
     confused: list[Confusion]
+    matrix: Matrix | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedSpeed:
+    """What others measured of the same network at the same input size: images/s by batch size, both as text of JSON."""
+
+    device: str
+    source: str
+    images_per_second: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +211,8 @@ class Report:
     """One run. `same_top1[i][j]` counts the images to which stages i and j give the same class.
 
     The first of `stages` is the reference of the others. `published` is of the network with its recipe. `images` is the
-    folder of the pictures, where one is known; `flips` are as many as a page shows of `flip_count`.
+    folder of the pictures, where one is known; `flips` are as many as a page shows of `flip_count`. `classes` and
+    `confidence` are of the last stage.
     """
 
     model: str
@@ -167,7 +227,9 @@ class Report:
     flip_count: int = 0
     flips: list[FlippedImage] = dataclasses.field(default_factory=list)
     classes: Classes | None = None
+    confidence: Confidence | None = None
     speeds: list[Speed] = dataclasses.field(default_factory=list)
+    published_speeds: list[PublishedSpeed] = dataclasses.field(default_factory=list)
     steps: list[Step] = dataclasses.field(default_factory=list)
 
 
@@ -189,25 +251,78 @@ def read(folder: PathLike) -> Report:
 
 
 def _report(fields: dict[str, Any]) -> Report:
-    classes, published = fields["classes"], fields["published"]
     converted = {
-        "published": Published(**published) if published else None,
-        "stages": [StageScore(**record) for record in fields["stages"]],
+        "published": _maybe(Published, fields["published"]),
+        "stages": [_stage(record) for record in fields["stages"]],
         "flips": [_flip(record) for record in fields["flips"]],
-        "classes": _classes(classes) if classes else None,
-        "speeds": [Speed(**record) for record in fields["speeds"]],
-        "steps": [Step(**record) for record in fields["steps"]],
+        "classes": _classes(fields["classes"]),
+        "confidence": _confidence(fields["confidence"]),
+        "speeds": _all(Speed, fields["speeds"]),
+        "published_speeds": _all(PublishedSpeed, fields["published_speeds"]),
+        "steps": _all(Step, fields["steps"]),
     }
-    return Report(**{**fields, **converted})
+    return _made(Report, {**fields, **converted})
+
+
+def _stage(fields: dict[str, Any]) -> StageScore:
+    stage = _made(StageScore, fields)
+    for right, (low, high) in ((stage.top1, stage.top1_interval), (stage.top5, stage.top5_interval)):
+        if not low <= right / stage.total <= high:
+            raise ValueError(f"{stage.title}: {right} of {stage.total} lies outside its interval, {low} to {high}")
+    return stage
 
 
 def _flip(fields: dict[str, Any]) -> FlippedImage:
-    return FlippedImage(**{**fields, "expected": Guessed(*fields["expected"]), "found": Guessed(*fields["found"])})
+    guessed = {key: Guessed(int(fields[key][0]), float(fields[key][1])) for key in ("expected", "found")}
+    return _made(FlippedImage, {**fields, **guessed})
 
 
-def _classes(fields: dict[str, Any]) -> Classes:
+def _classes(fields: dict[str, Any] | None) -> Classes | None:
+    if fields is None:
+        return None
     converted = {
-        "worst": [ClassScore(**record) for record in fields["worst"]],
-        "confused": [Confusion(**record) for record in fields["confused"]],
+        "worst": _all(ClassScore, fields["worst"]),
+        "confused": _all(Confusion, fields["confused"]),
+        "matrix": _maybe(Matrix, fields["matrix"]),
     }
-    return Classes(**{**fields, **converted})
+    return _made(Classes, {**fields, **converted})
+
+
+def _confidence(fields: dict[str, Any] | None) -> Confidence | None:
+    if fields is None:
+        return None
+    return _made(Confidence, {**fields, "bins": _all(Bin, fields["bins"]), "kept": _all(Kept, fields["kept"])})
+
+
+T = TypeVar("T")
+_SIMPLE = {"int": (int,), "float": (int, float), "str": (str,)}
+
+
+def _all(kind: type[T], records: list[dict[str, Any]]) -> list[T]:
+    return [_made(kind, record) for record in records]
+
+
+def _maybe(kind: type[T], record: dict[str, Any] | None) -> T | None:
+    return None if record is None else _made(kind, record)
+
+
+def _made(kind: type[T], fields: dict[str, Any]) -> T:
+    """Raises TypeError where a value is not what its field says; objects in it are made before."""
+    made = kind(**fields)
+    for name, of in kind.__annotations__.items():
+        if not _fits(getattr(made, name), of):
+            raise TypeError(f"{name} is {getattr(made, name)!r}, not {of}")
+    return made
+
+
+def _fits(value: Any, of: str) -> bool:
+    """Whether a value of JSON is one of the annotation `of`, as it is written here."""
+    if of.endswith(" | None"):
+        return value is None or _fits(value, of[: -len(" | None")])
+    if of.startswith("dict["):
+        inner = of[:-1].split(", ", 1)[1]
+        return isinstance(value, dict) and all(_fits(each, inner) for each in value.values())
+    if of.startswith(("list[", "tuple[")):
+        inner = of[:-1].split("[", 1)[1].split(", ")[0]
+        return isinstance(value, (list, tuple)) and all(_fits(each, inner) for each in value)
+    return of not in _SIMPLE or type(value) in _SIMPLE[of]

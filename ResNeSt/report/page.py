@@ -7,16 +7,25 @@ load nothing.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ResNeSt.common.files import read_json
 from ResNeSt.report import plots
-from ResNeSt.report.data import Classes, FlippedImage, Guessed, Report, Speed, StageScore, wilson
+from ResNeSt.report.data import (
+    Classes,
+    Confidence,
+    FlippedImage,
+    Guessed,
+    Kept,
+    Matrix,
+    Report,
+    StageScore,
+)
+from ResNeSt.report.markup import figure, grid, hundred, interval, percent, scroller, section, table
+from ResNeSt.report.speed_section import speed_section
 
 _STYLE = Path(__file__).with_name("page.css")
-_PUBLISHED = Path(__file__).with_name("published_speed.json")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -29,8 +38,10 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
         parts += [_agreement(report), _flips(report, pictures)]
     if report.classes:
         parts.append(_classes(report.classes, report))
+    if report.confidence:
+        parts.append(_confidence(report.confidence))
     if report.speeds:
-        parts.append(_speed(report))
+        parts.append(speed_section(report))
     if report.steps:
         parts.append(_steps(report))
     parts.append(_about(report))
@@ -40,8 +51,15 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(report.model)}: report</title>\n"
         f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f"{parts[0]}\n<main>\n" + "\n".join(parts[1:]) + "\n</main>\n</body>\n</html>\n"
+        f"{parts[0]}\n{_contents(parts[1:])}\n<main>\n" + "\n".join(parts[1:]) + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _contents(sections: Sequence[str]) -> str:
+    """Links to the sections: a keyboard gets anywhere by them."""
+    found = [re.search(r'<section id="([^"]+)">\n<h2>([^<]+)', section) for section in sections]
+    links = "".join(f'<a href="#{each[1]}">{each[2]}</a>' for each in found if each)
+    return f'<nav aria-label="Contents">{links}</nav>'
 
 
 def _header(report: Report) -> str:
@@ -58,16 +76,18 @@ def _tiles(report: Report) -> list[str]:
     tiles = []
     if report.stages:
         last = report.stages[-1]
-        low, high = wilson(last.top1, last.total)
+        low, high = last.top1_interval
         shown = f"{100 * low:.2f} to {100 * high:.2f} % with 95 % confidence"
-        tiles.append(_tile(_percent(last.top1, last.total), f"top-1: {last.top1:,} of {last.total:,}", shown))
+        tiles.append(_tile(percent(last.top1, last.total), f"top-1: {last.top1:,} of {last.total:,}", shown))
     if len(report.stages) > 1:
         worst = min(report.stages[1:], key=lambda stage: stage.same_top1)
         of = f"images with the top-1 of {report.stages[0].title}"
-        tiles.append(_tile(f"{worst.same_top1:,} of {worst.total:,}", of, f"the fewest: {worst.title}"))
+        alike = all((stage.same_top1, stage.total) == (worst.same_top1, worst.total) for stage in report.stages[1:])
+        where = "at every other stage" if alike else f"the fewest: {worst.title}"
+        tiles.append(_tile(f"{worst.same_top1:,} of {worst.total:,}", of, where))
     if report.speeds:
         best = max(report.speeds, key=lambda speed: speed.images_per_second)
-        shown = f"{best.title}, {best.mean_ms:,.2f} ms each"
+        shown = f"{best.title}: {best.mean_ms:,.2f} ms a batch"
         tiles.append(_tile(f"{best.images_per_second:,.0f} images/s", "the network alone", shown))
     if report.steps:
         seconds = sum(step.seconds for step in report.steps)
@@ -87,7 +107,7 @@ def _tile(value: str, *lines: str) -> str:
 def _accuracy(report: Report) -> str:
     stages = report.stages
     drawn = [
-        _figure(f"{name} with 95 % intervals", plots.shares(name, [_share(stage, key) for stage in stages], "%"))
+        figure(f"{name} with 95 % intervals", plots.shares(name, [_share(stage, key) for stage in stages], "%"))
         for name, key in (("top-1", "top1"), ("top-5", "top5"))
     ]
     head = ["stage", "batch", "top-1 %", "95 % interval", "top-5 %", "95 % interval", "images", "images/s"]
@@ -95,22 +115,22 @@ def _accuracy(report: Report) -> str:
         [
             stage.name,
             str(stage.batch),
-            _hundred(stage.top1, stage.total),
-            _interval(stage.top1, stage.total),
-            _hundred(stage.top5, stage.total),
-            _interval(stage.top5, stage.total),
+            hundred(stage.top1, stage.total),
+            interval(stage.top1_interval),
+            hundred(stage.top5, stage.total),
+            interval(stage.top5_interval),
             f"{stage.total:,}",
             f"{stage.images_per_second:,.1f}",
         ]
         for stage in stages
     ]
-    return _section(
+    return section(
         "Accuracy",
         "Every stage on the same images. The intervals (Wilson's) are for images drawn like these; since all stages "
         "saw the same ones, the next section tells stages apart more sharply."
         f"{_published_accuracy(report)}{_calibrated(report)}",
-        _grid(*drawn),
-        _table("Scores", head, rows),
+        grid(*drawn),
+        table("Scores", head, rows),
     )
 
 
@@ -128,13 +148,14 @@ def _calibrated(report: Report) -> str:
 
 def _share(stage: StageScore, key: str) -> plots.Share:
     right = getattr(stage, key)
-    low, high = wilson(right, stage.total)
+    low, high = getattr(stage, f"{key}_interval")
     return plots.Share(stage.title, 100 * right / stage.total, 100 * low, 100 * high)
 
 
 def _agreement(report: Report) -> str:
     reference = report.stages[0].title
-    head = ["stage", f"top-1 as {reference}", "another", "right before, wrong now", "wrong before, right now"]
+    name = report.stages[0].name
+    head = ["stage", "same top-1", "another top-1", f"right by {name} alone", f"wrong by {name} alone"]
     rows = [
         [stage.title, f"{stage.same_top1:,} of {stage.total:,}", *_counts(stage.flipped, stage.lost, stage.gained)]
         for stage in report.stages
@@ -143,10 +164,10 @@ def _agreement(report: Report) -> str:
     if any(value is not None for value in measured):
         head.append("largest difference of a logit")
         rows = [[*row, "-" if value is None else f"{value:.1e}"] for row, value in zip(rows, measured)]
-    return _section(
+    return section(
         "Agreement",
         "Image by image. Differences of logits are relative to the largest one.",
-        _table(f"Every stage beside {reference}", head, rows),
+        table(f"Every stage beside {reference}", head, rows),
         _matrix(report),
     )
 
@@ -163,16 +184,16 @@ def _matrix(report: Report) -> str:
         cells = [stage.total - same for same in counts]
         body = "".join(f'<td class="off">{cell:,}</td>' if cell else "<td>0</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{html.escape(stage.title)}</th>{body}</tr>')
-    return _scroller("Images to which two stages give another top-1", ["", *titles], rows)
+    return scroller("Images to which two stages give another top-1", ["", *titles], rows)
 
 
 def _flips(report: Report, pictures: Mapping[str, str]) -> str:
     reference = report.stages[0].title
     if not report.flips:
-        return _section("Flipped images", f"None: every stage gives each image the top-1 of {reference}.")
+        return section("Flipped images", f"None: every stage gives each image the top-1 of {reference}.")
     shown = len({flip.image for flip in report.flips})
     all_of_them = "" if shown == report.flip_count else f" Shown are {shown}."
-    return _section(
+    return section(
         "Flipped images",
         f"{report.flip_count:,} of {report.stages[0].total:,} images changed their top-1 on the way from {reference}; "
         f"those that cost accuracy come first.{all_of_them} Beside each answer stands its probability (softmax).",
@@ -214,14 +235,16 @@ def _class(number: int, report: Report) -> str:
 
 def _classes(classes: Classes, report: Report) -> str:
     each = f"{classes.fewest:,}" if classes.fewest == classes.most else f"{classes.fewest:,} to {classes.most:,}"
+    matrix = [_confusion(classes.matrix, report)] if classes.matrix else []
     if not classes.worst:
-        return _section("Classes", f"{classes.of} has no image wrong; {classes.count:,} classes of {each} images.")
+        text = f"{classes.of} has no image wrong; {classes.count:,} classes of {each} images."
+        return section("Classes", text, *matrix)
     worst = [
         [
             _class(score.label, report),
             f"{score.right:,} of {score.images:,}",
-            _hundred(score.right, score.images),
-            _interval(score.right, score.images),
+            hundred(score.right, score.images),
+            interval(score.interval),
         ]
         for score in classes.worst
     ]
@@ -229,182 +252,86 @@ def _classes(classes: Classes, report: Report) -> str:
         [_class(pair.label, report), _class(pair.found, report), f"{pair.count:,} of {pair.images:,}"]
         for pair in classes.confused
     ]
-    return _section(
+    return section(
         "Classes",
         f"Of {classes.of}: {classes.count:,} classes of {each} images each. Few images make wide intervals.",
-        _grid(
-            _table("Worst classes", ["class", "right", "top-1 %", "95 % interval"], worst),
-            _table("Most confused pairs", ["class", "taken for", "images of the class"], confused),
+        grid(
+            table("Worst classes", ["class", "right", "top-1 %", "95 % interval"], worst),
+            table("Most confused pairs", ["class", "taken for", "images of the class"], confused),
         ),
+        *matrix,
     )
 
 
-def _speed(report: Report) -> str:
-    published = _published(report.model)
-    rates = [*_our_lines(report.speeds, True), *(plots.Line(_name(row), _rates(row), False) for row in published)]
-    latencies = [
-        *_our_lines(report.speeds, False),
-        *(plots.Line(_name(row), _latencies(row), False) for row in published),
-    ]
-    return _section(
-        "Speed",
-        f"{report.loop or 'Some'} runs of each batch size on one input; copies and files are left out, as ais_bench "
-        f"counts. {_comparable(report, published)}",
-        _grid(
-            _figure("Throughput over batch size", plots.over_batch("throughput", rates, "images/s")),
-            _figure("Mean latency over batch size", plots.over_batch("latency", latencies, "ms a batch")),
-        ),
-        _speed_table(report.speeds, published),
-        _grid(
-            _figure(
-                "Distribution of the latencies",
-                plots.distribution("runs", {speed.title: speed.percentiles_ms for speed in report.speeds}),
-            ),
-            _latency_table(report.speeds),
-        ),
+def _confusion(matrix: Matrix, report: Report) -> str:
+    """A row a class, a column an answer; what is right is shaded one way, what is wrong another."""
+    rows = []
+    for label, counts in zip(matrix.labels, matrix.counts):
+        cells = "".join(_confused(count, label == found) for found, count in zip(matrix.labels, counts))
+        rows.append(f'<tr><th scope="row">{html.escape(_class(label, report))}</th>{cells}</tr>')
+    return scroller(
+        "Confusion matrix: images of a class, by the class they were given",
+        ["", *map(str, matrix.labels)],
+        rows,
+        dense=True,
     )
 
 
-def _ours(speeds: Sequence[Speed]) -> dict[str, list[Speed]]:
-    """The lines of this run, one for each number of processes or instances."""
-    lines: dict[str, list[Speed]] = {}
-    for speed in speeds:
-        lines.setdefault(f"this run{speed.side_by_side}", []).append(speed)
-    return lines
+def _confused(count: int, right: bool) -> str:
+    if not count:
+        return '<td class="none">0</td>'
+    return f'<td class="{"on" if right else "off"}">{count:,}</td>'
 
 
-def _our_lines(speeds: Sequence[Speed], rate: bool) -> list[plots.Line]:
-    return [
-        plots.Line(name, sorted((each.batch, each.images_per_second if rate else each.mean_ms) for each in line), True)
-        for name, line in _ours(speeds).items()
+def _confidence(confidence: Confidence) -> str:
+    bins = [
+        plots.Bar(each.low, each.high, each.confidence, each.right / each.images, each.images)
+        for each in confidence.bins
     ]
-
-
-def _published(model: str) -> list[dict[str, Any]]:
-    """The rows published for this very network, else those of ResNeSt-50."""
-    rows: list[dict[str, Any]] = read_json(_PUBLISHED)
-    return [row for row in rows if row["model"] == model] or [row for row in rows if row["model"] == "resnest50"]
-
-
-def _comparable(report: Report, published: Sequence[dict[str, Any]]) -> str:
-    model, size = published[0]["model"], published[0]["size"]
-    if (report.model, report.size) == (model, size):
-        return f"The published figures are of the same network at {size} pixels, on other machines."
-    what = "another size" if report.model == model else "another network"
-    return f"The published figures are of {model} at {size} pixels, {what}, so for orientation alone."
-
-
-def _name(row: dict[str, Any]) -> str:
-    return " ".join(filter(None, [row["device"], row["precision"]]))
-
-
-def _rates(row: dict[str, Any]) -> list[tuple[float, float]]:
-    """Images/s by batch size, from the latency where that was published."""
-    if "images_per_second" in row:
-        return [(int(batch), rate) for batch, rate in row["images_per_second"].items()]
-    return [(int(batch), 1000 * int(batch) / ms) for batch, ms in row["latency_ms"].items()]
-
-
-def _latencies(row: dict[str, Any]) -> list[tuple[float, float]]:
-    return [(batch, 1000 * batch / rate) for batch, rate in _rates(row)]
-
-
-def _speed_table(speeds: Sequence[Speed], published: Sequence[dict[str, Any]]) -> str:
-    """A row for this run and for each published one, a column a batch size."""
-    lines = {
-        name: {each.batch: (each.images_per_second, each.mean_ms) for each in line}
-        for name, line in _ours(speeds).items()
-    }
-    lines.update({_name(row): {int(at): (rate, 1000 * at / rate) for at, rate in _rates(row)} for row in published})
-    batches = sorted({batch for line in lines.values() for batch in line})
-    rows = [
-        [name, *("{:,.0f} ({:,.2f})".format(*line[batch]) if batch in line else "-" for batch in batches)]
-        for name, line in lines.items()
-    ]
-    sources: dict[str, list[str]] = {row["source"]: [] for row in published}
-    for row in published:
-        sources[row["source"]].append(_name(row))
-    notes = "".join(f"<li>{html.escape(', '.join(names) + ': ' + source)}</li>" for source, names in sources.items())
-    head = ["images/s (ms a batch)", *(f"batch {batch}" for batch in batches)]
-    return _table("Beside published figures", head, rows, f"<ul>{notes}</ul>")
-
-
-def _latency_table(speeds: Sequence[Speed]) -> str:
-    shown = {"least": 0, "median": 50, "90 %": 90, "99 %": 99, "most": 100}
     rows = [
         [
-            speed.title.removeprefix("batch "),
-            f"{speed.mean_ms:,.2f}",
-            *(f"{speed.percentiles_ms[place]:,.2f}" for place in shown.values()),
+            f"{each.confidence:.2f}",
+            f"{each.images:,}",
+            hundred(each.images, confidence.images),
+            hundred(each.right, each.images),
         ]
-        for speed in speeds
+        for each in _alike_left_out(confidence.kept)
     ]
-    return _table("Latency of a batch, ms", ["batch", "mean", *shown], rows)
+    kept = [(each.confidence, 100 * each.images / confidence.images) for each in confidence.kept]
+    right = [(each.confidence, 100 * each.right / each.images) for each in confidence.kept]
+    return section(
+        "Confidence",
+        f"How far the probability (softmax) of the first class can be believed, of {confidence.of}. Expected "
+        f"calibration error {100 * confidence.error:.2f} %, of {len(confidence.bins)} bins that hold images (Guo "
+        "et al. 2017). Above the diagonal the network is right more often than it says; a larger point stands for "
+        "more images.",
+        grid(
+            figure("Images right over confidence", plots.reliability("reliability", bins)),
+            figure("What a least confidence leaves", plots.thresholds("kept", kept, right)),
+        ),
+        table("At a least confidence", ["at least", "images", "% of all", "top-1 % of them"], rows),
+    )
+
+
+def _alike_left_out(kept: Sequence[Kept]) -> list[Kept]:
+    """Of thresholds that leave the same images the highest."""
+    return [each for each, after in zip(kept, [*kept[1:], None]) if after is None or after.images != each.images]
 
 
 def _steps(report: Report) -> str:
     seconds = {step.name: step.seconds for step in report.steps}
     memory = {step.name: step.peak_bytes / 1e6 for step in report.steps}
-    return _section(
+    return section(
         "Time and memory",
         "Whole processes with their start. Memory is the largest resident set of a step's process or of one that it "
         "started; what was up to date took no time.",
-        _grid(
-            _figure("Time per step", plots.bars("seconds", seconds, "s")),
-            _figure("Peak memory per step", plots.bars("memory", memory, "MB")),
+        grid(
+            figure("Time per step", plots.bars("seconds", seconds, "s")),
+            figure("Peak memory per step", plots.bars("memory", memory, "MB")),
         ),
     )
 
 
 def _about(report: Report) -> str:
     lines = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in report.about.items())
-    return _section("Where and with what", "", f'<dl class="card">{lines}</dl>')
-
-
-def _section(title: str, text: str, *parts: str) -> str:
-    paragraph = f"<p>{html.escape(text)}</p>\n" if text else ""
-    return f"<section>\n<h2>{title}</h2>\n{paragraph}" + "\n".join(parts) + "\n</section>"
-
-
-def _grid(*parts: str) -> str:
-    return '<div class="grid wide">' + "".join(parts) + "</div>"
-
-
-def _figure(caption: str, svg: str) -> str:
-    """The tables hold the same figures, so a reader who does not see the drawing misses nothing."""
-    caption = html.escape(caption)
-    drawing = svg.replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
-    return f'<figure class="card"><figcaption>{caption}</figcaption>{drawing}</figure>'
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "") -> str:
-    lines = []
-    for first, *cells in rows:
-        body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{body}</tr>')
-    return _scroller(caption, head, lines, notes)
-
-
-def _scroller(caption: str, head: Sequence[str], rows: Sequence[str], notes: str = "") -> str:
-    """A table that scrolls inside its card where the screen is narrow."""
-    caption = html.escape(caption)
-    cells = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
-    return (
-        f'<div class="card wide"><h3>{caption}</h3>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
-        f'<table aria-label="{caption}"><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f"{notes}</div>"
-    )
-
-
-def _hundred(right: int, total: int) -> str:
-    return f"{100 * right / total:.2f}"
-
-
-def _percent(right: int, total: int) -> str:
-    return f"{_hundred(right, total)} %"
-
-
-def _interval(right: int, total: int) -> str:
-    low, high = wilson(right, total)
-    return f"{100 * low:.2f} to {100 * high:.2f}"
+    return section("Where and with what", "", f'<dl class="card">{lines}</dl>')

@@ -59,6 +59,16 @@ class Share(NamedTuple):
     high: float
 
 
+class Bar(NamedTuple):
+    """Images whose confidence lies between `low` and `high`: its mean, the share that is right, and how many."""
+
+    low: float
+    high: float
+    confidence: float
+    right: float
+    images: int
+
+
 class Line(NamedTuple):
     """A value over batch sizes; `ours` is drawn whole, what others published dashed."""
 
@@ -121,6 +131,48 @@ def distribution(name: str, series: dict[str, list[float]]) -> str:
         axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=3, borderaxespad=0)
 
     return _svg(name, draw, 3.2 + 0.2 * ((len(series) + 2) // 3))
+
+
+def reliability(name: str, bins: Sequence[Bar]) -> str:
+    """The share that is right over the confidence, in percent; the larger a point, the more images it stands for."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 100], [0, 100], color=MUTED, linestyle=(0, (4, 2)), linewidth=1.2)
+        axes.plot(
+            [100 * each.confidence for each in bins],
+            [100 * each.right for each in bins],
+            color=SERIES[0],
+            linewidth=1.2,
+        )
+        most = max(each.images for each in bins)
+        axes.scatter(
+            [100 * each.confidence for each in bins],
+            [100 * each.right for each in bins],
+            [18 + 160 * each.images / most for each in bins],
+            color=SERIES[0],
+            zorder=3,
+        )
+        axes.set_xlim(-3, 106)
+        axes.set_ylim(-3, 108)
+        axes.set_xlabel("confidence, %")
+        axes.set_ylabel("top-1, %")
+
+    return _svg(name, draw, 3.4)
+
+
+def thresholds(name: str, kept: Sequence[tuple[float, float]], right: Sequence[tuple[float, float]]) -> str:
+    """Percent of the images that have at least a confidence, and of these the percent that is right."""
+
+    def draw(axes: Any) -> None:
+        for place, (title, points) in enumerate((("top-1 of those left", right), ("images left", kept))):
+            x, y = zip(*points)
+            style = {"linestyle": (0, (4, 2)) if place else "-", "marker": MARKERS[place], "markersize": 4}
+            axes.plot([100 * each for each in x], y, color=SERIES[place], label=title, **style)
+        axes.set_xlabel("least confidence, %")
+        axes.set_ylabel("%")
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=2, borderaxespad=0)
+
+    return _svg(name, draw, 3.4)
 
 
 def bars(name: str, values: dict[str, float], unit: str) -> str:

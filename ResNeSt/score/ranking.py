@@ -24,6 +24,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
+def greatest_softmax(logits: np.ndarray) -> float:
+    """The probability of the greatest of (classes,), without those of the others."""
+    return float(1 / np.exp(logits.astype(np.float64) - logits.max()).sum())
+
+
 def are_probabilities(rows: np.ndarray) -> bool:
     """Whether every one of (N, classes) is none below 0 and sums to 1, as rows of a network do that ends in Softmax."""
     return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all())

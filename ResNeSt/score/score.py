@@ -26,7 +26,7 @@ from ResNeSt.common.progress import hidden
 from ResNeSt.labels.file import read_labels
 from ResNeSt.score.accuracy_log import is_accuracy_log, read_answers
 from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, bin_dtype, list_outputs, model_classes, read_output
-from ResNeSt.score.ranking import top_k_predictions
+from ResNeSt.score.ranking import are_probabilities, greatest_softmax, top_k_predictions
 
 # What can be wrong with the results of a data set, in words for a report.
 KINDS = {
@@ -68,10 +68,14 @@ class Score:
 
 
 class Prediction(NamedTuple):
-    """The label of an image and the (up to) five classes predicted for it, best first."""
+    """The label of an image and the (up to) five classes predicted for it, best first.
+
+    `confidence` is the probability of the first (softmax), where the outputs are known.
+    """
 
     label: int
     classes: tuple[int, ...]
+    confidence: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Result:
 def count(predictions: Iterable[Prediction]) -> Score:
     """The score of predictions of up to five classes each."""
     top1 = top5 = total = 0
-    for label, classes in predictions:
+    for label, classes, _ in predictions:
         top1 += classes[0] == label
         top5 += label in classes
         total += 1
@@ -183,9 +187,14 @@ def _join(listed: Iterable[str], truth: dict[str, int], problems: Problems) -> d
 
 
 class _Output(NamedTuple):
+    """`softmax` and `value` are of the first class; `summed` is whether the values themselves may be probabilities."""
+
     path: str
     size: int
     classes: tuple[int, ...]
+    softmax: float
+    value: float
+    summed: bool
 
 
 class _Problem(NamedTuple):
@@ -228,7 +237,9 @@ def _predict(path: str, dtype: str) -> _Output | _Problem:
         logits = read_output(path, dtype)
     except OutputError as error:
         return _Problem(error.kind, str(error))
-    return _Output(path, logits.size, tuple(top_k_predictions(logits[None])[0].tolist()))
+    classes = tuple(top_k_predictions(logits[None])[0].tolist())
+    summed = bool(logits.min() >= 0) and are_probabilities(logits[None])
+    return _Output(path, logits.size, classes, greatest_softmax(logits), float(logits[classes[0]]), summed)
 
 
 def _number_of_classes(outputs: dict[str, _Output], known: int | None) -> int:
@@ -253,9 +264,11 @@ def _predictions(
     outputs: dict[str, _Output], classes: int, truth: dict[str, int], problems: Problems
 ) -> dict[str, Prediction]:
     predictions = {}
+    as_they_are = all(output.summed for output in outputs.values())  # logits of one image may sum to 1, too
     for image, output in outputs.items():
         if output.size == classes:
-            predictions[image] = Prediction(truth[image], output.classes)
+            confidence = output.value if as_they_are else output.softmax
+            predictions[image] = Prediction(truth[image], output.classes, confidence)
         else:
             problems["wrong-size"].append(f"{output.path}: {output.size} values, most have {classes}")
     return predictions
