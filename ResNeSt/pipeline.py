@@ -437,7 +437,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--chip",
         default="cpu",
-        help="cpu, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
+        help="cpu, cuda, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
     )
     parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
     parser.reads(

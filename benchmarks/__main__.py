@@ -21,11 +21,13 @@ PARTS = {
     "all_models": "every published model in fp32, bf16 and int8, and the peak memory of its stages",
     "serving": "the service with 1 to 64 clients beside the bare engine",
     "scoring": "50,000 TXT results beside the sample's script",
+    "gpu": "ResNeSt-50 and fast_1s1x64d on an NVIDIA GPU beside timm's eager loop and published figures",
     "resources": "peak memory and time of every stage, time to the first result",
 }
 
 
-WITHOUT_IMAGES = ("scoring", "serving")
+WITHOUT_IMAGES = ("scoring", "serving", "gpu")
+NAMED_ONLY = ("gpu",)  # which most machines have not
 
 
 def main() -> None:
@@ -36,9 +38,12 @@ def main() -> None:
         epilog="\n".join(f"{name:14} {about}" for name, about in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"[all] {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"[all but gpu] {', '.join(PARTS)}")
     parser.reads(
-        "--images", type=Path, metavar="DIR", help="a few hundred photographs; all but scoring and serving take them"
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help=f"a few hundred photographs; all but {', '.join(WITHOUT_IMAGES)} take them",
     )
     parser.add_argument(
         "--rounds", type=positive, default=5, help="of every contender, after one uncounted [%(default)s]"
@@ -54,7 +59,7 @@ def main() -> None:
         help="for the tables and the picture; the published ones lie in benchmarks/results [%(default)s]",
     )
     options = parser.parse_args()
-    parts = options.parts or list(PARTS)
+    parts = options.parts or [part for part in PARTS if part not in NAMED_ONLY]
     _check(parts, options.images)
     options.output.mkdir(parents=True, exist_ok=True)
     for part in parts:

@@ -29,12 +29,12 @@ def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> di
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def repeated(work: Callable[[], object], items: float) -> Callable[[], float]:
-    """A contender: `work` again and again for a second; items/s where one call does `items`."""
+def repeated(work: Callable[[], object], items: float, seconds: float = SECONDS) -> Callable[[], float]:
+    """A contender: `work` again and again for `seconds`; items/s where one call does `items`."""
 
     def measure() -> float:
         started, runs = time.perf_counter(), 0
-        while time.perf_counter() - started < SECONDS:
+        while time.perf_counter() - started < seconds:
             work()
             runs += 1
         return runs * items / (time.perf_counter() - started)
@@ -42,16 +42,16 @@ def repeated(work: Callable[[], object], items: float) -> Callable[[], float]:
     return measure
 
 
-def report(output: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints the table and writes it to a CSV file in `output`, named after the machine."""
+def report(output: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]], where: str = "") -> None:
+    """Prints the table and writes it to a CSV file in `output`, named after `where` it was measured [the machine]."""
     print(table(head, rows))
-    path = save(output, name, head, rows)
+    path = save(output, name, head, rows, where)
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", flush=True)
 
 
-def save(output: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+def save(output: Path, name: str, head: Sequence[str], rows: Sequence[Sequence[str]], where: str = "") -> Path:
     """Writes the CSV file alone."""
-    path = output / f"{name}-{machine()}.csv"
+    path = output / f"{name}-{where or machine()}.csv"
     with whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
     return path

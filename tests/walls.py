@@ -53,6 +53,7 @@ HEAVY = [
     ),
     *("engines/onnxruntime.py", "engines/openvino.py", "engines/torch.py"),
     *("serve/answering.py", "serve/app.py", "serve/metrics.py", "serve/rpc.py", "serve/server.py"),
+    *("engines/onnxruntime_gpu.py", "engines/torch_gpu.py"),
 ]
 HEAVY_PACKAGES = "torch torchvision onnx onnxsim onnxruntime openvino nncf matplotlib sklearn"
 

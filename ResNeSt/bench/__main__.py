@@ -67,7 +67,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "batches", metavar="BATCHES", help="batch sizes, like 1,4,8, or auto, which looks for the fastest"
     )
-    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, or auto")
+    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, cuda, or auto")
     parser.add_argument("--model", default=PREFIX, metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]")
     parser.add_argument("--dynamic-batch", action="store_true", help="the one model PREFIX_dyn.om takes all of BATCHES")
     parser.reads("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
@@ -79,7 +79,11 @@ def _parser() -> Parser:
     length.add_argument("--duration", type=float, metavar="SECONDS", help="as many runs as fill this time instead")
     parser.add_argument("--warmup", type=int, default=1, metavar="N", help="uncounted runs before [%(default)s]")
     parser.add_argument(
-        "--device", type=each(device), default=[0], metavar="N[,N…]", help="NPUs, which share the data set [0]"
+        "--device",
+        type=each(device),
+        default=[0],
+        metavar="N[,N…]",
+        help="NPUs, which share the data, or a GPU [0]",
     )
     parser.add_argument(
         "--processes",

@@ -50,11 +50,12 @@ class Benchmark:
     Models are `<prefix>_bs<N>.om` or `.xml` for each N of `batches` on `chip` (or `auto`), with `dynamic_batch` it is
     the one `<prefix>_dyn` that takes them all. `tensors` and `labels` are for the accuracy; without both the speed
     alone is measured, by `loop` runs (100), or by as many as fill `duration` seconds, after `warmup` uncounted ones.
-    `devices` are NPUs, which share the data set. The speed is that of each number of `instances` in one process on cpu
-    (None: as many as the runtime finds best), or of `processes` on every device, which share the cores on cpu; one
-    alone where neither is named. Everything is written to `folder`; `images` are the pictures behind the tensors, for
-    the report. A report.html of an earlier run is removed unless `keep_report`. With `profile` the operators of every
-    model are timed, too, once all speeds are measured: by msprof on an NPU, by OpenVINO's counters on cpu.
+    `devices` are NPUs, which share the data set, or one GPU. The speed is that of each number of `instances` in one
+    process on cpu (None: as many as the runtime finds best), or of `processes` on every device, which share the cores
+    on cpu; one alone where neither is named. Everything is written to `folder`; `images` are the pictures behind the
+    tensors, for the report. A report.html of an earlier run is removed unless `keep_report`. With `profile` the
+    operators of every model are timed, too, once all speeds are measured: by msprof on an NPU, by OpenVINO's counters
+    on cpu.
 
     `batches` of `auto` is a search: over all batch sizes that are compiled and, unless they are named, 1, 2, 4 and so
     on up to the cores instances, or 1, 2 and 4 processes on an NPU; at each batch size it ends where more no longer
@@ -170,11 +171,13 @@ def _profile(model: Path, batch: int, runs: Runs, program: str | None) -> Profil
 def check_devices(chip: str, devices: Sequence[int]) -> None:
     """Raises ArgumentError where the chip has no such devices."""
     if not devices or not all(type(number) is int and 0 <= number <= LARGEST_DEVICE for number in devices):
-        raise ArgumentError(f"devices {list(devices)}, expected numbers of NPUs from 0 to {LARGEST_DEVICE}")
+        raise ArgumentError(f"devices {list(devices)}, expected numbers from 0 to {LARGEST_DEVICE}")
     if len(set(devices)) < len(devices):
         raise ArgumentError(f"--device {','.join(map(str, devices))}: names one twice; --processes N runs N on each")
-    if not chips.is_ascend(chip) and list(devices) != [0]:
-        raise ArgumentError("--device is for NPUs; on cpu there is device 0 only, which takes all cores")
+    if not chips.has_cards(chip) and list(devices) != [0]:
+        raise ArgumentError(f"--device is for NPUs and GPUs; on {chip} there is device 0 only, which takes all cores")
+    if chip == chips.CUDA and len(devices) > 1:
+        raise ArgumentError("--device takes one GPU; several can be measured one after the other")
 
 
 def checked(benchmark: Benchmark) -> Benchmark:
@@ -188,6 +191,8 @@ def checked(benchmark: Benchmark) -> Benchmark:
         raise ArgumentError(f"warmup {warmup}, expected a whole number from 0")
     if (benchmark.tensors is None) != (benchmark.labels is None):
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
+    if benchmark.profile and chip == chips.CUDA:
+        raise ArgumentError("--profile is for NPUs and cpu; on a GPU Nsight Systems does it: nsys profile COMMAND")
     _check_named(benchmark.batches)
     return dataclasses.replace(benchmark, chip=chip, prefix=prefix, loop=loop, duration=duration, warmup=warmup)
 

@@ -47,14 +47,15 @@ def asked(
         return list(dict.fromkeys(Copies(processes=count) for count in _whole(chip, processes)))
     if not search:
         return [Copies()]
-    if not chips.is_ascend(chip):
+    if not chips.has_cards(chip):
         return [Copies(instances=count) for count in doubled(min(cores(), MOST_INSTANCES))]
     return [Copies(processes=count) for count in ON_A_DEVICE]
 
 
 def _checked(chip: str, instances: Sequence[int | None]) -> list[int | None]:
-    if chips.is_ascend(chip):
-        raise ArgumentError("--instances is for cpu; on an NPU an instance is a process of its own: --processes N[,N…]")
+    if chips.has_cards(chip):
+        card = "an NPU" if chips.is_ascend(chip) else "a GPU"
+        raise ArgumentError(f"--instances is for cpu; on {card} it is a process of its own: --processes N[,N…]")
     found = [None if count is None else operator.index(count) for count in instances]
     if not found or not all(count is None or 1 <= count <= MOST_INSTANCES for count in found):
         raise ArgumentError(f"instances {list(instances)}, expected whole numbers from 1 to {MOST_INSTANCES}, or auto")

@@ -1,4 +1,4 @@
-"""Chips: the names ATC takes (`--soc_version` without the prefix Ascend), `cpu`, and finding out by npu-smi.
+"""Chips: the names ATC takes (`--soc_version` without the prefix Ascend), `cpu`, `cuda`, and finding out by npu-smi.
 
 Source of the names and of npu-smi's tables: CANN's documentation of ATC, and tables printed by real machines. New chips
 come with every release, so a name that is not among them is taken too, if it is formed like them; ATC knows.
@@ -13,8 +13,9 @@ import subprocess
 import sys
 
 from ResNeSt.common.errors import ArgumentError, PipelineError, plain
+from ResNeSt.models import model_info
 
-CPU = "cpu"
+CPU, CUDA = "cpu", model_info.CUDA
 CHIPS = (
     *("310", "310P1", "310P3", "310P5", "310P7", "310B1", "310B2", "310B3", "310B4", "610", "610Lite"),
     *("910A", "910B", "910ProA", "910ProB", "910PremiumA", "910B1", "910B2", "910B2C", "910B3", "910B4", "910B4-1"),
@@ -26,7 +27,8 @@ _NAME = re.compile(r"(?=.{3,32}\Z)\d{3}(?:[A-Z][A-Z0-9]*)?(?:[_-][A-Z0-9]+)*", r
 _SERIES = {"910", "950pr", "950dt"}  # what npu-smi's table shows where the board alone knows the rest of the name
 
 ASCEND_PRECISIONS = ("fp16", "fp32", "mixed", "int8")
-CPU_PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = {CPU: ("fp32", "bf16", "int8"), CUDA: ("fp32", "fp16")}  # of what is no NPU
+SUFFIXES = {CPU: "xml", CUDA: "onnx"}  # of what is compiled for it; for an NPU it is `om`
 
 # The first row of a card: number and name | health. The second row has numbers below 100 in place of the name, or
 # nothing; the process table has a number in place of the health.
@@ -40,27 +42,27 @@ class NoCardError(PipelineError):
 
 
 def resolve(chip: str) -> str:
-    """`cpu`, or a chip's name as CANN spells it, without the prefix Ascend; `auto` asks npu-smi, else it is `cpu`.
+    """`cpu`, `cuda`, or a chip's name as CANN spells it, without Ascend; `auto` asks npu-smi, else it is `cpu`.
 
     A name that is not on record is left as it is typed, but for its series. Raises ArgumentError for one that is formed
     like no chip's, PipelineError where there is a card and npu-smi does not tell its name.
     """
     if chip.lower() == "auto":
         return detect()
-    if chip.lower() == CPU:
-        return CPU
+    if not is_ascend(chip.lower()):
+        return chip.lower()
     named = _named(chip)
     if named is None:
         raise ArgumentError(
-            f"unknown chip {chip[:40]!r}; {_suggestion(chip)}, or cpu, or auto, or another name as ATC's --soc_version "
-            "has it"
+            f"unknown chip {chip[:40]!r}; {_suggestion(chip)}, or cpu, or cuda, or auto, or another name as ATC's "
+            "--soc_version has it"
         )
     return named
 
 
 def doubt(chip: str) -> str | None:
     """What to say of a chip that is not on record here, None of one that is."""
-    if chip == CPU or chip in CHIPS:
+    if not is_ascend(chip) or chip in CHIPS:
         return None
     near = _near(chip)
     like = f"; near it: {', '.join(near)}" if near else ""
@@ -69,7 +71,7 @@ def doubt(chip: str) -> str | None:
 
 def precision(wanted: str | None, chip: str) -> str:
     """The precision to compile for on `chip`, its default if `wanted` is None; raises ArgumentError if it has none."""
-    allowed = CPU_PRECISIONS if chip == CPU else ASCEND_PRECISIONS
+    allowed = PRECISIONS.get(chip, ASCEND_PRECISIONS)
     if wanted is None:
         return allowed[0]
     if wanted not in allowed:
@@ -79,7 +81,12 @@ def precision(wanted: str | None, chip: str) -> str:
 
 def is_ascend(chip: str) -> bool:
     """Whether it is an NPU; models for the others run on what this machine has without one."""
-    return chip != CPU
+    return chip not in PRECISIONS
+
+
+def has_cards(chip: str) -> bool:
+    """Whether it is one of several, with a number, on which models run beside each other as processes."""
+    return is_ascend(chip) or chip == CUDA
 
 
 def is_310p(chip: str) -> bool:

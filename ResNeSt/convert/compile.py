@@ -17,7 +17,7 @@ from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, sha256
 from ResNeSt.common.made_of import Unchanged
 from ResNeSt.common.progress import Say, hidden
-from ResNeSt.convert import aoe, atc, chips, openvino_ir
+from ResNeSt.convert import aoe, atc, chips, cuda_onnx, openvino_ir
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import Batch, compiled_name, in_words, recorded, sizes_of
 from ResNeSt.formats.onnx_weights import sha256_of_onnx
@@ -85,7 +85,7 @@ class Compilation:
     def form(self, batch: Batch) -> dict[str, Any]:
         """What else than the question a model depends on: how this release compiles."""
         if not chips.is_ascend(self.chip):
-            return {"form": openvino_ir.form()}
+            return {"form": (cuda_onnx if self.chip == chips.CUDA else openvino_ir).form()}
         pixels = {} if self.aipp is None else {atc.AIPP: atc.aipp_digest(self.network, self.dtype)}
         return {"form": atc.form(self._untuned_command(batch)), **pixels}
 
@@ -132,7 +132,8 @@ def _compiler(compilation: Compilation, batches: list[Batch], source: str, force
     if not chips.is_ascend(compilation.chip):
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
-        return functools.partial(_compile_on_cpu, compilation, source)
+        here = _compile_for_cuda if compilation.chip == chips.CUDA else _compile_on_cpu
+        return functools.partial(here, compilation, source)
     toolkit = cann.find_toolkit()
     if toolkit is None:
         sizes = ",".join(str(size) for batch in batches for size in sizes_of(batch))
@@ -176,16 +177,30 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: Batch) -> None
         compilation.precision,
     )
 
-    def finish(model: Path) -> None:
-        gate = compilation.gate
-        judged = gate.check(model, network.path, target.name) if gate else {}
-        _record(compilation, batch, source, model, {"tool": f"OpenVINO {openvino_ir.version()}", **judged})
-
+    finish = functools.partial(_finish, compilation, batch, source, f"OpenVINO {openvino_ir.version()}")
     openvino_ir.compile_model(network, target, batch, dtype, precision, source, finish)
+    _say_compiled(compilation, batch)
+
+
+def _compile_for_cuda(compilation: Compilation, source: str, batch: Batch) -> None:
+    finish = functools.partial(_finish, compilation, batch, source, f"ONNX Runtime {cuda_onnx.version()}")
+    target, precision = compilation.target(batch), compilation.precision
+    cuda_onnx.compile_model(compilation.network, target, batch, precision, source, finish)
+    _say_compiled(compilation, batch)
+
+
+def _finish(compilation: Compilation, batch: Batch, source: str, tool: str, model: Path) -> None:
+    """Judges the model where it is to be judged, and writes its record."""
+    gate, name = compilation.gate, compilation.target(batch).name
+    judged = gate.check(model, compilation.network.path, name) if gate else {}
+    _record(compilation, batch, source, model, {"tool": tool, **judged})
+
+
+def _say_compiled(compilation: Compilation, batch: Batch) -> None:
+    target, dtype = compilation.target(batch), compilation.dtype
     size = sum(path.stat().st_size for path in model_files(target))
-    compilation.say(
-        f"{target.name}: batch {in_words(batch)}, {dtype} {LAYOUTS[dtype].order}, {precision}, {size:,} bytes"
-    )
+    images = f"batch {in_words(batch)}, {dtype} {LAYOUTS[dtype].order}"
+    compilation.say(f"{target.name}: {images}, {compilation.precision}, {size:,} bytes")
 
 
 def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Toolkit, batch: Batch) -> None:

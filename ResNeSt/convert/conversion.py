@@ -38,9 +38,9 @@ _WAYS_OUT = "--force replaces it, --output-dir names another folder"
 class Conversion:
     """What is asked of stage 3.
 
-    `onnx` is the file of stage 2, `batches` the batch sizes, `chip` `cpu`, one like 310P3, or `auto`, `folder` where
-    the models go. `dtype` is that of the tensors: float32 NCHW; uint8 NHWC, with the normalisation in the model; or
-    yuv420sp, NV12 with even sides, with the change to RGB in it, too. `precision` is the chip's default if None.
+    `onnx` is the file of stage 2, `batches` the batch sizes, `chip` `cpu`, `cuda`, one like 310P3, or `auto`, `folder`
+    where the models go. `dtype` is that of the tensors: float32 NCHW; uint8 NHWC, with the normalisation in the model;
+    or yuv420sp, NV12 with even sides, with the change to RGB in it, too. `precision` is the chip's default if None.
     `calibration` is a folder of float32 tensors, to quantize with (precision int8) and to judge by (on cpu);
     `min_agreement` the share of them that must keep the top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names
     the card of a network whose file does not tell it. `dynamic_batch` makes one model for all of `batches`, 2 to 100,
@@ -176,6 +176,8 @@ def resolved(conversion: Conversion) -> Conversion:
         batches = check_dynamic(batches, chip, precision)
     if conversion.tune is not None:
         _check_tune(conversion.tune, chip)
+    if chip == chips.CUDA and conversion.dtype != "float32":
+        raise ArgumentError(f"--dtype {conversion.dtype} is not for cuda, whose models take float32; leave it out")
     return dataclasses.replace(
         conversion,
         onnx=Path(conversion.onnx),
@@ -191,7 +193,7 @@ def _check_tune(tune: str, chip: str) -> None:
     if tune not in aoe.JOBS:
         raise ArgumentError(f"--tune {tune!r}, expected one of {', '.join(aoe.JOBS)}")
     if not chips.is_ascend(chip):
-        raise ArgumentError("--tune is for Ascend chips, whose AOE it runs; leave it out for cpu")
+        raise ArgumentError(f"--tune is for Ascend chips, whose AOE it runs; leave it out for {chip}")
 
 
 def simplification(conversion: Conversion) -> list[str]:
@@ -471,7 +473,8 @@ def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterato
         target = compilation.target(batch)
         if not chips.is_ascend(compilation.chip):
             of = f"batch {in_words(batch)}, {compilation.dtype}, {compilation.precision}"
-            yield f"# OpenVINO: {network.path} -> {target}, {of}"
+            tool = "ONNX for a GPU" if compilation.chip == chips.CUDA else "OpenVINO"
+            yield f"# {tool}: {network.path} -> {target}, {of}"
         else:
             if compilation.tune is not None:
                 bank = aoe.bank_of(target)

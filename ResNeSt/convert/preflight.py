@@ -42,9 +42,9 @@ def report(all_findings: Sequence[Finding]) -> None:
 
 
 def findings(network: Network, chip: str, precision: str, targets: Sequence[Path]) -> list[Finding]:
-    """All that speaks for or against compiling `network` to `targets`; raises ArgumentError for the chip `cpu`."""
+    """All that speaks for or against compiling `network` to `targets`; raises ArgumentError for `cpu` and `cuda`."""
     if not chips.is_ascend(chip):
-        raise ArgumentError("--check is for Ascend chips; what fails on cpu fails within seconds")
+        raise ArgumentError(f"--check is for Ascend chips; what fails on {chip} fails within seconds")
     toolkit = cann.find_toolkit()
     rest = [
         *_graph(network, chip, precision),

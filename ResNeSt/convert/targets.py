@@ -19,7 +19,7 @@ FEWEST_SIZES, MOST_SIZES = 2, 100  # of a dynamic batch, by ATC (contract ATC)
 def compiled_name(stem: str, batch: Batch, chip: str) -> str:
     """File name of the model of `stem`.onnx compiled for `batch` images on `chip` (a name of `chips.resolve`)."""
     size = f"bs{batch}" if isinstance(batch, int) else DYNAMIC
-    return f"{stem}_{size}.{'om' if chips.is_ascend(chip) else 'xml'}"
+    return f"{stem}_{size}.{chips.SUFFIXES.get(chip, 'om')}"
 
 
 def models(batches: Sequence[int], dynamic: bool) -> list[Batch]:

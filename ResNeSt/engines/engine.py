@@ -6,7 +6,7 @@ import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Callable, Protocol
 
 import numpy as np
 
@@ -43,9 +43,9 @@ class Opening:
 
     `batch` is the batch size of a file that leaves it free; the others keep theirs. `arch` names the network of a
     checkpoint whose file name does not, `ema` chooses in one that holds its weights' moving average, too
-    (ResNeSt.models.checkpoint). `device` is an NPU's number. `instances` are to run side by side: one alone answers a
-    batch soonest, None are as many as the runtime finds best for throughput, and no more than `images`, where it is
-    known how many there will be, make batches: an instance without a batch would keep its cores from the others.
+    (ResNeSt.models.checkpoint). `device` numbers an NPU or a GPU. `instances` are to run side by side: one alone
+    answers a batch soonest, None are as many as the runtime finds best for throughput, and no more than `images`, where
+    it is known how many there will be, make batches: an instance without a batch would keep its cores from the others.
     """
 
     batch: int = 1
@@ -127,6 +127,12 @@ def run_images(engine: Engine, images: np.ndarray) -> np.ndarray:
     batches = [images[start : start + size] for start in range(0, len(images), size)]
     filled = [fill(batch, fitting(engine.sizes, len(batch))) for batch in batches]
     return np.concatenate([engine.run(batch) for batch in filled])[: len(images)]
+
+
+def in_pieces(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> np.ndarray:
+    """What `run`, which takes `size` images and no other number, gives for any number of them."""
+    pieces = [fill(images[start : start + size], size) for start in range(0, len(images), size)]
+    return np.concatenate([run(piece) for piece in pieces])[: len(images)]
 
 
 def fill(images: np.ndarray, size: int) -> np.ndarray:

@@ -14,7 +14,9 @@ from ResNeSt.common.arguments import LARGEST_BATCH, MOST_INSTANCES
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.engines.engine import Engine, Opening
-from ResNeSt.models import classifier
+from ResNeSt.formats import onnx_header
+from ResNeSt.models import classifier, model_info
+from ResNeSt.models.model_info import CHIP, CUDA
 
 
 class _Runtime(NamedTuple):
@@ -25,18 +27,29 @@ class _Runtime(NamedTuple):
     suffixes: tuple[str, ...]
     others: tuple[str, ...] = ()
     requirements: str = "requirements.txt"
+    opener: str = "open_model"
+    cards: bool = False  # whether --device chooses among several
 
 
+def _gpu(module: str, package: str, others: tuple[str, ...], opener: str) -> _Runtime:
+    return _Runtime(f"ResNeSt.engines.{module}", package, (), others, "requirements/gpu.txt", opener, cards=True)
+
+
+CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".ckpt", ".pdparams")
 RUNTIMES: dict[str, _Runtime] = {
     "openvino": _Runtime("ResNeSt.engines.openvino", "openvino", (".xml",), (".onnx",)),
     "onnxruntime": _Runtime("ResNeSt.engines.onnxruntime", "onnxruntime", (".onnx",)),
-    "torch": _Runtime("ResNeSt.engines.torch", "torch", (".pth", ".pt", ".tar", ".safetensors", ".ckpt", ".pdparams")),
-    "ascend": _Runtime("ResNeSt.engines.ascend", "ais_bench", (".om",), requirements="requirements/npu.txt"),
+    "torch": _Runtime("ResNeSt.engines.torch", "torch", CHECKPOINTS),
+    "ascend": _Runtime("ResNeSt.engines.ascend", "ais_bench", (".om",), (), "requirements/npu.txt", cards=True),
+    "cuda": _gpu("onnxruntime_gpu", "onnxruntime-gpu", (".onnx",), "open_cuda"),
+    "tensorrt": _gpu("onnxruntime_gpu", "onnxruntime-gpu", (".onnx",), "open_tensorrt"),
+    "torch-cuda": _gpu("torch_gpu", "torch", CHECKPOINTS, "open_fp32"),
+    "torch-cuda-bf16": _gpu("torch_gpu", "torch", CHECKPOINTS, "open_bf16"),
+    "torch-cuda-fp16": _gpu("torch_gpu", "torch", CHECKPOINTS, "open_fp16"),
 }
 NAMES = (*RUNTIMES, "null")
 SUFFIXES = {suffix: name for name, runtime in RUNTIMES.items() for suffix in runtime.suffixes}
 DEPENDS = 0.1  # of the largest answer: a scale that a runtime takes from the whole batch stays below
-CHECKPOINTS = RUNTIMES["torch"].suffixes
 
 
 def open_engine(
@@ -64,14 +77,24 @@ def open_engine(
         from ResNeSt.engines.null import NullEngine
 
         return NullEngine(open_engine(path, None, batch, arch, device, ema, instances, images))
-    runtime = RUNTIMES[name or SUFFIXES[path.suffix]]
+    name = name or _runtime_of(path)
+    runtime = RUNTIMES[name]
     opened = (*runtime.suffixes, *runtime.others)
     if path.suffix not in opened:
         raise ArgumentError(f"{path}: the {name} engine opens {' and '.join(opened)} files")
+    if device and not runtime.cards:
+        raise ArgumentError(f"--device {device}: {path} runs by {name}; on cpu there is device 0 only")
     opener = _opener(runtime)
     engine = opener(path, asked)
     _check_apart(path, engine, lambda: opener(path, dataclasses.replace(asked, batch=2)))
     return engine
+
+
+def _runtime_of(path: Path) -> str:
+    """By its suffix; an ONNX file that convert.sh made for a GPU says so, and runs there or nowhere."""
+    if path.suffix == ".onnx" and model_info.of_onnx(onnx_header.read(path).metadata).get(CHIP) == CUDA:
+        return "cuda"
+    return SUFFIXES[path.suffix]
 
 
 def _check_asked(path: Path, name: str | None, asked: Opening) -> None:
@@ -123,5 +146,5 @@ def _opener(runtime: _Runtime) -> Callable[..., Engine]:
         raise MissingRuntimeError(
             told or f"{runtime.package} is not installed here ({error}); {runtime.requirements} says how to install it"
         ) from None
-    opener: Callable[..., Engine] = module.open_model
+    opener: Callable[..., Engine] = getattr(module, runtime.opener)
     return opener

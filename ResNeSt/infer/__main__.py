@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ResNeSt.common import cann_libraries
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, instances, positive
+from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, device, instances, positive
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.engines.engine import check_named
 from ResNeSt.engines.opening import CHECKPOINTS, NAMES
@@ -41,7 +41,7 @@ def parser() -> Parser:
     flags.add_argument("--warmup_count", "--warmup-count", type=int, default=1, help="uncounted runs first [1]")
     flags.add_argument("--batchsize", type=positive, help="changes the throughput printed, nothing else [the model's]")
     flags.add_argument("--dymBatch", type=batch_size, help="batch size, of a model that leaves it free")
-    flags.add_argument("--device", default="0", help="there is one cpu: 0; 0,0 is two processes of a pure run [0]")
+    flags.add_argument("--device", default="0", help="of a GPU; of cpu it is 0; 0,0 is two processes of a pure run [0]")
     _add_switch(flags, "--divide_input", "for a pure run the same as without [False]")
     flags.add_argument(
         "--pure_data_type", "--pure-data-type", default="zero", choices=PURE_DATA, help="data of a pure run [zero]"
@@ -74,8 +74,8 @@ def main() -> int:
     _hand_over_om()
     options = parser().parse_args()
     devices = options.device.split(",")
-    if set(devices) != {"0"}:
-        raise ArgumentError(f"--device {options.device}: on cpu there is device 0 only")
+    if len(set(devices)) > 1:
+        raise ArgumentError(f"--device {options.device}: a run is on one device; on cpu there is device 0 only")
     inference = Inference(
         model=options.model,
         tensors=options.input,
@@ -89,6 +89,7 @@ def main() -> int:
         pure_data=options.pure_data_type,
         all_times=options.display_all_summary,
         engine=options.engine,
+        device=device(devices[0]),
         arch=options.arch,
         ema=options.ema,
         instances=options.instances,

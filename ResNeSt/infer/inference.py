@@ -49,7 +49,8 @@ def _at_once() -> None:
 class Inference:
     """What is asked of an inference run.
 
-    `model` is a .xml, .onnx or checkpoint, run by `engine` (None: its suffix's own); `batch` sets the batch size of one
+    `model` is a .xml, .onnx or checkpoint, run by `engine` (None: its suffix's own) on `device`, a GPU's
+    number (0 on cpu); `batch` sets the batch size of one
     that leaves it free (None: 1, and a compiled one that takes several asks for it), `arch` names the network of a
     checkpoint, `ema` chooses its weights. `tensors` is a folder or a file of stage 1; None measures the speed on one
     batch of `pure_data`. Results go to `<output>/<dirname>` [date and time] as `outfmt`, and nowhere if `output` is
@@ -70,6 +71,7 @@ class Inference:
     pure_data: str = "zero"
     all_times: bool = False
     engine: str | None = None
+    device: int = 0
     arch: str | None = None
     ema: bool | None = None
     instances: int | None = 1
@@ -129,13 +131,15 @@ def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> I
         inference.engine,
         inference.batch or 1,
         inference.arch,
+        inference.device,
         ema=inference.ema,
         instances=inference.instances,
         images=_images(inference),
     )
     if inference.batch is not None or Path(inference.model).suffix == ".xml":
         check_named(inference.model, engine.sizes, inference.batch)
-    for line in (f"{engine.title} init", "open device 0", f"load model {inference.model}", "create model description"):
+    opened = (f"open device {inference.device}", f"load model {inference.model}", "create model description")
+    for line in (f"{engine.title} init", *opened):
         say(f"{line} success")
     folder = _output_folder(inference, say)
     with sole_writer(folder) if folder else contextlib.nullcontext():

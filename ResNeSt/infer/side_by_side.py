@@ -25,7 +25,7 @@ _together: Any = None  # of a process: the barrier that all of them meet at
 
 
 def infer_side_by_side(inference: Inference, count: int, say: Say = silent) -> list[Inferred]:
-    """What each of `count` processes gave; results and summary lie in `<output>/<dirname>/device0_<index>`.
+    """What each of `count` processes gave; results and summary lie in `<output>/<dirname>/device<number>_<index>`.
 
     Raises ArgumentError where there is anything but a pure loop to run, or there are fewer cores than processes; else
     as `infer` does.
@@ -40,7 +40,7 @@ def infer_side_by_side(inference: Inference, count: int, say: Say = silent) -> l
         found = _results(inference, started)
     for index, inferred in enumerate(found):
         span = f"start_time:{inferred.started} end_time:{inferred.ended}"
-        say(f"i:{index} device_0 throughput:{inferred.throughput} {span}")
+        say(f"i:{index} device_{inference.device} throughput:{inferred.throughput} {span}")
     say(f"summary throughput:{sum(inferred.throughput for inferred in found)}")
     return found
 
@@ -51,7 +51,7 @@ def _own(inference: Inference, index: int) -> Inference:
     if inference.dirname is None:
         raise ArgumentError("several processes need --output_dirname")
     folder = os.path.join(inference.output, inference.dirname)
-    return dataclasses.replace(inference, output=folder, dirname=f"device0_{index}")
+    return dataclasses.replace(inference, output=folder, dirname=f"device{inference.device}_{index}")
 
 
 def _results(inference: Inference, started: Sequence[Future[Inferred]]) -> list[Inferred]:

@@ -19,7 +19,7 @@ def model_files(path: PathLike) -> list[Path]:
     path = Path(path)
     if path.suffix == ".xml":
         return [path, path.with_suffix(".bin")]
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" and path.exists():  # one to come is a single file
         return [path, *(path.parent / name for name in onnx_header.read(path).data_files)]
     return [path]
 

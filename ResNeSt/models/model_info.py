@@ -15,6 +15,8 @@ from ResNeSt.tensors.format import LAYOUTS, TensorFormat, dtype_of
 
 # In ONNX metadata_props the keys carry this prefix; in OpenVINO's rt_info they are a section of this name.
 SECTION = "resnest"
+# What says that an ONNX file is compiled for a GPU: the chip of convert.sh.
+CHIP, CUDA = "chip", "cuda"
 # Names of the exported graph's ends, as the original sample has them.
 INPUT, OUTPUT = "actual_input_1", "output1"
 
