@@ -98,6 +98,7 @@ class _Run:
             timeout_graceful_shutdown=5,
         )
         web = _Server(config, lambda: loop.call_soon_threadsafe(self._ending.set))
+        self._http.listen(config.backlog)  # whoever reads the line below may connect at once
         running = asyncio.create_task(web.serve([self._http]))
         shown = f"[{address}]" if ":" in address else address
         sizes = model.batcher.sizes
