@@ -52,7 +52,8 @@ def rows(*values: float) -> np.ndarray:
 
 
 def first(future: Future[Answered]) -> list[float]:
-    return future.result(10).logits[:, 0].tolist()
+    values: list[float] = future.result(10).logits[:, 0].tolist()
+    return values
 
 
 @pytest.fixture

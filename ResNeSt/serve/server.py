@@ -24,6 +24,7 @@ from ResNeSt.serve.page import headers, page
 from ResNeSt.serve.rpc import server as grpc_server
 from ResNeSt.serve.settings import Service
 
+BACKLOG = 2048
 DRAIN_SECONDS = 30.0  # for accepted requests to be answered, once the end has begun
 
 
@@ -100,6 +101,7 @@ class _Run:
         web = _Server(config, lambda: loop.call_soon_threadsafe(self._ending.set))
         self._http.listen(config.backlog)  # whoever reads the line below may connect at once
         running = asyncio.create_task(web.serve([self._http]))
+        self._http.listen(BACKLOG)  # who reads the next line may ask at once
         shown = f"[{address}]" if ":" in address else address
         sizes = model.batcher.sizes
         self._say(
