@@ -22,7 +22,7 @@ from ResNeSt.tensors.folder import (
     list_tensors,
     read_bytes,
     read_tensor,
-    refuse_packed,
+    refuse_for_ais_bench,
     spread,
     tensor_files,
     tensor_name,
@@ -89,7 +89,7 @@ def test_a_json_that_makes_no_sense_is_refused(change: dict[str, object], tmp_pa
 def test_a_json_that_lacks_anything_else_is_refused(tmp_path: Path) -> None:
     write_index(tmp_path, TensorSet(FLOATS, 1, 1, True))
     fields = json.loads(index_path(tmp_path).read_text())
-    for key in fields.keys() - {"exif", "packed", "decoder"}:
+    for key in fields.keys() - {"exif", "packed", "decoder", "files"}:
         index_path(tmp_path).write_text(json.dumps({name: value for name, value in fields.items() if name != key}))
         with pytest.raises(PipelineError, match=f"not an index of tensors .*{key}"):
             read_index(tmp_path)
@@ -134,7 +134,7 @@ def test_folders_without_tensors_or_with_two_of_one_name_are_refused(folder: Pat
     with pytest.raises(PipelineError, match="none: no such folder"):
         tensor_files(folder / "none")
     (folder / "empty").mkdir()
-    with pytest.raises(PipelineError, match=r"empty: holds no \.bin or \.npy files"):
+    with pytest.raises(PipelineError, match=r"empty: holds no \.bin, \.npy or \.npz files"):
         tensor_files(folder / "empty")
     (folder / "img_9.again.bin").touch()
     with pytest.raises(PipelineError, match="two files share a name up to the first dot"):
@@ -244,7 +244,7 @@ def test_tensors_fit_a_model_of_their_shape_dtype_and_normalisation_once_all_are
 
 def test_a_folder_of_another_program_is_left_to_the_client(folder: Path) -> None:
     check_tensors(folder, (1, 3, 99, 99), "uint8", {})
-    refuse_packed(folder)
+    refuse_for_ais_bench(folder)
 
 
 # Shards
@@ -263,7 +263,7 @@ def test_a_shard_holds_its_tensors_in_order_and_names_those_left_out(tmp_path: P
     assert [read_tensor(tensor, FLOATS.shape, "float32")[2, 3, 3] for tensor in found] == [1, 2]
     check_files(tmp_path, FLOATS.shape, "float32")
     with pytest.raises(PipelineError, match="holds packed tensors, which ais_bench cannot read"):
-        refuse_packed(tmp_path)
+        refuse_for_ais_bench(tmp_path)
 
 
 def test_shards_are_listed_in_order(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import card, names
 from ResNeSt.models.model_info import format_of
-from ResNeSt.tensors.format import LAYOUTS
+from ResNeSt.tensors.format import FILES, LAYOUTS
 from ResNeSt.tensors.shards import SHARD_IMAGES
 
 
@@ -38,6 +38,10 @@ def main() -> int:
         action="store_true",
         help=f"write {SHARD_IMAGES:,} images a file, for engines on cpu; ais_bench takes a file per image",
     )
+    parser.add_argument(
+        "--format", default="bin", choices=FILES, help="of a tensor's file: bare values, or an array of NumPy's [bin]"
+    )
+    parser.writes("--list", metavar="FILE", help="write the path of every tensor here, a line each")
     parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
     parser.add_argument(
         "--distinct-names",
@@ -64,6 +68,8 @@ def main() -> int:
             options.distinct_names,
             aloud,
             machines,
+            options.format,
+            options.list,
         )
     for reason in done.broken.values():
         print(f"broken: {reason}")

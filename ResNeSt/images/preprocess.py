@@ -28,11 +28,13 @@ from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import lies_in, refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
+from ResNeSt.images.archives import archives_of
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.images.listing import find_images, image_names, list_images
 from ResNeSt.images.native import decoder
+from ResNeSt.tensors import npz
 from ResNeSt.tensors.folder import list_tensors, tensor_name
-from ResNeSt.tensors.format import TensorFormat, TensorSet, read_index, write_index
+from ResNeSt.tensors.format import FILES, TensorFormat, TensorSet, read_index, write_index
 from ResNeSt.tensors.shards import SHARD_IMAGES, Shard, list_shards, read_shard, shard_path, write_shard
 from ResNeSt.tensors.sources import SourceLog
 
@@ -73,23 +75,30 @@ def preprocess(
     distinct: bool = False,
     say: Say = silent,
     machines: Machines | None = None,
+    files: str = "bin",
+    list_file: PathLike | None = None,
 ) -> Preprocessed:
     """Writes `<target>/<name>.bin` for every image of `source`, or shards (ResNeSt.tensors.shards), and `tensors.json`.
 
+    `files` is one of tensors.format.FILES; `list_file` gets the path of every tensor, a line each, once all are there.
     `distinct` calls images of one name by their paths (ResNeSt.common.ais_bench_names.distinct_names). What an earlier
     run left is kept where it was made of the very images (ResNeSt.tensors.sources). `say` hears which files are no
     images. `machines`, which see both folders as this one does, do the work (ResNeSt.cluster.ray_tasks), in place of
     this process's threads. Raises PipelineError where `target` holds anything else, and where images have one name
     without `distinct`.
     """
-    images = _named(source, distinct, say)
+    _check_files(files, packed, list_file)
+    images = _named(source, distinct, say, f".{files}")
     target = Path(target)
-    refuse_clashes([source], fills=[target])
+    refuse_clashes(archives_of(source) or [source], [] if list_file is None else [list_file], fills=[target])
     if lies_in(source, target):
         raise ArgumentError(f"{target}: {source} lies in it, and a folder of tensors holds nothing else; name another")
     target.mkdir(parents=True, exist_ok=True)
     workers = workers or cores()
-    begun = TensorSet(tensor_format, len(images), count=0, complete=False, packed=packed, decoder=decoder())
+    begun = TensorSet(
+        tensor_format, len(images), count=0, complete=False, packed=packed, decoder=decoder(), files=files
+    )
+    _begin_list(list_file, images, target)
     started = time.perf_counter()
     with sole_writer(target), SourceLog(target) as log:
         _refuse_foreign_tensors(target, begun)
@@ -109,6 +118,7 @@ def preprocess(
             broken = _write_files(missing, target, tensor_format, workers, log)
         count = len(images) - len(broken)
         write_index(target, dataclasses.replace(begun, count=count, complete=True, broken=tuple(broken)))
+        _write_list(list_file, [image.tensor(target) for image in images if image.name not in broken])
     kept = len(images) - len(missing)
     return Preprocessed(len(missing) - len(broken), kept, broken, time.perf_counter() - started, begun.decoder)
 
@@ -122,33 +132,59 @@ class Log(Protocol):
 
 
 class Image(NamedTuple):
-    """An image file, and what it is called in the target: its file name, or one that says its path."""
+    """An image file, what it is called in the target (its file name, or what says its path), its tensor's suffix."""
 
     path: str
     name: str
+    suffix: str = ".bin"
 
     def tensor(self, target: Path) -> Path:
         """Where its tensor goes."""
-        return target / tensor_name(self.name)
+        return target / tensor_name(self.name, self.suffix)
 
 
-def _named(source: PathLike, distinct: bool, say: Say) -> list[Image]:
+def _check_files(files: str, packed: bool, list_file: PathLike | None) -> None:
+    if files not in FILES:
+        raise ArgumentError(f"files {files!r}, expected one of {', '.join(FILES)}")
+    if packed and (files != "bin" or list_file is not None):
+        raise ArgumentError("packed tensors have no files of their own; leave --pack out, or --format and --list")
+
+
+def _begin_list(path: PathLike | None, images: list[Image], target: Path) -> None:
+    """Removes an older list, since an interrupted run would look finished by it."""
+    if path is None:
+        return
+    for image in images:
+        if {"\n", "\r"} & set(f"{target / image.name}"):
+            raise PipelineError(f"{image.path!a}: a list of tensors cannot name it, for its line break; rename it")
+    remove_plain(path)
+
+
+def _write_list(path: PathLike | None, tensors: list[Path]) -> None:
+    if path is None:
+        return
+    with whole(path) as temporary:
+        temporary.write_bytes(b"".join(os.fsencode(tensor) + b"\n" for tensor in tensors))
+
+
+def _named(source: PathLike, distinct: bool, say: Say, suffix: str) -> list[Image]:
     if distinct:
         paths = list_images(source, say)
-        return [Image(path, name) for path, name in zip(paths, image_names(paths, source))]
-    return [Image(path, os.path.basename(path)) for path in find_images(source, say)]
+        return [Image(path, name, suffix) for path, name in zip(paths, image_names(paths, source))]
+    return [Image(path, os.path.basename(path), suffix) for path in find_images(source, say)]
 
 
 def _refuse_foreign_tensors(target: Path, making: TensorSet) -> None:
     index = read_index(target)
-    if list_tensors(target) and (index is None or (index.format, index.packed) != (making.format, making.packed)):
+    kinds = [(each.format, each.packed, each.files) for each in (index, making) if each]
+    if list_tensors(target) and (len(kinds) < 2 or kinds[0] != kinds[1]):
         held = index or "tensors of another program"
         raise PipelineError(f"{target}: holds {held}, this run makes {making}; choose another folder or delete it")
 
 
 def _missing_images(images: list[Image], target: Path, log: SourceLog) -> list[Image]:
     """The images whose tensor is yet to be made; raises PipelineError where `target` holds tensors of others."""
-    expected = {tensor_name(image.name) for image in images}
+    expected = {image.tensor(target).name for image in images}
     foreign = [name for name in list_tensors(target) if name not in expected]
     if foreign:
         raise PipelineError(
@@ -174,7 +210,10 @@ def _write_files(
             remove_plain(path)
             return str(error)
         with whole(path) as temporary, open(temporary, "wb") as file:
-            file.write(own.tensor.data)
+            if image.suffix == npz.SUFFIX:
+                npz.write(file, own.tensor)
+            else:
+                file.write(own.tensor.data)
         return source
 
     broken: dict[str, str] = {}

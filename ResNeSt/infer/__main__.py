@@ -21,7 +21,7 @@ from ResNeSt.infer.client import check_run
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
 from ResNeSt.infer.side_by_side import infer_side_by_side
 from ResNeSt.models import sidecar
-from ResNeSt.tensors.folder import refuse_packed
+from ResNeSt.tensors.folder import refuse_for_ais_bench
 
 
 def parser() -> Parser:
@@ -118,7 +118,7 @@ def _hand_over_om() -> None:
     check_named(model, sidecar.sizes_of(model), options.dymBatch)
     tensors = [options.input] if os.path.isdir(options.input) else list(filter(None, options.input.split(",")))
     for path in tensors:
-        refuse_packed(path)  # wherever it would run
+        refuse_for_ais_bench(path)  # wherever it would run
     client = ais_bench.find(model)
     if not cann_libraries.has_library(client.environment):
         ais_bench.check_starts(model, client)

@@ -21,7 +21,7 @@ from ResNeSt.common.files import PathLike, check_plain, remove_plain
 from ResNeSt.common.timed_process import Spent, spend, with_this_project
 from ResNeSt.infer import ais_bench, ais_bench_log
 from ResNeSt.models import sidecar
-from ResNeSt.tensors.folder import check_files, check_tensors, refuse_packed
+from ResNeSt.tensors.folder import check_files, check_tensors, refuse_for_ais_bench
 from ResNeSt.tensors.format import TensorFormat
 
 
@@ -141,7 +141,7 @@ def check_run(
     if output is not None:
         check_output(output, dirnames)
     for path in tensors:
-        refuse_packed(path)
+        refuse_for_ais_bench(path)
     for path in (*models, *tensors):
         check_input(path)
     for model, path in itertools.product(models, tensors):

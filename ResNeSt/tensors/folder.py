@@ -6,10 +6,11 @@ from one that is still missing pictures.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,10 +18,12 @@ from ResNeSt.common.ais_bench_names import natural_key, stem
 from ResNeSt.common.ais_bench_paths import TENSOR_SUFFIXES
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, open_plain
+from ResNeSt.tensors import npz
 from ResNeSt.tensors.format import TensorFormat, dtype_of, read_index
 from ResNeSt.tensors.shards import list_shards, read_shard
 
 Item = TypeVar("Item")
+_WITH_HEADER = (".npy", npz.SUFFIX)
 
 
 class TensorFile(NamedTuple):
@@ -35,14 +38,14 @@ class TensorFile(NamedTuple):
     nbytes: int = 0
 
 
-def tensor_name(image: PathLike) -> str:
+def tensor_name(image: PathLike, suffix: str = ".bin") -> str:
     """Name of the tensor of `image`."""
-    return f"{stem(image)}.bin"
+    return f"{stem(image)}{suffix}"
 
 
 def list_tensors(folder: PathLike) -> list[str]:
-    """Names of the tensor files of `folder`, in ais_bench's order."""
-    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(TENSOR_SUFFIXES)]
+    """Names of the tensor files of `folder`, in ais_bench's order; it does not read those that end in `.npz`."""
+    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith((*TENSOR_SUFFIXES, npz.SUFFIX))]
     return sorted(names, key=natural_key)
 
 
@@ -73,7 +76,7 @@ def tensor_files(source: PathLike) -> list[TensorFile]:
         raise PipelineError(f"{source}: no such folder; resnest_preprocess.py makes it")
     tensors = find_tensors(source)
     if not tensors:
-        raise PipelineError(f"{source}: holds no .bin or .npy files; resnest_preprocess.py makes them")
+        raise PipelineError(f"{source}: holds no .bin, .npy or .npz files; resnest_preprocess.py makes them")
     if len({stem(tensor.path) for tensor in tensors}) < len(tensors):
         raise PipelineError(
             f"{source}: two files share a name up to the first dot, their results would too; rename one"
@@ -82,36 +85,54 @@ def tensor_files(source: PathLike) -> list[TensorFile]:
 
 
 def read_bytes(tensor: TensorFile, dtype: str | None = None, shape: Sequence[int] = ()) -> bytes:
-    """The values of a tensor, without the header that a `.npy` has; `dtype` and `shape` must be its own, if given.
+    """The values of a tensor, without the header of a `.npy` or `.npz`; `dtype` and `shape` must be its own, if given.
 
-    Raises PipelineError where a `.npy` is damaged or of another dtype or order of axes, which its size would not tell.
+    Raises PipelineError where one of these is damaged, or of another dtype or order of axes, which no size would tell.
     """
     if tensor.shard is not None:
         with open(tensor.shard, "rb") as file:
             file.seek(tensor.offset)
             return file.read(tensor.nbytes)
-    if tensor.path.lower().endswith(".npy"):
-        return _npy_bytes(tensor.path, dtype, shape)
+    if tensor.path.lower().endswith(_WITH_HEADER):
+        return _values_of(tensor.path, dtype, shape)
     with open_plain(tensor.path) as file:
         return file.read()
 
 
-def _npy_bytes(path: str, dtype: str | None, shape: Sequence[int]) -> bytes:
-    try:
-        with open_plain(path) as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-    except PipelineError:
-        raise
-    except Exception as error:  # a damaged header makes NumPy raise nearly anything, tokenize.TokenError among it
-        raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
+def _values_of(path: str, dtype: str | None, shape: Sequence[int]) -> bytes:
+    with _whole(path) as file:
+        values = npz.read(file) if _is_npz(path) else np.lib.format.read_array(file, allow_pickle=False)
     if dtype is not None:
         _check_header(path, values, dtype, shape)
     return bytes(values.tobytes())
 
 
-def refuse_packed(folder: PathLike) -> None:
-    """Raises PipelineError where `folder` holds packed tensors, which ais_bench cannot read."""
+@contextlib.contextmanager
+def _whole(path: str) -> Iterator[BinaryIO]:
+    """A `.npy` or `.npz` file, open; whatever NumPy makes of a damaged one is a PipelineError."""
+    try:
+        with open_plain(path) as file:
+            yield file
+    except PipelineError:
+        raise
+    except Exception as error:  # a damaged header makes NumPy raise nearly anything, tokenize.TokenError among it
+        suffix = npz.SUFFIX if _is_npz(path) else ".npy"
+        raise PipelineError(f"{path}: not a whole {suffix} file ({error}); make the tensor again") from None
+
+
+def _is_npz(path: PathLike) -> bool:
+    return os.fspath(path).lower().endswith(npz.SUFFIX)
+
+
+def refuse_for_ais_bench(folder: PathLike) -> None:
+    """Raises PipelineError where `folder` holds packed tensors or `.npz` files, which ais_bench cannot read."""
     index = read_index(folder)
+    names = list_tensors(folder) if os.path.isdir(folder) else [os.fspath(folder)]
+    if found := next(filter(_is_npz, names), None):
+        raise PipelineError(
+            f"{folder}: holds {os.path.basename(found)}, ais_bench reads .bin and .npy alone; "
+            "run resnest_preprocess.py without --format npz into another folder"
+        )
     if index and index.packed:
         raise PipelineError(
             f"{folder}: holds packed tensors, which ais_bench cannot read; "
@@ -134,8 +155,8 @@ def check_files(source: PathLike, shape: Sequence[int], dtype: str) -> None:
     """Raises PipelineError unless every tensor file is one image of `shape` and `dtype`; reads no more than headers."""
     expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     for tensor in tensor_files(source):
-        if tensor.path.lower().endswith(".npy"):
-            found = _npy_size(tensor.path, dtype, shape)
+        if tensor.path.lower().endswith(_WITH_HEADER):
+            found = _size_of(tensor.path, dtype, shape)
         else:
             found = tensor.nbytes or os.path.getsize(tensor.path)
         if found != expected:
@@ -145,20 +166,16 @@ def check_files(source: PathLike, shape: Sequence[int], dtype: str) -> None:
             )
 
 
-def _npy_size(path: str, dtype: str, shape: Sequence[int]) -> int:
-    """Bytes of the values of a `.npy` file, which must be of `dtype`, and of `shape` where it has as many values."""
-    try:
-        with open_plain(path):
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except PipelineError:
-        raise
-    except Exception as error:  # as in _npy_bytes
-        raise PipelineError(f"{path}: not a whole .npy file ({error}); make the tensor again") from None
+def _size_of(path: str, dtype: str, shape: Sequence[int]) -> int:
+    """Bytes of the values of such a file, which must be of `dtype`, and of `shape` where it has as many values."""
+    values: np.ndarray | npz.Header
+    with _whole(path) as file:
+        values = npz.read_header(file) if _is_npz(path) else np.load(path, mmap_mode="r", allow_pickle=False)
     _check_header(path, values, dtype, shape)
     return int(values.nbytes)
 
 
-def _check_header(path: str, values: np.ndarray, dtype: str, shape: Sequence[int]) -> None:
+def _check_header(path: str, values: np.ndarray | npz.Header, dtype: str, shape: Sequence[int]) -> None:
     """Raises PipelineError for another dtype, and for other axes of as many values; axes of one do not count."""
     if values.dtype != np.dtype(dtype):
         raise PipelineError(f"{path}: holds {values.dtype.str}, the model takes {dtype}; make the tensor again")

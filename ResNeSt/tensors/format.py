@@ -33,6 +33,8 @@ class Layout(NamedTuple):
         return int(np.prod(self.shape(side))) * np.dtype(self.element).itemsize
 
 
+FILES = ("bin", "npz")  # what a tensor's own file is: its bare values, or as ResNeSt.tensors.npz writes it
+
 # By what --dtype calls them: normalised RGB, the bare RGB crop, and the crop as a JPEG decoder's NV12 (tensors.nv12).
 LAYOUTS = {
     "float32": Layout("NCHW", "float32", lambda side: (3, side, side)),
@@ -106,8 +108,9 @@ class TensorFormat:
 class TensorSet:
     """A folder of tensors: their format, the images of the source, the tensors made, the images that failed.
 
-    `packed` is whether they lie in shards (ResNeSt.tensors.shards), not in a file each. `decoder` says who decoded the
-    images of the last run that made any (ResNeSt.images.native); since all give the same bits, runs of several go on.
+    `packed` is whether they lie in shards (ResNeSt.tensors.shards), not in a file each, which is one of FILES.
+    `decoder` says who decoded the images of the last run that made any (ResNeSt.images.native); since all give the same
+    bits, runs of several go on.
     """
 
     format: TensorFormat
@@ -117,9 +120,11 @@ class TensorSet:
     broken: tuple[str, ...] = ()
     packed: bool = False
     decoder: str = ""
+    files: str = "bin"
 
     def __str__(self) -> str:
-        return f"{self.format}, {'packed' if self.packed else 'a file each'}"
+        each = "a file each" if self.files == "bin" else f"a .{self.files} file each"
+        return f"{self.format}, {'packed' if self.packed else each}"
 
 
 def index_path(folder: PathLike) -> Path:
@@ -167,4 +172,5 @@ def _tensor_set(fields: Any) -> TensorSet:
         broken=tuple(str(name) for name in fields["broken"]),
         packed=bool(fields.get("packed", False)),
         decoder=str(fields.get("decoder", "")),
+        files=str(fields.get("files", "bin")),
     )
