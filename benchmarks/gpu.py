@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.rounds import interleave, repeated, report
-from ResNeSt.common.errors import MissingRuntimeError, PipelineError
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.convert import simplify
 from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.engine import Engine, run_images
@@ -106,21 +106,20 @@ def engines(name: str, files: Files, batch: int, torch_engines: tuple[str, ...])
     for title, path, engine in asked:
         try:
             yield title, open_engine(path, engine, batch, arch=name)
-        except MissingRuntimeError as error:
+        except PipelineError as error:
             print(f"{title} is left out: {error}", flush=True)
 
 
 def _compile_ahead(files: dict[str, Files]) -> None:
-    """Lets PyTorch compile side by side, in processes; what is measured then finds it in PyTorch's cache."""
+    """Lets PyTorch compile side by side, in processes; what is measured then finds it in PyTorch's cache.
+
+    One that cannot be compiled is told of when it is measured.
+    """
     with ProcessPoolExecutor(SIDE_BY_SIDE, multiprocessing.get_context("spawn")) as pool:
-        opened = [
-            pool.submit(_open, files[name].weights, engine, batch, name)
-            for name, torch_engines in NETWORKS.items()
-            for batch in BATCHES
-            for engine in torch_engines
-        ]
-    for each in opened:
-        each.result()
+        for name, torch_engines in NETWORKS.items():
+            for batch in BATCHES:
+                for engine in torch_engines:
+                    pool.submit(_open, files[name].weights, engine, batch, name)
 
 
 def _open(weights: Path, engine: str, batch: int, name: str) -> None:
