@@ -24,7 +24,6 @@ from ResNeSt.serve.page import headers, page
 from ResNeSt.serve.rpc import server as grpc_server
 from ResNeSt.serve.settings import Service
 
-BACKLOG = 2048
 DRAIN_SECONDS = 30.0  # for accepted requests to be answered, once the end has begun
 
 
@@ -55,7 +54,7 @@ def serve(service: Service, say: Say = silent) -> None:
         try:
             uvloop.run(_Run(service, answering, http, say).serve(address))
         finally:
-            model.batcher.close(DRAIN_SECONDS)
+            model.batcher.close(1)
             answering.close()
 
 
@@ -101,7 +100,7 @@ class _Run:
         web = _Server(config, lambda: loop.call_soon_threadsafe(self._ending.set))
         self._http.listen(config.backlog)  # whoever reads the line below may connect at once
         running = asyncio.create_task(web.serve([self._http]))
-        self._http.listen(BACKLOG)  # who reads the next line may ask at once
+        await asyncio.sleep(0)  # from here on a signal is the beginning of the end, not the end
         shown = f"[{address}]" if ":" in address else address
         sizes = model.batcher.sizes
         self._say(
