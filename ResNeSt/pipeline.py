@@ -23,7 +23,7 @@ from ResNeSt.common.timed_process import spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import calibration, chips, targets
-from ResNeSt.convert.targets import check_dynamic, compiled_name, parse_batches
+from ResNeSt.convert.targets import check_dynamic, check_taken, compiled_name, parse_batches
 from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import run_client
 from ResNeSt.labels.class_names import class_list
@@ -437,7 +437,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--chip",
         default="cpu",
-        help="cpu, cuda, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
+        help="cpu, cuda, ncnn, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
     )
     parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
     parser.reads(
@@ -453,7 +453,7 @@ def _parser() -> Parser:
         metavar="SHARE",
         help=f"of the images, with PyTorch's top-1 [fp32: {FP32.agreement}, else {REDUCED.agreement}]",
     )
-    parser.add_argument("--batch", default="1,4,8", metavar="LIST", help="batch sizes [%(default)s]")
+    parser.add_argument("--batch", metavar="LIST", help="batch sizes [1,4,8; ncnn: 1]")
     parser.add_argument("--dynamic-batch", action="store_true", help="one model that takes all of --batch, 2 to 100")
     parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
     parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
@@ -473,7 +473,9 @@ def _plan(options: argparse.Namespace) -> RunPlan:
         raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
     folder = options.work or Path("work") / model_card.name
     chip = chips.resolve(options.chip)
-    precision, batches = chips.precision(options.precision, chip), parse_batches(options.batch)
+    precision = chips.precision(options.precision, chip)
+    batches = parse_batches(options.batch or ("1" if chip == chips.NCNN else "1,4,8"))
+    check_taken(chip, batches, dynamic=options.dynamic_batch)
     if options.dynamic_batch:
         batches = check_dynamic(batches, chip, precision)
     images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"

@@ -110,7 +110,7 @@ def test_the_doubt_names_the_chips_that_are_spelled_like_it() -> None:
 )
 def test_what_is_formed_like_no_chip_s_name_is_refused(name: str) -> None:
     with pytest.raises(
-        ArgumentError, match=r"^unknown chip '.*(near it|known): .*, or cpu, or cuda, or auto"
+        ArgumentError, match=r"^unknown chip '.*(near it|known): .*, or cpu, cuda, ncnn or auto"
     ) as refused:
         chips.resolve(name)
     assert len(str(refused.value)) < 600
@@ -122,7 +122,7 @@ def test_a_typo_is_refused_with_the_names_near_it() -> None:
 
 
 def test_a_name_near_nothing_is_refused_with_all_names() -> None:
-    with pytest.raises(ArgumentError, match=r"known: 310, .*910_9392, or cpu, or cuda, or auto"):
+    with pytest.raises(ArgumentError, match=r"known: 310, .*910_9392, or cpu, cuda, ncnn or auto"):
         chips.resolve("tensor-core")
 
 

@@ -298,7 +298,10 @@ def test_a_loop_is_as_long_as_fills_the_time_of_what_a_few_runs_took(
     ("changes", "words"),
     [
         ({"instances": [2], "processes": [2]}, "name one of both"),
-        ({"instances": [2], "chip": "310P3"}, "--instances is for cpu; on an NPU an instance is a process of its own"),
+        (
+            {"instances": [2], "chip": "310P3"},
+            "--instances is for cpu and ncnn; on an NPU an instance is a process of its own",
+        ),
         ({"instances": [0]}, "expected whole numbers from 1"),
         ({"instances": []}, "expected whole numbers from 1"),
         ({"instances": [257]}, "expected whole numbers from 1 to 256, or auto"),

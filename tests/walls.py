@@ -55,6 +55,7 @@ HEAVY = [
     *("serve/answering.py", "serve/app.py", "serve/metrics.py", "serve/rpc.py", "serve/server.py"),
     *("engines/onnxruntime_gpu.py", "engines/torch_gpu.py"),
 ]
+OWN_PACKAGE = ["ResNeSt.engines.ascend", "ResNeSt.engines.ncnn"]  # light, but for a package that is not everywhere
 HEAVY_PACKAGES = "torch torchvision onnx onnxsim onnxruntime openvino nncf matplotlib sklearn"
 
 
@@ -67,10 +68,10 @@ def is_heavy(module: Path) -> bool:
 
 
 def light_modules() -> list[str]:
-    """Dotted names of what an Ascend host imports; the client's own package is on such a host and nowhere else."""
+    """Dotted names of what an Ascend host or a board imports; ais_bench and ncnn are there and nowhere else."""
     paths = [path.relative_to(PROJECT) for path in modules() if not is_heavy(path)]
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
-    return ["resnest_preprocess", "ResNeSt_postprocess", *(name for name in names if name != "ResNeSt.engines.ascend")]
+    return ["resnest_preprocess", "ResNeSt_postprocess", *(name for name in names if name not in OWN_PACKAGE)]
 
 
 def room(name: str) -> str:

@@ -67,7 +67,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "batches", metavar="BATCHES", help="batch sizes, like 1,4,8, or auto, which looks for the fastest"
     )
-    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, cuda, or auto")
+    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, cuda, ncnn, or auto")
     parser.add_argument("--model", default=PREFIX, metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]")
     parser.add_argument("--dynamic-batch", action="store_true", help="the one model PREFIX_dyn.om takes all of BATCHES")
     parser.reads("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
@@ -95,7 +95,7 @@ def _parser() -> Parser:
         "--instances",
         type=each(instances),
         metavar="N[,N…]",
-        help="of the model in one process on cpu, a row for each N; auto is what the runtime finds best [1]",
+        help="of the model in one process on cpu or ncnn, a row for each N; auto is what the runtime finds best [1]",
     )
     parser.add_argument("--profile", action="store_true", help="then time every operator: msprof, OpenVINO's counters")
     parser.fills("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")

@@ -13,7 +13,7 @@ from ResNeSt.bench import copies, msprof, profile, rows
 from ResNeSt.bench.copies import Copies
 from ResNeSt.bench.ledger import Ledger, earlier_runs
 from ResNeSt.bench.measure import Measured, Runs, check, measure
-from ResNeSt.bench.models import PREFIX, compiled_batches, find_models
+from ResNeSt.bench.models import PREFIX, compiled_batches, find_models, several
 from ResNeSt.bench.profile import Profile
 from ResNeSt.bench.rows import BenchRow
 from ResNeSt.common import cann_libraries
@@ -25,7 +25,7 @@ from ResNeSt.common.files import PathLike, alone, remove_plain
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, silent
 from ResNeSt.convert import chips
-from ResNeSt.convert.targets import check_batches
+from ResNeSt.convert.targets import check_batches, check_taken
 from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import make_output_folder
 from ResNeSt.labels.file import check_names, read_labels
@@ -47,15 +47,15 @@ LONGEST = 86_400  # seconds of one speed measurement
 class Benchmark:
     """What is asked of stage 4.
 
-    Models are `<prefix>_bs<N>.om` or `.xml` for each N of `batches` on `chip` (or `auto`), with `dynamic_batch` it is
-    the one `<prefix>_dyn` that takes them all. `tensors` and `labels` are for the accuracy; without both the speed
-    alone is measured, by `loop` runs (100), or by as many as fill `duration` seconds, after `warmup` uncounted ones.
-    `devices` are NPUs, which share the data set, or one GPU. The speed is that of each number of `instances` in one
-    process on cpu (None: as many as the runtime finds best), or of `processes` on every device, which share the cores
-    on cpu; one alone where neither is named. Everything is written to `folder`; `images` are the pictures behind the
-    tensors, for the report. A report.html of an earlier run is removed unless `keep_report`. With `profile` the
-    operators of every model are timed, too, once all speeds are measured: by msprof on an NPU, by OpenVINO's counters
-    on cpu.
+    Models are `<prefix>_bs<N>.om`, `.xml`, `.ncnn.param` or `.onnx` for each N of `batches` on `chip` (or `auto`), with
+    `dynamic_batch` it is the one `<prefix>_dyn` that takes them all. `tensors` and `labels` are for the accuracy;
+    without both the speed alone is measured, by `loop` runs (100), or by as many as fill `duration` seconds, after
+    `warmup` uncounted ones. `devices` are NPUs, which share the data set, or one GPU. The speed is that of each number
+    of `instances` in one process on cpu or ncnn (None: as many as the runtime finds best), or of `processes` on every
+    device, which share the cores on cpu; one alone where neither is named. Everything is written to `folder`; `images`
+    are the pictures behind the tensors, for the report. A report.html of an earlier run is removed unless
+    `keep_report`. With `profile` the operators of every model are timed, too, once all speeds are measured: by msprof
+    on an NPU, by OpenVINO's counters on cpu.
 
     `batches` of `auto` is a search: over all batch sizes that are compiled and, unless they are named, 1, 2, 4 and so
     on up to the cores instances, or 1, 2 and 4 processes on an NPU; at each batch size it ends where more no longer
@@ -193,7 +193,9 @@ def checked(benchmark: Benchmark) -> Benchmark:
         raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
     if benchmark.profile and chip == chips.CUDA:
         raise ArgumentError("--profile is for NPUs and cpu; on a GPU Nsight Systems does it: nsys profile COMMAND")
-    _check_named(benchmark.batches)
+    if benchmark.profile and chip == chips.NCNN:
+        raise ArgumentError("--profile is for NPUs and cpu: ncnn counts no operators' time; leave it out")
+    check_taken(chip, _check_named(benchmark.batches) or (), dynamic=benchmark.dynamic_batch)
     return dataclasses.replace(benchmark, chip=chip, prefix=prefix, loop=loop, duration=duration, warmup=warmup)
 
 
@@ -274,7 +276,7 @@ def _report(measured: Sequence[Measured], model: Path, benchmark: Benchmark, ben
     return collect.report(
         collect.of_info(sidecar.info_of(model), Path(benchmark.prefix).name, benched.recipe),
         {
-            "models": str(model) if benchmark.dynamic_batch else f"{benchmark.prefix}_bs*{model.suffix}",
+            "models": str(model) if benchmark.dynamic_batch else several(os.fspath(benchmark.prefix), benchmark.chip),
             **precision,
             **about(benchmark.chip),
         },

@@ -55,7 +55,9 @@ def asked(
 def _checked(chip: str, instances: Sequence[int | None]) -> list[int | None]:
     if chips.has_cards(chip):
         card = "an NPU" if chips.is_ascend(chip) else "a GPU"
-        raise ArgumentError(f"--instances is for cpu; on {card} it is a process of its own: --processes N[,N…]")
+        raise ArgumentError(
+            f"--instances is for cpu and ncnn; on {card} it is a process of its own: --processes N[,N…]"
+        )
     found = [None if count is None else operator.index(count) for count in instances]
     if not found or not all(count is None or 1 <= count <= MOST_INSTANCES for count in found):
         raise ArgumentError(f"instances {list(instances)}, expected whole numbers from 1 to {MOST_INSTANCES}, or auto")

@@ -19,7 +19,7 @@ EXAMPLE = (1, 4, 8)  # batch sizes, where none are named
 
 
 def find_models(prefix: str, batches: Sequence[int], chip: str, dynamic: bool = False) -> dict[int, Path]:
-    """The model of every batch size: `<prefix>_bs<N>.om` or `.xml`, or `<prefix>_dyn` for all where it is `dynamic`.
+    """The model of every batch size, by its name (compiled_name): one each, or one for all where it is `dynamic`.
 
     Raises PipelineError where one is not there, is for other batch sizes or another chip, or is of another network.
     """
@@ -49,9 +49,13 @@ def compiled_batches(prefix: str, chip: str, dynamic: bool) -> list[int]:
     here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     names = {batch: compiled_name(Path(prefix).name, batch, chip) for batch in range(1, LARGEST_BATCH + 1)}
     if not (batches := [batch for batch, name in names.items() if name in here]):
-        several = compiled_name(prefix, 1, chip).replace("_bs1.", "_bs*.")
-        raise PipelineError(f"{several}: no such files; make them with: {command}")
+        raise PipelineError(f"{several(prefix, chip)}: no such files; make them with: {command}")
     return batches
+
+
+def several(prefix: str, chip: str) -> str:
+    """What the models of all batch sizes are called."""
+    return compiled_name(prefix, 1, chip).replace("_bs1.", "_bs*.")
 
 
 def record_of(model: Path, files: dict[str, str]) -> dict[str, Any]:

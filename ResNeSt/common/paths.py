@@ -11,7 +11,7 @@ from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike, check_plain
 
 Identity = Union[str, tuple[int, int]]
-_NO_CARD_BESIDE = {"", ".txt", ".json", ".csv", ".onnx", ".xml", ".om"}
+_NO_CARD_BESIDE = {"", ".txt", ".json", ".csv", ".onnx", ".xml", ".param", ".om"}
 _SUMMARY, _OLD_SUMMARY = "_summary.json", "sumary.json"
 
 
@@ -80,7 +80,7 @@ def _beside(path: Path) -> list[Path]:
     if path.name in ("", "..") or path.is_dir():
         return []
     found = [path.with_name(path.name + suffix) for suffix in (".json", ".data")]
-    if path.suffix == ".xml":
+    if path.suffix in {".xml", ".param"}:
         found.append(path.with_suffix(".bin"))
     if path.suffix not in _NO_CARD_BESIDE:
         found.append(path.with_suffix(".json"))

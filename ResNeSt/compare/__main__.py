@@ -45,7 +45,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m ResNeSt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .om, a folder of outputs, or a client's summary"
+    side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .param, .om, a folder of outputs, or a client's summary"
     parser.reads("reference", type=Path, metavar="REFERENCE", help=side)
     parser.reads("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
     parser.reads("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")

@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 def open_pair(
     reference: Path, judged: Path, source: Path | None, count: int | None, arch: str | None, ema: bool | None = None
 ) -> Pair:
-    """Opens two of .pth, .onnx, .xml, .om, a folder of outputs or a client's summary.
+    """Opens two of .pth, .onnx, .xml, .param, .om, a folder of outputs or a client's summary.
 
     Models run on the tensors of `source`. `count` images at even distances are compared [all]. Raises ArgumentError
     where tensors are wanting, PipelineError where the sides do not list the same images or a model cannot take the

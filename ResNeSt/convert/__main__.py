@@ -56,13 +56,13 @@ def _conversion(options: argparse.Namespace) -> Conversion:
 def _parser() -> Parser:
     parser = Parser(prog="convert.sh", description="Compile an ONNX file, one model per batch size.")
     parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
-    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3 or Ascend310P3, cpu, cuda, or auto")
+    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3 or Ascend310P3, cpu, cuda, ncnn, or auto")
     parser.reads("--onnx", type=Path, default=Path("resnest50.onnx"), metavar="FILE", help="[%(default)s]")
     parser.fills("--output-dir", type=Path, default=Path("."), metavar="DIR", help="[%(default)s]")
     parser.add_argument("--dtype", choices=list(LAYOUTS), default="float32", help="of the tensors [%(default)s]")
     parser.add_argument(
         "--precision",
-        help="fp16, fp32, mixed or int8 on Ascend [fp16]; fp32, bf16 or int8 on cpu, fp32 or fp16 on cuda [fp32]",
+        help="fp16, fp32, mixed or int8 on Ascend [fp16]; fp32, bf16 or int8 on cpu, fp32 or fp16 on cuda, ncnn [fp32]",
     )
     parser.reads("--calibration", type=Path, metavar="DIR", help="float32 tensors, to quantize and to judge by")
     parser.add_argument(

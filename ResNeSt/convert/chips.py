@@ -1,4 +1,4 @@
-"""Chips: the names ATC takes (`--soc_version` without the prefix Ascend), `cpu`, `cuda`, and finding out by npu-smi.
+"""Chips: the names ATC takes (`--soc_version` without the prefix Ascend), `cpu`, `cuda`, `ncnn`, and finding out.
 
 Source of the names and of npu-smi's tables: CANN's documentation of ATC, and tables printed by real machines. New chips
 come with every release, so a name that is not among them is taken too, if it is formed like them; ATC knows.
@@ -16,6 +16,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError, plain
 from ResNeSt.models import model_info
 
 CPU, CUDA = "cpu", model_info.CUDA
+NCNN = "ncnn"  # the CPU of a phone or board, by the runtime of that name
 CHIPS = (
     *("310", "310P1", "310P3", "310P5", "310P7", "310B1", "310B2", "310B3", "310B4", "610", "610Lite"),
     *("910A", "910B", "910ProA", "910ProB", "910PremiumA", "910B1", "910B2", "910B2C", "910B3", "910B4", "910B4-1"),
@@ -27,8 +28,8 @@ _NAME = re.compile(r"(?=.{3,32}\Z)\d{3}(?:[A-Z][A-Z0-9]*)?(?:[_-][A-Z0-9]+)*", r
 _SERIES = {"910", "950pr", "950dt"}  # what npu-smi's table shows where the board alone knows the rest of the name
 
 ASCEND_PRECISIONS = ("fp16", "fp32", "mixed", "int8")
-PRECISIONS = {CPU: ("fp32", "bf16", "int8"), CUDA: ("fp32", "fp16")}  # of what is no NPU
-SUFFIXES = {CPU: "xml", CUDA: "onnx"}  # of what is compiled for it; for an NPU it is `om`
+PRECISIONS = {CPU: ("fp32", "bf16", "int8"), CUDA: ("fp32", "fp16"), NCNN: ("fp32", "fp16")}  # of what is no NPU
+SUFFIXES = {CPU: "xml", CUDA: "onnx", NCNN: "ncnn.param"}  # of what is compiled for it; for an NPU it is `om`
 
 # The first row of a card: number and name | health. The second row has numbers below 100 in place of the name, or
 # nothing; the process table has a number in place of the health.
@@ -42,7 +43,7 @@ class NoCardError(PipelineError):
 
 
 def resolve(chip: str) -> str:
-    """`cpu`, `cuda`, or a chip's name as CANN spells it, without Ascend; `auto` asks npu-smi, else it is `cpu`.
+    """`cpu`, `cuda`, `ncnn`, or a chip's name as CANN spells it, without Ascend; `auto` asks npu-smi, else it is `cpu`.
 
     A name that is not on record is left as it is typed, but for its series. Raises ArgumentError for one that is formed
     like no chip's, PipelineError where there is a card and npu-smi does not tell its name.
@@ -54,7 +55,7 @@ def resolve(chip: str) -> str:
     named = _named(chip)
     if named is None:
         raise ArgumentError(
-            f"unknown chip {chip[:40]!r}; {_suggestion(chip)}, or cpu, or cuda, or auto, or another name as ATC's "
+            f"unknown chip {chip[:40]!r}; {_suggestion(chip)}, or cpu, cuda, ncnn or auto, or another name as ATC's "
             "--soc_version has it"
         )
     return named

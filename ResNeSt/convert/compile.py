@@ -17,7 +17,7 @@ from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, sha256
 from ResNeSt.common.made_of import Unchanged
 from ResNeSt.common.progress import Say, hidden
-from ResNeSt.convert import aoe, atc, chips, cuda_onnx, openvino_ir
+from ResNeSt.convert import aoe, atc, chips, cuda_onnx, openvino_ir, pnnx
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import Batch, compiled_name, in_words, recorded, sizes_of
 from ResNeSt.formats.onnx_weights import sha256_of_onnx
@@ -85,7 +85,8 @@ class Compilation:
     def form(self, batch: Batch) -> dict[str, Any]:
         """What else than the question a model depends on: how this release compiles."""
         if not chips.is_ascend(self.chip):
-            return {"form": (cuda_onnx if self.chip == chips.CUDA else openvino_ir).form()}
+            compilers = {chips.CPU: openvino_ir, chips.CUDA: cuda_onnx, chips.NCNN: pnnx}
+            return {"form": compilers[self.chip].form()}
         pixels = {} if self.aipp is None else {atc.AIPP: atc.aipp_digest(self.network, self.dtype)}
         return {"form": atc.form(self._untuned_command(batch)), **pixels}
 
@@ -132,7 +133,7 @@ def _compiler(compilation: Compilation, batches: list[Batch], source: str, force
     if not chips.is_ascend(compilation.chip):
         if compilation.precision == "bf16" and not openvino_ir.has_bf16():
             compilation.say("note: this CPU does not compute in bf16; the models run here in fp32")
-        here = _compile_for_cuda if compilation.chip == chips.CUDA else _compile_on_cpu
+        here = {chips.CUDA: _compile_for_cuda, chips.NCNN: _compile_for_ncnn}.get(compilation.chip, _compile_on_cpu)
         return functools.partial(here, compilation, source)
     toolkit = cann.find_toolkit()
     if toolkit is None:
@@ -176,7 +177,6 @@ def _compile_on_cpu(compilation: Compilation, source: str, batch: Batch) -> None
         compilation.dtype,
         compilation.precision,
     )
-
     finish = functools.partial(_finish, compilation, batch, source, f"OpenVINO {openvino_ir.version()}")
     openvino_ir.compile_model(network, target, batch, dtype, precision, source, finish)
     _say_compiled(compilation, batch)
@@ -189,6 +189,13 @@ def _compile_for_cuda(compilation: Compilation, source: str, batch: Batch) -> No
     _say_compiled(compilation, batch)
 
 
+def _compile_for_ncnn(compilation: Compilation, source: str, batch: Batch) -> None:
+    finish = functools.partial(_finish, compilation, batch, source, pnnx.version())
+    network, target, precision = compilation.network, compilation.target(batch), compilation.precision
+    difference = pnnx.compile_model(network, target, precision, finish)
+    _say_compiled(compilation, batch, f"; differs from {network.path.name} by {difference:.1e} of the largest logit")
+
+
 def _finish(compilation: Compilation, batch: Batch, source: str, tool: str, model: Path) -> None:
     """Judges the model where it is to be judged, and writes its record."""
     gate, name = compilation.gate, compilation.target(batch).name
@@ -196,11 +203,11 @@ def _finish(compilation: Compilation, batch: Batch, source: str, tool: str, mode
     _record(compilation, batch, source, model, {"tool": tool, **judged})
 
 
-def _say_compiled(compilation: Compilation, batch: Batch) -> None:
+def _say_compiled(compilation: Compilation, batch: Batch, found: str = "") -> None:
     target, dtype = compilation.target(batch), compilation.dtype
     size = sum(path.stat().st_size for path in model_files(target))
     images = f"batch {in_words(batch)}, {dtype} {LAYOUTS[dtype].order}"
-    compilation.say(f"{target.name}: {images}, {compilation.precision}, {size:,} bytes")
+    compilation.say(f"{target.name}: {images}, {compilation.precision}, {size:,} bytes{found}")
 
 
 def _compile_for_ascend(compilation: Compilation, source: str, toolkit: cann.Toolkit, batch: Batch) -> None:

@@ -21,7 +21,16 @@ from ResNeSt.convert.calibration import CalibrationTensors
 from ResNeSt.convert.compile import Compilation, Compiled, compile_all
 from ResNeSt.convert.finding import Finding
 from ResNeSt.convert.gate import Gate
-from ResNeSt.convert.targets import Batch, check_batches, check_dynamic, compiled_name, in_words, models, recorded
+from ResNeSt.convert.targets import (
+    Batch,
+    check_batches,
+    check_dynamic,
+    check_taken,
+    compiled_name,
+    in_words,
+    models,
+    recorded,
+)
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.formats import onnx_header
 from ResNeSt.models import onnx_file, sidecar
@@ -38,15 +47,15 @@ _WAYS_OUT = "--force replaces it, --output-dir names another folder"
 class Conversion:
     """What is asked of stage 3.
 
-    `onnx` is the file of stage 2, `batches` the batch sizes, `chip` `cpu`, `cuda`, one like 310P3, or `auto`, `folder`
-    where the models go. `dtype` is that of the tensors: float32 NCHW; uint8 NHWC, with the normalisation in the model;
-    or yuv420sp, NV12 with even sides, with the change to RGB in it, too. `precision` is the chip's default if None.
-    `calibration` is a folder of float32 tensors, to quantize with (precision int8) and to judge by (on cpu);
-    `min_agreement` the share of them that must keep the top-1 of fp32 [0.95], 0 takes whatever comes out. `arch` names
-    the card of a network whose file does not tell it. `dynamic_batch` makes one model for all of `batches`, 2 to 100,
-    instead of one each; on cpu it takes any. `tune` is what AOE tunes on this machine's card before an Ascend model is
-    compiled: operators, subgraphs, or both. `log` is ATC's log level. `force` makes even what is up to date, and
-    replaces what is of another question.
+    `onnx` is the file of stage 2, `batches` the batch sizes, `chip` `cpu`, `cuda`, `ncnn` (batch 1, float32), one like
+    310P3, or `auto`, `folder` where the models go. `dtype` is that of the tensors: float32 NCHW; uint8 NHWC, with the
+    normalisation in the model; or yuv420sp, NV12 with even sides, with the change to RGB in it, too. `precision` is the
+    chip's default if None. `calibration` is a folder of float32 tensors, to quantize with (precision int8) and to judge
+    by (on cpu and ncnn); `min_agreement` the share of them that must keep the top-1 of fp32 [0.95], 0 takes whatever
+    comes out. `arch` names the card of a network whose file does not tell it. `dynamic_batch` makes one model for all
+    of `batches`, 2 to 100, instead of one each; on cpu it takes any. `tune` is what AOE tunes on this machine's card
+    before an Ascend model is compiled: operators, subgraphs, or both. `log` is ATC's log level. `force` makes even what
+    is up to date, and replaces what is of another question.
     """
 
     onnx: Path
@@ -172,6 +181,7 @@ def resolved(conversion: Conversion) -> Conversion:
     check_dtype(conversion.dtype)
     chip, batches = chips.resolve(conversion.chip), check_batches(conversion.batches)
     precision = chips.precision(conversion.precision, chip)
+    check_taken(chip, batches, conversion.dtype, conversion.dynamic_batch)
     if conversion.dynamic_batch:
         batches = check_dynamic(batches, chip, precision)
     if conversion.tune is not None:
@@ -204,7 +214,7 @@ def simplification(conversion: Conversion) -> list[str]:
 
 
 def check(conversion: Conversion) -> list[Finding]:
-    """What will fail on this Ascend host, found before ATC runs; raises ArgumentError for the chip `cpu`."""
+    """What will fail on this Ascend host, found before ATC runs; raises ArgumentError for a chip that is no NPU."""
     conversion = resolved(conversion)
     targets = list(map(conversion.target, conversion.models))
     if _is_simplified(conversion):
@@ -473,7 +483,7 @@ def _compile_plan(compilation: Compilation, batches: Sequence[Batch]) -> Iterato
         target = compilation.target(batch)
         if not chips.is_ascend(compilation.chip):
             of = f"batch {in_words(batch)}, {compilation.dtype}, {compilation.precision}"
-            tool = "ONNX for a GPU" if compilation.chip == chips.CUDA else "OpenVINO"
+            tool = {chips.CUDA: "ONNX for a GPU", chips.NCNN: "pnnx"}.get(compilation.chip, "OpenVINO")
             yield f"# {tool}: {network.path} -> {target}, {of}"
         else:
             if compilation.tune is not None:

@@ -42,7 +42,7 @@ def report(all_findings: Sequence[Finding]) -> None:
 
 
 def findings(network: Network, chip: str, precision: str, targets: Sequence[Path]) -> list[Finding]:
-    """All that speaks for or against compiling `network` to `targets`; raises ArgumentError for `cpu` and `cuda`."""
+    """All that speaks for or against compiling `network` to `targets`; raises ArgumentError where it is no NPU."""
     if not chips.is_ascend(chip):
         raise ArgumentError(f"--check is for Ascend chips; what fails on {chip} fails within seconds")
     toolkit = cann.find_toolkit()

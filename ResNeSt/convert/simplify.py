@@ -101,7 +101,7 @@ def _graphs_answer_alike(network: Network, actual: Any, expected: Any) -> bool:
 
     size = network.batch or CHECKED_BATCH
     noise = np.random.default_rng(0).standard_normal(network.shape(size)).astype(np.float32)
-    for images, tolerance in ((_pictures(network.shape(size)), SAME_NETWORK), (noise, OTHER_NETWORK)):
+    for images, tolerance in ((pictures(network.shape(size)), SAME_NETWORK), (noise, OTHER_NETWORK)):
         ours, theirs = (
             onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
                 None, {network.input_name: images}
@@ -167,7 +167,7 @@ def _export_again(network: Network) -> str:
 def has_free_batch(network: Network) -> bool | None:
     """Whether a network whose batch size is set gives the same answers when it is not; None where nothing can tell."""
     size = network.batch or 1
-    images = _pictures(network.shape(2 * size))
+    images = pictures(network.shape(2 * size))
     try:
         import onnxruntime
 
@@ -193,7 +193,7 @@ def free_batch(model: Any) -> None:
     del model.graph.value_info[:]
 
 
-def _pictures(shape: Sequence[int]) -> np.ndarray:
+def pictures(shape: Sequence[int]) -> np.ndarray:
     """Smooth random images, float32: unlike noise they are near what networks are trained on."""
     count, channels, height, width = shape
     coarse = np.random.default_rng(0).standard_normal((count, channels, 4, 4))

@@ -56,6 +56,21 @@ def check_batches(batches: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
+def check_taken(chip: str, batches: Iterable[int], dtype: str = "float32", dynamic: bool = False) -> None:
+    """Raises ArgumentError for what `ncnn` does not take of all that other chips do."""
+    others = [str(batch) for batch in batches if batch != 1]
+    if chip != chips.NCNN:
+        return
+    if others or dynamic:
+        found = "--dynamic-batch" if dynamic else f"batch {', '.join(others)}"
+        raise ArgumentError(
+            f"{found} is not for {chip}, which runs one image at a time: name batch 1, whose model takes any number of "
+            "images one after the other"
+        )
+    if dtype != "float32":
+        raise ArgumentError(f"--dtype {dtype} is not for {chip}; it takes float32")
+
+
 def check_dynamic(batches: Iterable[int], chip: str, precision: str) -> list[int]:
     """The sizes of a dynamic batch, in ascending order.
 

@@ -28,11 +28,11 @@ FREE_BATCH = 16
 class ModelChoice:
     """Which model runs on images, and how.
 
-    `file` is a .om, .xml, .onnx or checkpoint; `engine` the runtime (None: the suffix's own); `batch` the batch size of
-    a model that takes several; `arch` the network, where the file does not tell it; `device` an NPU's number; `workers`
-    the threads that decode (None: one per core); `instances` how many of the model run side by side (None: as many as
-    its runtime finds best for throughput); `exif` whether images are turned as their EXIF orientation says; `ema`
-    which weights of a checkpoint (None: as timm does).
+    `file` is a .om, .xml, .param, .onnx or checkpoint; `engine` the runtime (None: the suffix's own); `batch` the batch
+    size of a model that takes several; `arch` the network, where the file does not tell it; `device` an NPU's number;
+    `workers` the threads that decode (None: one per core); `instances` how many of the model run side by side (None: as
+    many as its runtime finds best for throughput); `exif` whether images are turned as their EXIF orientation says;
+    `ema` which weights of a checkpoint (None: as timm does).
     """
 
     file: PathLike
@@ -57,7 +57,10 @@ class ImageBatch(NamedTuple):
 def add_model_flags(parser: Parser) -> None:
     """The flags that make a ModelChoice."""
     parser.reads(
-        "--model", required=True, metavar="FILE", help=f"a .om, .xml, .onnx, or a checkpoint ({', '.join(CHECKPOINTS)})"
+        "--model",
+        required=True,
+        metavar="FILE",
+        help=f"a .om, .xml, .param, .onnx, or a checkpoint ({', '.join(CHECKPOINTS)})",
     )
     parser.add_argument("--batch", type=batch_size, metavar="N", help=f"of a model that takes several [{FREE_BATCH}]")
     parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")

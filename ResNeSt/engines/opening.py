@@ -40,6 +40,7 @@ RUNTIMES: dict[str, _Runtime] = {
     "openvino": _Runtime("ResNeSt.engines.openvino", "openvino", (".xml",), (".onnx",)),
     "onnxruntime": _Runtime("ResNeSt.engines.onnxruntime", "onnxruntime", (".onnx",)),
     "torch": _Runtime("ResNeSt.engines.torch", "torch", CHECKPOINTS),
+    "ncnn": _Runtime("ResNeSt.engines.ncnn", "ncnn", (".param",), requirements="requirements/edge.txt"),
     "ascend": _Runtime("ResNeSt.engines.ascend", "ais_bench", (".om",), (), "requirements/npu.txt", cards=True),
     "cuda": _gpu("onnxruntime_gpu", "onnxruntime-gpu", (".onnx",), "open_cuda"),
     "tensorrt": _gpu("onnxruntime_gpu", "onnxruntime-gpu", (".onnx",), "open_tensorrt"),

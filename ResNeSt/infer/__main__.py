@@ -31,7 +31,7 @@ def parser() -> Parser:
         "--model",
         "-m",
         required=True,
-        help=f"compiled model (.xml, .onnx, or .om for ais_bench) or checkpoint ({', '.join(CHECKPOINTS)})",
+        help=f"compiled model (.xml, .param, .onnx, or .om for ais_bench) or checkpoint ({', '.join(CHECKPOINTS)})",
     )
     flags.reads("--input", "-i", help="folder of tensors, or one tensor file [none: a pure speed run]")
     flags.fills("--output", "-o", help="folder for the results [none written]")

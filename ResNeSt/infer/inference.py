@@ -49,14 +49,14 @@ def _at_once() -> None:
 class Inference:
     """What is asked of an inference run.
 
-    `model` is a .xml, .onnx or checkpoint, run by `engine` (None: its suffix's own) on `device`, a GPU's
-    number (0 on cpu); `batch` sets the batch size of one
-    that leaves it free (None: 1, and a compiled one that takes several asks for it), `arch` names the network of a
-    checkpoint, `ema` chooses its weights. `tensors` is a folder or a file of stage 1; None measures the speed on one
-    batch of `pure_data`. Results go to `<output>/<dirname>` [date and time] as `outfmt`, and nowhere if `output` is
-    None. Every batch runs `loop` times after `warmup` uncounted runs. `shown_batch` changes the throughput that is told
-    and nothing else, `all_times` tells the copies' as well. `instances` of the model run side by side (None: as many as
-    its runtime finds best for throughput); the times of a run say most of one alone. `arguments` stand in the summary.
+    `model` is a .xml, .param, .onnx or checkpoint, run by `engine` (None: its suffix's own) on `device`, a GPU's number
+    (0 on cpu); `batch` sets the batch size of one that leaves it free (None: 1, and a compiled one that takes several
+    asks for it), `arch` names the network of a checkpoint, `ema` chooses its weights. `tensors` is a folder or a file
+    of stage 1; None measures the speed on one batch of `pure_data`. Results go to `<output>/<dirname>` [date and time]
+    as `outfmt`, and nowhere if `output` is None. Every batch runs `loop` times after `warmup` uncounted runs.
+    `shown_batch` changes the throughput that is told and nothing else, `all_times` tells the copies' as well.
+    `instances` of the model run side by side (None: as many as its runtime finds best for throughput); the times of a
+    run say most of one alone. `arguments` stand in the summary.
     """
 
     model: PathLike
@@ -136,7 +136,7 @@ def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> I
         instances=inference.instances,
         images=_images(inference),
     )
-    if inference.batch is not None or Path(inference.model).suffix == ".xml":
+    if inference.batch is not None or Path(inference.model).suffix in (".xml", ".param"):
         check_named(inference.model, engine.sizes, inference.batch)
     opened = (f"open device {inference.device}", f"load model {inference.model}", "create model description")
     for line in (f"{engine.title} init", *opened):

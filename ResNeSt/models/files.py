@@ -12,12 +12,12 @@ from ResNeSt.models.checkpoint import card_for
 
 
 def model_files(path: PathLike) -> list[Path]:
-    """The model file at `path` and those that hold its weights: the `.bin` of a `.xml`, data files of a `.onnx`.
+    """The model file at `path` and those of its weights: the `.bin` of a `.xml` or `.param`, data files of a `.onnx`.
 
     Raises PipelineError where an ONNX file or its weights are damaged or missing.
     """
     path = Path(path)
-    if path.suffix == ".xml":
+    if path.suffix in {".xml", ".param"}:
         return [path, path.with_suffix(".bin")]
     if path.suffix == ".onnx" and path.exists():  # one to come is a single file
         return [path, *(path.parent / name for name in onnx_header.read(path).data_files)]
@@ -41,7 +41,7 @@ def info_of_file(path: PathLike) -> dict[str, str]:
         header = onnx_header.read(path)
         shape = classifier.of_onnx(path, header).output.shape or ("", "")
         return {"classes": str(shape[1]), **model_info.of_onnx(header.metadata)}
-    if path.suffix in {".xml", ".om"}:
+    if path.suffix in {".xml", ".param", ".om"}:
         return sidecar.info_of(path)
     found = card_for(path, None)
     return model_info.describe(found, found.size, path.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ResNeSt.common.cores import cores
 
-PACKAGES = ("ais_bench", "aclruntime", "openvino", "numpy")
+PACKAGES = ("ais_bench", "aclruntime", "openvino", "ncnn", "numpy")
 
 
 def now() -> str:

@@ -97,7 +97,7 @@ def model_classes(summary: PathLike) -> int | None:
     flag.add_argument("--model", "-m", "--om-model", type=Path, default=Path("-"))
     with contextlib.suppress(argparse.ArgumentError, OSError, PipelineError, KeyError, TypeError, ValueError):
         model = flag.parse_known_args(arguments)[0].model
-        return int(info_of_file(model)["classes"]) if model.suffix in (".om", ".onnx", ".xml") else None
+        return int(info_of_file(model)["classes"]) if model.suffix in (".om", ".onnx", ".xml", ".param") else None
     return None
 
 
