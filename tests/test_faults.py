@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import scratch_folder, sha256, sole_writer, temporary_of, whole
+from ResNeSt.common.files import scratch_folder, sha256, sole_writer, temporary_of, whole, whole_file
 from ResNeSt.convert import chips
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.models.cards import card
@@ -146,6 +146,16 @@ def test_what_killed_writers_left_goes_when_a_folder_is_written_anew(tmp_path: P
     temporary_of(tmp_path / "val_1.bin").write_text("half")
     with sole_writer(tmp_path):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_handed_out_open_is_whole_under_its_name_or_not_there(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "val_1.bin") as file:
+        file.write(b"tensor")
+        assert not (tmp_path / "val_1.bin").exists()
+    assert (tmp_path / "val_1.bin").read_bytes() == b"tensor"
+    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "val_2.bin") as file:
+        file.write(bytes([1 // 0]))
+    assert [path.name for path in tmp_path.iterdir()] == ["val_1.bin"]
 
 
 def test_a_link_planted_in_the_place_of_a_temporary_is_not_followed(tmp_path: Path) -> None:

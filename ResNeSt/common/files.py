@@ -31,13 +31,29 @@ def whole(path: PathLike) -> Iterator[Path]:
     that of `temporary_of`, so that the next writer of `path` takes the place of what a killed one left. Raises
     PipelineError where another one lives, and where `path` is there and no plain file (`check_plain`).
     """
-    path = Path(path)
+    with _whole(Path(path)) as (temporary, _):
+        yield temporary
+
+
+@contextlib.contextmanager
+def whole_file(path: PathLike) -> Iterator[BinaryIO]:
+    """As `whole`, but yields the temporary open for writing.
+
+    Its path would be opened anew and so truncated, after which ext4 begins to write a file to disk as it is closed.
+    """
+    with _whole(Path(path)) as (_, handle), open(handle, "wb", closefd=False) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[tuple[Path, int]]:
+    """The temporary's path, and it open."""
     with naming(path):
         check_plain(path)
         temporary, handle = _exclusive(temporary_of(path), path)
         try:
             with _removed_on_failure(temporary):
-                yield temporary
+                yield temporary, handle
                 os.replace(temporary, path)
         finally:
             os.close(handle)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole
+from ResNeSt.common.files import PathLike, remove_plain, sole_writer, whole, whole_file
 from ResNeSt.common.machines import Machines, broken_by
 from ResNeSt.common.made_of import FileState, state_of
 from ResNeSt.common.parallel import in_parallel
@@ -209,7 +209,7 @@ def _write_files(
         except BrokenImageError as error:
             remove_plain(path)
             return str(error)
-        with whole(path) as temporary, open(temporary, "wb") as file:
+        with whole_file(path) as file:
             if image.suffix == npz.SUFFIX:
                 npz.write(file, own.tensor)
             else:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.files import PathLike, read_json, remove_plain, sole_writer, whole, write_json
+from ResNeSt.common.files import PathLike, read_json, remove_plain, sole_writer, whole_file, write_json
 from ResNeSt.common.parallel import in_parallel
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import Say, hidden, silent
@@ -314,7 +314,7 @@ def busy_rate(spans: Sequence[tuple[float, float]], instances: int) -> float:
 
 def _write(folder: str, name: str, result: np.ndarray, outfmt: str) -> str:
     path = os.path.join(folder, f"{stem(name)}_0.{outfmt.lower()}")
-    with whole(path) as temporary, open(temporary, "wb") as file:
+    with whole_file(path) as file:
         if outfmt == "NPY":
             np.save(file, result)
         elif outfmt == "BIN":
