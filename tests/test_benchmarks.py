@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import itertools
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import end_to_end, inference, instances, sample, scoring
+from benchmarks import end_to_end, inference, instances, sample, scoring, serving
 from benchmarks.__main__ import main
 from benchmarks.decoders import switched
 from benchmarks.processes import spend
@@ -51,6 +53,28 @@ def test_the_readme_has_the_speeds_of_all_eleven_models_as_they_were_measured(re
 
 def test_multiply_adds_of_resnest50_are_those_published() -> None:
     assert inference.multiply_adds() / 1e9 == pytest.approx(5.37, abs=0.005)
+
+
+def test_clients_count_every_answer_and_every_error() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in itertools.count():
+            try:
+                await reader.readexactly(4)
+            except asyncio.IncompleteReadError:
+                break
+            await asyncio.sleep(0.05)
+            status = "503 Full" if number % 2 else "200 OK"
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        writer.close()
+
+    async def load() -> serving.Load:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            return await serving.clients_ask(server.sockets[0].getsockname()[1], b"ask\n", clients=3, seconds=1)
+
+    found = asyncio.run(load())
+    assert 1 <= len(found.latencies) <= 30  # a second of three clients that wait 50 ms each, half of them in vain
+    assert abs(found.errors - len(found.latencies)) <= 3
+    assert min(found.latencies) >= 0.05
 
 
 def test_contenders_take_turns_and_the_first_round_is_not_counted() -> None:

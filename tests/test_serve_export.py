@@ -17,6 +17,7 @@ import pytest
 
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.serve.export import export
+from tests.conftest import Completed, assert_refused, call
 
 NAMES = ["zero", "one", "two", 'three "3"', "four", "five", "six", "seven", "eight", "nine"]
 
@@ -66,6 +67,18 @@ def test_an_onnx_file_gets_a_free_batch_axis_and_dynamic_batching(demo_onnx: Pat
     ):
         assert line in config
     assert "recipe ecentercrop-bicubic, mean [0.485, 0.456, 0.406]" in config
+
+
+def test_an_onnx_file_of_a_set_batch_keeps_it(demo_onnx: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(demo_onnx)
+    for end in (model.graph.input[0], model.graph.output[0]):
+        end.type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(model, tmp_path / "two.onnx")
+    config = (export(tmp_path / "two.onnx", tmp_path / "repo").folder / "config.pbtxt").read_text()
+    assert dims(config) == [[2, 3, 96, 96], [2, 10]]
+    assert "max_batch_size: 0" in config
+    assert "dynamic_batching" not in config
 
 
 @pytest.mark.parametrize("batch", [1, 4, -1])
@@ -124,6 +137,20 @@ def test_an_export_is_replaced_by_the_next_and_by_nothing_else(demo_onnx: Path, 
         elif path.parent != folder:
             path.parent.rmdir()
     assert export(demo_onnx, repository, "digits").batch == 16
+
+
+def test_the_command_tells_its_errors_in_one_line(demo_onnx: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> Completed:
+        return call("-m", "ResNeSt.serve", "export", "--model", *arguments)
+
+    (tmp_path / "file").touch()
+    (tmp_path / "cut.onnx").write_bytes(demo_onnx.read_bytes()[:1000])
+    done = run(demo_onnx, "--target", tmp_path / "repo", "--name", "digits")
+    assert done.stdout.startswith(f"{tmp_path}/repo/digits: digits for Triton"), done.stderr
+    assert_refused(run(demo_onnx, "--target", tmp_path / "file"), "file: is no folder")
+    assert_refused(run(tmp_path / "cut.onnx", "--target", tmp_path / "repo"), "cut.onnx: not a whole ONNX file")
+    assert_refused(run(tmp_path / "m.om", "--target", tmp_path / "repo"), "no backend for it", code=2)
+    assert [path.name for path in (tmp_path / "repo").iterdir()] == ["digits"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "file"])

@@ -92,6 +92,8 @@ def export(
     if not batch and engine.sizes != (1,):
         labels = []  # without max_batch_size Triton ranks the answers to all images as one
 
+    if target.exists() and not target.is_dir():
+        raise PipelineError(f"{target}: is no folder; name the model repository, or one to be made, with --target")
     target.mkdir(parents=True, exist_ok=True)
     folder = target / name
     _refuse_others(folder)
