@@ -382,7 +382,7 @@ def test_a_log_scores_top_1_and_says_that_top_5_is_not_known(tmp_path: Path, tru
     assert result.stdout.splitlines()[:3] == [
         "top1_acc\t0.6667",
         "top1_correct=2, tot=3, acc=66.667%",
-        "top-5 is not known, the log has one class an image; tot is 3 of 3 labelled images",
+        "top-5 is not known, the file has one class an image; tot is 3 of 3 labelled images",
     ]
     told = json.loads((tmp_path / "score.json").read_text())
     assert (told["top1_correct"], told["top5_correct"], told["top5_acc"]) == (2, None, None)

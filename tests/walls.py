@@ -18,7 +18,7 @@ ALLOWED = {
     "labels.__main__": "common labels models",
     "models": "common formats images tensors",
     "engines": "common formats images models tensors",
-    "score": "common labels models",
+    "score": "common labels models tensors",
     "export.rewrites": "models",
     "export": "common export.rewrites models",
     "compare": "common engines export.rewrites models score tensors",

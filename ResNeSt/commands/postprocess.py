@@ -34,8 +34,9 @@ def _parser() -> Parser:
         "--result_path",
         action="append",
         required=True,
-        metavar="JSON",
-        help="the client's summary, once for every device that ran a part of the images; or mlperf_log_accuracy.json",
+        metavar="PATH",
+        help="the client's summary, once for every device that ran a part of the images; or a folder of outputs, or a "
+        "list of them; or the predictions of evaluate or predict, or mlperf_log_accuracy.json",
     )
     parser.reads("--gt_path", required=True, metavar="FILE", help="labels, a line 'NAME CLASS' for every image")
     parser.add_argument("--classes", type=positive, metavar="N", help="of the model [what its results tell]")

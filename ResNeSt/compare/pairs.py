@@ -120,11 +120,13 @@ def _by_image(path: Path, listed: Iterable[str]) -> dict[str, str]:
     for file in listed:
         match = OUTPUT_NAME.fullmatch(os.path.basename(file))
         if match is None or match[1] in outputs:
-            reason = "a second output of its image" if match else "not named <image>_<output number>.bin, .npy or .txt"
+            reason = (
+                "a second output of its image" if match else "not named <image>_<output number>.bin, .npy, .npz or .txt"
+            )
             raise PipelineError(f"{path}: {file} is {reason}; give the outputs of one run of a classifier")
         outputs[match[1]] = file
     if not outputs:
-        raise PipelineError(f"{path}: holds no outputs, files like <image>_0.bin, .npy or .txt")
+        raise PipelineError(f"{path}: holds no outputs, files like <image>_0.bin, .npy, .npz or .txt")
     return outputs
 
 

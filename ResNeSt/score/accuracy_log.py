@@ -12,14 +12,17 @@ import struct
 from typing import Any
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.files import PathLike, read_json
+from ResNeSt.common.files import PathLike, open_plain, read_json
 
 LARGEST_CLASS = 1 << 24  # whole numbers that float32 holds
 
 
 def is_accuracy_log(path: PathLike) -> bool:
-    """Whether a JSON file is one; a client's summary is an object, not a list."""
-    return os.path.isfile(path) and isinstance(read_json(path), list)
+    """Whether a file is one: a list in JSON; a client's summary is an object."""
+    if not os.path.isfile(path):
+        return False
+    with open_plain(path) as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[" and isinstance(read_json(path), list)
 
 
 def read_answers(path: PathLike, problems: dict[str, list[str]]) -> dict[int, int]:

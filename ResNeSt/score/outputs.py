@@ -7,15 +7,17 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ResNeSt.common.ais_bench_names import natural_key
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, open_plain, read_json
 from ResNeSt.models.files import info_of_file
+from ResNeSt.tensors import npz
 
 
 def read_summary(path: PathLike) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def read_summary(path: PathLike) -> dict[str, Any]:
 
 
 OUTPUT_NAME = re.compile(r"(.+)_[0-9]+\.\w+")  # contract: ais_bench, output file
+LIST_SUFFIXES = (".txt", ".lst", ".list")
 _OLD_SUMMARY = "sumary.json"  # until November 2022 it lay among the outputs, spelled like this
 
 
@@ -55,6 +58,47 @@ def list_outputs(path: PathLike) -> list[str]:
         raise PipelineError(f"{path}: lists no output files; run the client without --pipeline, which leaves them out")
     folders = {folder: _find_folder(folder, Path(path)) for folder in set(map(os.path.dirname, recorded))}
     return [os.path.join(folders[os.path.dirname(file)], os.path.basename(file)) for file in recorded]
+
+
+def is_summary(path: PathLike) -> bool:
+    """Whether a path is to be read as a client's summary: no folder, no output, no list of outputs."""
+    return not os.path.isdir(path) and os.path.splitext(path)[1].lower() not in {*_READERS, *LIST_SUFFIXES}
+
+
+def find_outputs(path: PathLike) -> list[str]:
+    """Paths of the outputs of a folder, in natural order, or of those that a list names, a line each; or the one file.
+
+    A path in a list counts from here or, where nothing is there, from the list's folder. Raises PipelineError where
+    there are none, or a line names no output.
+    """
+    if os.path.isdir(path):
+        suffixes = tuple(_READERS)
+        names = [entry.name for entry in os.scandir(path) if entry.name.endswith(suffixes)]
+        names = sorted((name for name in names if not name.startswith(".")), key=natural_key)
+        found = [os.path.join(path, name) for name in names]
+    elif os.path.splitext(path)[1].lower() in LIST_SUFFIXES:
+        found = list(_listed_in(path))
+    else:
+        found = [os.fspath(path)]
+    if not found:
+        raise PipelineError(f"{path}: holds no outputs, files that end in {', '.join(_READERS)}")
+    return found
+
+
+def _listed_in(path: PathLike) -> Iterator[str]:
+    with open_plain(path) as file:
+        lines = file.read().removeprefix(b"\xef\xbb\xbf").splitlines()
+    for number, line in enumerate(lines, start=1):
+        name = os.fsdecode(line.strip())
+        if not name:
+            continue
+        if os.path.splitext(name)[1] not in _READERS:
+            raise PipelineError(
+                f"{path}: line {number}: found {name[:80]!a}, expected the path of an output, a file that ends in "
+                f"{', '.join(_READERS)}"
+            )
+        beside = os.path.join(os.path.dirname(path), name)
+        yield beside if not os.path.exists(name) and os.path.exists(beside) else name
 
 
 def _entries(path: PathLike) -> Iterable[Any]:
@@ -157,14 +201,14 @@ def _look_like_float32(words: np.ndarray, fits: bool) -> bool:
 
 
 def read_output(path: PathLike, dtype: str = "<f4") -> np.ndarray:
-    """float32 [C]: the values of one output file: .bin (bare, of `dtype`), .npy, or .txt (numbers apart by blanks).
+    """float32 [C]: the values of one output file: .bin (bare, of `dtype`), .npy, .npz, or .txt (apart by blanks).
 
     Raises OutputError that names the file where it cannot be read or is cut short, NotFiniteError (one, too) where it
     holds NaN or infinity.
     """
     read = _READERS.get(os.path.splitext(path)[1])
     if read is None:
-        raise OutputError(f"{path}: expected a file that ends in .bin, .npy or .txt")
+        raise OutputError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
     try:
         values = read(path, dtype)
     except PipelineError as error:
@@ -192,13 +236,21 @@ def _read_bin(path: PathLike, dtype: str) -> np.ndarray:
 
 def _read_npy(path: PathLike, _: str) -> np.ndarray:
     with open_plain(path) as file:
-        values = np.lib.format.read_array(file, allow_pickle=False)
+        return _one_row(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _one_row(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "f":
         raise ValueError(f"holds {values.dtype}, expected floating-point numbers")
     if sum(side > 1 for side in values.shape) > 1:
         raise ValueError(f"is of shape {list(values.shape)}, {_ONE_ROW}")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is reported
         return values.astype(np.float32).ravel()
+
+
+def _read_npz(path: PathLike, _: str) -> np.ndarray:
+    with open_plain(path) as file:
+        return _one_row(npz.read(file))
 
 
 def _read_txt(path: PathLike, _: str) -> np.ndarray:
@@ -217,4 +269,4 @@ def _read_txt(path: PathLike, _: str) -> np.ndarray:
     return values
 
 
-_READERS = {".bin": _read_bin, ".npy": _read_npy, ".txt": _read_txt}
+_READERS = {".bin": _read_bin, ".npy": _read_npy, ".npz": _read_npz, ".txt": _read_txt}

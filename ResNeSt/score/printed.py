@@ -25,12 +25,13 @@ def add_allow_flags(parser: argparse.ArgumentParser, kinds: Mapping[str, str]) -
 
 
 def score_lines(score: Score, labelled: int, ranks: int = TOP) -> list[str]:
-    """The original sample's two lines, the counts, and what they are of; of one class an image top-5 is not known."""
-    if ranks == 1:
+    """The original sample's two lines, the counts, and what they are of; of few classes an image top-5 is not known."""
+    if ranks < TOP:
+        words = "one class" if ranks == 1 else f"{ranks} classes"
         return [
             f"top1_acc\t{score.top1_acc:.4f}",
             f"top1_correct={score.top1}, tot={score.total}, acc={100 * score.top1_acc:.3f}%",
-            f"top-5 is not known, the log has one class an image; tot is {score.total} of {labelled} labelled images",
+            f"top-5 is not known, the file has {words} an image; tot is {score.total} of {labelled} labelled images",
         ]
     return [
         f"top1_acc\t{score.top1_acc:.4f}",

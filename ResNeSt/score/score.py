@@ -11,7 +11,7 @@ import functools
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -19,13 +19,24 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.progress import hidden
-from ResNeSt.labels.file import read_labels
+from ResNeSt.labels.file import keys_of, read_labels
 from ResNeSt.score.accuracy_log import is_accuracy_log, read_answers
-from ResNeSt.score.outputs import OUTPUT_NAME, OutputError, bin_dtype, list_outputs, model_classes, read_output
+from ResNeSt.score.outputs import (
+    OUTPUT_NAME,
+    OutputError,
+    bin_dtype,
+    find_outputs,
+    is_summary,
+    list_outputs,
+    model_classes,
+    read_output,
+)
+from ResNeSt.score.predictions import Predicted, reader_of
 from ResNeSt.score.ranking import are_probabilities, greatest_softmax, top_k_predictions
 
 # What can be wrong with the results of a data set, in words for a report.
@@ -84,7 +95,7 @@ class Result:
 
     `score.total` counts the labelled results that could be read, `labelled` the images in the label file, `classes` the
     values of one output. `predictions` are by image name; `problems` holds a line for each, under every one of KINDS.
-    `ranks` is TOP, or 1 of an accuracy log, whose top-5 is not known.
+    `ranks` is TOP, or fewer where fewer classes of an image are known, as of an accuracy log; then top-5 is not.
     """
 
     score: Score
@@ -115,27 +126,35 @@ def score_summaries(
 ) -> Result:
     """Scores the output files that the summary JSONs of one or several devices list, together, against a label file.
 
-    Or one log of MLPerf's accuracy mode (ResNeSt.score.accuracy_log), whose sample n is line n of the label file.
+    In place of a summary a folder of outputs is scored, or a list of their paths (ResNeSt.score.outputs.find_outputs).
+    Or one log of MLPerf's accuracy mode (ResNeSt.score.accuracy_log), whose sample n is line n of the label file, or
+    one file of predictions (ResNeSt.score.predictions), whose images are joined by their names.
     Uses up to `workers` processes [one per core]. `classes` are the model's [what it says itself, else as many as most
     results have values]. Raises PipelineError where a summary or the label file is damaged, where no result can be
     scored at all or most hold several rows, or where a label is no class of the model.
     """
     if not summaries:
         raise ArgumentError("no summary given; name at least one")
-    if logs := [path for path in summaries if is_accuracy_log(path)]:
-        if len(summaries) > 1:
-            raise ArgumentError(f"{logs[0]}: is an accuracy log of MLPerf's; score it by itself")
-        return _score_log(logs[0], labels, classes)
+    for path in summaries:
+        score_alone = _score_predicted if reader_of(path) else _score_log if is_accuracy_log(path) else None
+        if score_alone and len(summaries) > 1:
+            raise ArgumentError(f"{path}: holds predicted classes, not outputs; score it by itself")
+        if score_alone:
+            return score_alone(path, labels, classes)
     truth = read_labels(labels)
     problems: Problems = {kind: [] for kind in KINDS}
-    listed = [path for summary in summaries for path in list_outputs(summary)]
-    results = _join(listed, truth, problems)
+    written = [path for path in summaries if is_summary(path)]
+    listed = [file for summary in written for file in list_outputs(summary)]
+    found = [file for path in summaries if path not in written for file in find_outputs(path)]
+    names = {file: name for file in listed if (name := _name_by_client(file))}
+    results = _join(listed + found, {**names, **_names_of(found, truth)}, truth, problems)
+    listed += found
     if not results:
         raise PipelineError(
             f"{labels}: none of the {len(listed)} results belongs to a labelled image; the first result is "
             f"{listed[0]}, the first labelled image {next(iter(truth))}"
         )
-    known = classes or next(filter(None, map(model_classes, summaries)), None)
+    known = classes or next(filter(None, map(model_classes, written)), None)
     dtype = bin_dtype(list(results.values()), [known] if known else (), max(truth.values()) + 1)
     outputs = _read_all(results, problems, dtype, workers)
     size = _number_of_classes(outputs, known)
@@ -169,19 +188,68 @@ def _score_log(log: PathLike, labels: PathLike, classes: int | None) -> Result:
     return Result(count(predictions.values()), len(truth), known, predictions, problems, ranks=1)
 
 
-def _join(listed: Iterable[str], truth: dict[str, int], problems: Problems) -> dict[str, str]:
-    """The output file of every labelled image that has one."""
+def _score_predicted(path: PathLike, labels: PathLike, classes: int | None) -> Result:
+    truth = read_labels(labels)
+    problems: Problems = {kind: [] for kind in KINDS}
+    read = reader_of(path)
+    by_image: dict[str, Predicted] = {}
+    for each in read(path) if read else []:
+        if by_image.setdefault(each.image, each) is not each:
+            problems["duplicate"].append(f"{path}: {each.image}")
+    images = list(by_image)
+    # evaluate tells paths within the folder of the images; predict, whole ones.
+    folder = os.path.commonpath(list(map(os.path.dirname, images))) if all(map(os.path.isabs, images)) else ""
+    keys = keys_of(images, folder, truth)
+    predictions: dict[str, Prediction] = {}
+    for key, each in zip(keys, by_image.values()):
+        if key not in truth:
+            problems["extra"].append(f"{path}: {each.image}")
+        elif each.problem:
+            problems[each.problem].append(each.reason)
+        else:
+            predictions[key] = Prediction(truth[key], each.classes[:TOP], each.confidence)
+    problems["missing"] += sorted(truth.keys() - set(keys))
+    if not predictions:
+        reason = next(iter(problems["unreadable"] + problems["extra"] + problems["missing"]))
+        raise PipelineError(f"{path}: none of its {len(images)} images can be scored by {labels}; {reason}")
+    told = [prediction.classes for prediction in predictions.values()]
+    known = classes or 1 + max(*map(max, told), *truth.values())
+    check_labels(truth, known, labels)
+    ranks = min(map(len, told))
+    all_told = ranks >= min(known, TOP)
+    return Result(count(predictions.values()), len(truth), known, predictions, problems, TOP if all_told else ranks)
+
+
+def _name_by_client(path: str) -> str | None:
+    """The image of an output that ais_bench has named, or a program like it."""
+    match = OUTPUT_NAME.fullmatch(os.path.basename(path))
+    return match[1] if match else None
+
+
+def _names_of(paths: Sequence[str], truth: Collection[str]) -> dict[str, str]:
+    """The image of each output of a folder or a list: as ais_bench names it, or called as the image itself.
+
+    Names do not tell which (`a_1.npy` may be of `a` or of `a_1`); the way counts by which more are labelled images.
+    """
+    by_client = {path: name for path in paths if (name := _name_by_client(path))}
+    by_image = {path: stem(path) for path in paths}
+    labelled = [sum(name in truth for name in names.values()) for names in (by_client, by_image)]
+    return by_client if labelled[0] >= labelled[1] else by_image
+
+
+def _join(listed: Iterable[str], names: Mapping[str, str], truth: dict[str, int], problems: Problems) -> dict[str, str]:
+    """The output file of every labelled image that has one; `names` are the images of those that tell it."""
     results: dict[str, str] = {}
     for path in listed:
-        match = OUTPUT_NAME.fullmatch(os.path.basename(path))
-        if match is None:
-            problems["unreadable"].append(f"{path}: the name is not <image>_<output number>.bin, .npy or .txt")
-        elif match[1] not in truth:
+        name = names.get(path)
+        if name is None:
+            problems["unreadable"].append(f"{path}: the name is not <image>_<output number>.bin, .npy, .npz or .txt")
+        elif name not in truth:
             problems["extra"].append(path)
-        elif match[1] in results:
-            problems["duplicate"].append(f"{path}: the first is {results[match[1]]}")
+        elif name in results:
+            problems["duplicate"].append(f"{path}: the first is {results[name]}")
         else:
-            results[match[1]] = path
+            results[name] = path
     problems["missing"] += [image for image in truth if image not in results]
     return results
 
