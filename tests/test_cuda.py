@@ -234,6 +234,7 @@ def test_a_gpu_scores_the_demo_as_the_cpu_does(made: dict[str, Path], demo_check
 
 @on_gpu
 @pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")  # the compiler's parts warn of each other
 @pytest.mark.parametrize(
     ("engine", "most"), [("torch-cuda", 1e-5), ("torch-cuda-bf16", 1e-1), ("torch-cuda-fp16", 2e-2)]
 )
