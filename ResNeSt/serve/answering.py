@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, NamedTuple, TypeVar
@@ -17,6 +18,7 @@ from ResNeSt.serve.metrics import Metrics, Record
 from ResNeSt.serve.model import ServedModel
 from ResNeSt.serve.protocol import BYTES, VERSION, Request, Tensor
 
+AT_ONCE = 1 << 18  # bytes whose parsing takes less than a hand-over to a thread and back is worth
 Made = TypeVar("Made")
 
 
@@ -25,6 +27,11 @@ class Answer(NamedTuple):
 
     request: Request
     outputs: Sequence[Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Of its numbers, roughly."""
+        return sum(4 * math.prod(output.shape) for output in self.outputs)
 
 
 class Answering:
@@ -37,8 +44,11 @@ class Answering:
         self._token = None if token is None else f"Bearer {token}".encode()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
-    async def in_pool(self, work: Callable[[], Made]) -> Made:
-        """What `work` gives, from one of the threads that decode."""
+    async def done(self, work: Callable[[], Made], nbytes: int) -> Made:
+        """What `work` on so many bytes gives: at once, or from a thread where the others would wait for it."""
+        return work() if nbytes <= AT_ONCE else await self._in_pool(work)
+
+    async def _in_pool(self, work: Callable[[], Made]) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
@@ -58,9 +68,9 @@ class Answering:
         if version not in ("", VERSION):
             raise UnknownError(f"no version {version!r:.99} of {name}, expected {VERSION!r}")
 
-    async def infer(self, parse: Callable[[], Request], record: Record) -> Answer:
-        """The answer to what `parse` gives; raises RequestError, and notes in `record` what there is to tell."""
-        request = await self.in_pool(parse)
+    async def infer(self, parse: Callable[[], Request], nbytes: int, record: Record) -> Answer:
+        """The answer to what `parse` makes of so many bytes; raises RequestError, and fills `record`."""
+        request = await self.done(parse, nbytes)
         model, record.id = self.model, request.id
         model.check_outputs(request.outputs)
         images = model.count(request.input)
@@ -76,11 +86,11 @@ class Answering:
 
     async def _rows(self, tensor: Tensor, images: int) -> np.ndarray:
         if tensor.datatype != BYTES:
-            return await self.in_pool(lambda: self.model.rows(tensor))
+            return await self.done(lambda: self.model.rows(tensor), 4 * math.prod(tensor.shape))
         rows = self.model.empty(images)
         pictures = [(content, f"picture {place + 1} of {images}") for place, content in enumerate(tensor.data)]
         work = [
-            self.in_pool(lambda content=content, place=place, row=row: self.model.decode(content, place, row))  # type: ignore[misc]
+            self._in_pool(lambda content=content, place=place, row=row: self.model.decode(content, place, row))  # type: ignore[misc]
             for (content, place), row in zip(pictures, rows)
         ]
         problems = [one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None]

@@ -92,10 +92,10 @@ class Rest:
             body = bytearray()
             try:
                 await self._read(request, body)
-                answer = await self._answering.infer(lambda: self._parsed(request, body), record)
+                answer = await self._answering.infer(lambda: self._parsed(request, body), len(body), record)
             finally:
                 self._held -= len(body)
-            return await self._answering.in_pool(lambda: self._told(answer))
+            return await self._answering.done(lambda: self._told(answer), answer.nbytes)
 
     def _check_model(self, request: Request) -> None:
         self._answering.check_model(request.path_params["name"], request.path_params.get("version", ""))

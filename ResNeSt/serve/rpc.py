@@ -85,8 +85,9 @@ class Rpc(service.GRPCInferenceServiceServicer):
             self._answering.check_model(request.model_name, request.model_version)
             if not self._answering.ready:
                 raise EndingError("the service is ending; ask another, or this one when it is back")
-            answer = await self._answering.infer(lambda: _request(request), record)
-            return await self._answering.in_pool(lambda: self._response(answer.request.id, answer.outputs))
+            answer = await self._answering.infer(lambda: _request(request), request.ByteSize(), record)
+            respond = functools.partial(self._response, answer.request.id, answer.outputs)
+            return await self._answering.done(respond, answer.nbytes)
 
     def _response(self, asked: str, outputs: Any) -> Any:
         response = pb.ModelInferResponse(
