@@ -133,6 +133,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "processes": _processes(folder, host.chip),
         "msprof": _profile(folder, host.chip),
         "NV12": _nv12(folder, host.chip),
+        "service": _service(folder, host.chip),
         "AOE": _tune(host),
     }
 
@@ -428,6 +429,37 @@ def _nv12(folder: Path, chip: str) -> Iterator[Fact]:
         done = _run(folder, command)
         yield Fact(fact, done.returncode == 0, (done.stdout + done.stderr)[-500:])
     yield _accuracy("with NV12 top-1", folder / "nv12_bench/bench.json")
+
+
+# A picture through the service's model, without its network part: alone and with others, by two instances.
+_SERVED = """
+import json, sys
+import numpy as np
+from ResNeSt.engines.image_batches import ModelChoice
+from ResNeSt.serve.model import ServedModel
+*files, picture = sys.argv[1:]
+model = ServedModel("demo", [ModelChoice(file, instances=2) for file in files], 64)
+rows = model.empty(9)
+for row in rows:
+    model.decode(open(picture, "rb").read(), picture, row)
+answers = [model.batcher.submit(rows[:count]).result() for count in (1, 2, 9)]
+logits = np.concatenate([answer.logits for answer in answers])
+model.batcher.close(10)
+print()
+print(json.dumps({"sizes": model.batcher.sizes, "apart": float(np.ptp(logits, axis=0).max() / np.abs(logits).max())}))
+"""
+
+
+def _service(folder: Path, chip: str) -> Iterator[Fact]:
+    """Several models open in one thread, which is not the process's main one, and in another thread once more."""
+    done = _run(folder, ["convert.sh", f"1,{BATCH}", chip, "--onnx=demo.onnx", "--output-dir=served"])
+    yield Fact("convert.sh for the service ends with 0", done.returncode == 0, done.stderr[-500:])
+    files = [f"served/demo_bs{batch}.om" for batch in (1, BATCH)]
+    done = _run(folder, ["-c", _SERVED, *files, str(next(iter(sorted(IMAGES.iterdir()))))])
+    yield Fact("two models are open in a thread, twice", done.returncode == 0, (done.stdout + done.stderr)[-500:])
+    found = json.loads(done.stdout.splitlines()[-1])
+    yield Fact("each runs its batch size", found["sizes"] == [1, BATCH], str(found["sizes"]))
+    yield Fact("their answers agree within 1 %", found["apart"] < 0.01, f"{found['apart']:.2g} of the largest logit")
 
 
 def _tune(host: Host) -> Iterator[Fact]:
