@@ -22,12 +22,13 @@ PARTS = {
     "serving": "the service with 1 to 64 clients beside the bare engine",
     "scoring": "50,000 TXT results beside the sample's script",
     "gpu": "ResNeSt-50 and fast_1s1x64d on an NVIDIA GPU beside timm's eager loop and published figures",
+    "edge": "ncnn on one core beside ONNX Runtime and OpenVINO on one core",
     "resources": "peak memory and time of every stage, time to the first result",
 }
 
 
-WITHOUT_IMAGES = ("scoring", "serving", "gpu")
-NAMED_ONLY = ("gpu",)  # which most machines have not
+WITHOUT_IMAGES = ("scoring", "serving", "gpu", "edge")
+NAMED_ONLY = ("gpu", "edge")  # which take what most machines have not
 
 
 def main() -> None:
@@ -38,7 +39,9 @@ def main() -> None:
         epilog="\n".join(f"{name:14} {about}" for name, about in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"[all but gpu] {', '.join(PARTS)}")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"[all but {' and '.join(NAMED_ONLY)}] {', '.join(PARTS)}"
+    )
     parser.reads(
         "--images",
         type=Path,

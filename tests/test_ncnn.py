@@ -314,3 +314,8 @@ def test_without_the_packages_it_says_where_they_stand(
     monkeypatch.delitem(sys.modules, "ResNeSt.engines.ncnn", raising=False)
     with pytest.raises(MissingRuntimeError, match=r"ncnn is not installed here .* requirements/edge\.txt says how"):
         open_engine(model)
+
+
+def test_the_page_names_the_release_that_makes_the_models() -> None:
+    (pin,) = re.findall(r"^(ncnn==\S+)", (PROJECT / "requirements/edge.txt").read_text(), re.MULTILINE)
+    assert f"pip install --no-deps numpy pillow tqdm {pin}\n" in (PROJECT / "docs/edge.md").read_text()
