@@ -24,6 +24,7 @@ from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.null import NullEngine
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.images.listing import find_images
+from ResNeSt.images.native import decoder
 from ResNeSt.models.model_info import tensor_format
 
 IMAGES = 1000
@@ -41,9 +42,9 @@ def measure(images: Path, rounds: int, output: Path) -> None:
         full = compile_model(deploy, (BATCH,), "fp32", tensors, "uint8")[BATCH]
         whole = {
             "the sample's three scripts, ONNX Runtime fp32": lambda: _sample(textbook, photographs, labels, scratch),
+            f"this project's evaluate, fp32, {decoder()}": _evaluation(full, photographs, labels),
             **{
-                f"this project's evaluate, {precision}, {by}": switched(switch, _evaluation(path, photographs, labels))
-                for precision, path in (("fp32", full), ("int8", model))
+                f"this project's evaluate, int8, {by}": switched(switch, _evaluation(model, photographs, labels))
                 for by, switch in decoders().items()
             },
         }

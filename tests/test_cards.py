@@ -124,7 +124,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         card("resnet50")
 
 
-def test_the_four_stages_run_a_user_s_own_card(tmp_path: Path) -> None:
+def test_the_four_stages_run_a_user_s_own_card_images_labels_and_weights(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from ResNeSt.models.resnest import create_model
 
@@ -138,11 +138,11 @@ def test_the_four_stages_run_a_user_s_own_card(tmp_path: Path) -> None:
         shutil.copy(source, images)
         labels.append(f"{source.name} {number % 3}\n")
     (tmp_path / "labels.txt").write_text("".join(labels))
-    flags = ["--images=images", "--labels=labels.txt", "--model=pets.json", "--weights=pets.pth"]
+    flags = ["--images=images", "--labels=labels.txt", "--model=pets.json", "--weights=pets.pth", "--work=here"]
     result = call("-m", "ResNeSt.pipeline", *flags, "--batch=2", "--loop=2", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert {stage["total"] for stage in json.loads((tmp_path / "work/pets/summary.json").read_text())["stages"]} == {6}
-    info = onnx_header.read(tmp_path / "work/pets/pets.onnx").metadata
+    assert {stage["total"] for stage in json.loads((tmp_path / "here/summary.json").read_text())["stages"]} == {6}
+    info = onnx_header.read(tmp_path / "here/pets.onnx").metadata
     assert json.loads(info["resnest.class_names"]) == ["cat", "dog", "bird"]
     assert (info["resnest.size"], info["resnest.recipe"]) == ("64", "resize-bilinear")
 

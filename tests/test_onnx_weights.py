@@ -278,7 +278,7 @@ def test_a_model_is_another_one_when_its_data_file_is(pair: Path, demo_onnx: Pat
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_damaged_pair_is_read_or_refused_in_one_way(
     demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

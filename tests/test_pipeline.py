@@ -115,21 +115,6 @@ def test_a_second_run_keeps_tensors_export_and_models(demo_run: tuple[Path, str]
     assert [path.stat().st_mtime_ns for path in made] == before
 
 
-def test_it_runs_on_the_user_s_images_labels_and_weights(demo_checkpoint: Path, tmp_path: Path) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    names = sorted(path.name for path in (DEMO / "val").iterdir())[:20]
-    for name in names:
-        shutil.copy(DEMO / "val" / name, images)
-    labels = [line for line in (DEMO / "val_label.txt").read_text().splitlines() if line.split()[0] in names]
-    (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
-    (tmp_path / "mine.pth").write_bytes(demo_checkpoint.read_bytes())
-    flags = ["--images=images", "--labels=labels.txt", "--model=resnest_demo", "--weights=mine.pth", "--work=here"]
-    result = pipeline(tmp_path, *flags, "--batch=8")
-    assert result.returncode == 0, result.stderr
-    assert json.loads((tmp_path / "here/summary.json").read_text())["stages"][0]["total"] == 20
-
-
 def test_it_runs_for_an_ascend_chip(tmp_path: Path, standins: dict[str, str]) -> None:
     result = pipeline(tmp_path, "--chip=310P3", env=standins)
     assert result.returncode == 0, result.stderr
