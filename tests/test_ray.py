@@ -1,0 +1,264 @@
+"""--ray on a real cluster of several nodes on this machine: the answers of the plain commands, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ResNeSt.common.timed_process import with_this_project
+from tests.conftest import PROJECT, assert_refused
+
+pytest.importorskip("ray", reason="requirements/ray.txt is not installed")
+pytestmark = pytest.mark.heavy
+
+# In every process of a node: a picture called deadly ends it, and each takes a while to be read.
+HOOK = """
+import os, time
+import PIL.Image
+before = PIL.Image.open
+def opened(file, *rest, **named):
+    name = str(getattr(file, "name", file))
+    if "deadly" in name and "ONLY_NODES" in os.environ:
+        os.kill(os.getpid(), 9)
+    if "ONLY_NODES" in os.environ:
+        time.sleep(float(os.environ.get("SLOW", "0")))
+    return before(file, *rest, **named)
+PIL.Image.open = opened
+"""
+
+
+class Nodes:
+    """A head without cores on 127.0.0.1 and nodes of one core each."""
+
+    def __init__(self, scratch: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        (scratch / "hook").mkdir()
+        (scratch / "hook/sitecustomize.py").write_text(HOOK)
+        self.scratch = scratch
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **self.settings(scratch)})
+        self.address = self.cluster.address
+
+    def settings(self, path: Path) -> dict[str, Any]:
+        return {
+            "object_store_memory": 80_000_000,
+            "include_dashboard": False,
+            "env_vars": {
+                "PYTHONPATH": os.pathsep.join([str(path / "hook"), str(PROJECT)]),
+                "ONLY_NODES": "1",
+                "SLOW": "0.02",
+                "RAY_AUTH_MODE": os.environ["RAY_AUTH_MODE"],
+                "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],
+            },
+        }
+
+    def add(self, **changes: Any) -> Any:
+        settings = self.settings(self.scratch)
+        settings["env_vars"].update(changes.pop("env_vars", {}))
+        return self.cluster.add_node(**{"num_cpus": 1, **settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = Nodes(tmp_path_factory.mktemp("nodes"))
+        try:
+            made.add()
+            made.add()
+            yield made
+        finally:
+            made.cluster.shutdown()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """396 of the demo's, with a damaged one and a deadly one among them."""
+    shutil.copytree(PROJECT / "demo/val", tmp_path / "val")
+    names = sorted(path.name for path in (tmp_path / "val").iterdir())
+    (tmp_path / "val" / names[40]).write_bytes(b"no picture")
+    labels = (PROJECT / "demo/val_label.txt").read_text().replace(names[300], "deadly.JPEG")
+    (tmp_path / "val" / names[300]).rename(tmp_path / "val/deadly.JPEG")
+    (tmp_path / "labels.txt").write_text(labels)
+    return tmp_path / "val"
+
+
+def begin(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *map(str, arguments)]
+    env = {**with_this_project(), **environment}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    with begin(*arguments) as process:
+        out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess([], process.returncode, out, err)
+
+
+def evaluation(model: Path, pictures: Path, name: str) -> list[object]:
+    labels, predictions = pictures.parent / "labels.txt", pictures.parent / name
+    return [
+        "-m",
+        "ResNeSt.evaluate",
+        "--model",
+        model,
+        "--images",
+        pictures,
+        "--labels",
+        labels,
+        "--predictions",
+        predictions,
+    ]
+
+
+def lines(path: Path) -> dict[str, dict[str, Any]]:
+    return {record["image"]: record for record in map(json.loads, path.read_text().splitlines()[1:])}
+
+
+def score_lines(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if line.startswith(("top", "tot"))]
+
+
+def running() -> set[int]:
+    """Processes of a Ray cluster that somebody started with our own prefix."""
+    found = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"/ray-" in words and (b"raylet" in words or b"gcs_server" in words):
+                found.add(int(process.name))
+    return found
+
+
+def test_a_node_killed_and_a_deadly_picture_change_no_other_answer(
+    nodes: Nodes, demo_onnx: Path, pictures: Path
+) -> None:
+    victim = nodes.add()
+    plain = call(*evaluation(demo_onnx, pictures, "plain.jsonl"))
+    with begin(*evaluation(demo_onnx, pictures, "ray.jsonl"), "--ray", nodes.address) as process:
+        time.sleep(6)
+        raylet = victim.all_processes["raylet"][0].process
+        raylet.kill()
+        out, err = process.communicate(timeout=240)
+    nodes.cluster.remove_node(victim, allow_graceful=False)
+    expected, found = lines(pictures.parent / "plain.jsonl"), lines(pictures.parent / "ray.jsonl")
+    assert "the process that worked on it ended without a word" in found["deadly.JPEG"]["reason"]
+    assert found.pop("deadly.JPEG")["problem"] == "broken"
+    del expected["deadly.JPEG"]
+    assert found == expected
+    assert err == ""
+    plain_lines, ray_lines = plain.stdout.splitlines(), out.splitlines()
+    assert ray_lines[0].split(",")[0] == plain_lines[0].split(",")[0]
+    assert ray_lines[1].startswith("396 images in ")
+    assert ray_lines[1].endswith(("on 2 nodes", "on 3 nodes", "on 4 nodes"))
+    assert len(ray_lines) == len(plain_lines) + 1  # another problem
+    assert process.returncode == plain.returncode == 1
+
+
+def test_a_driver_that_was_killed_goes_on_where_it_stopped(nodes: Nodes, demo_onnx: Path, pictures: Path) -> None:
+    (pictures / "deadly.JPEG").write_bytes(b"broken")
+    (pictures / "deadly.JPEG").rename(pictures / "another.JPEG")
+    labels = pictures.parent / "labels.txt"
+    labels.write_text(labels.read_text().replace("deadly", "another"))
+    journal = pictures.parent / "ray.jsonl.unfinished"
+    with begin(*evaluation(demo_onnx, pictures, "ray.jsonl"), "--ray", nodes.address) as process:
+        while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 256):
+            time.sleep(0.05)
+        process.kill()
+    assert journal.read_text().count("\n") == 257
+    result = call(*evaluation(demo_onnx, pictures, "ray.jsonl"), "--ray", nodes.address)
+    assert "256 images were done by an earlier run" in result.stdout
+    plain = call(*evaluation(demo_onnx, pictures, "plain.jsonl"))
+    assert lines(pictures.parent / "ray.jsonl") == lines(pictures.parent / "plain.jsonl")
+    assert score_lines(result.stdout) == score_lines(plain.stdout)
+
+
+def test_predict_and_preprocess_give_what_they_give_here(
+    nodes: Nodes, demo_onnx: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "deadly.JPEG").unlink()
+    for picture in sorted(pictures.iterdir())[60:]:
+        picture.unlink()
+    ray = ("--ray", nodes.address)
+    ask = ("-m", "ResNeSt.predict", "--model", demo_onnx, "--format=csv", "--top=1", pictures)
+    there, here = call(*ask, *ray), call(*ask)
+    assert [row.split(",")[:3] for row in there.stdout.splitlines()] == [
+        row.split(",")[:3] for row in here.stdout.splitlines()
+    ]
+    assert (there.stderr, there.returncode) == (here.stderr, 1)
+    for pack in ([], ["--pack"]):
+        folders = [tmp_path / f"{where}{len(pack)}" for where in ("here", "there")]
+        for folder, more in zip(folders, ([], ray)):
+            done = call("resnest_preprocess.py", pictures, folder, "--model=resnest_demo", *pack, *more)
+            assert "59 tensors written, 0 kept, 1 images broken" in done.stdout
+        names = {file.name for file in folders[0].iterdir()} - {"sources.jsonl"}
+        assert {file.name for file in folders[1].iterdir()} - {"sources.jsonl"} == names
+        assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
+
+
+def test_a_node_with_another_release_is_refused_by_name(
+    nodes: Nodes, demo_onnx: Path, pictures: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(PROJECT / "ResNeSt", other / "ResNeSt", ignore=shutil.ignore_patterns("__pycache__"))
+    (other / "ResNeSt/__init__.py").write_text((other / "ResNeSt/__init__.py").read_text() + "\n# another\n")
+    node = nodes.add(env_vars={"PYTHONPATH": str(other)}, resources={"NPU": 1})
+    (tmp_path / "m.om").write_bytes(b"om")  # takes that node, which alone has a card
+    command = ["-m", "ResNeSt.predict", "--model", tmp_path / "m.om", pictures, "--ray", nodes.address]
+    with begin(*command, PYTHONPATH=str(PROJECT)) as process:
+        out, err = process.communicate(timeout=100)
+    nodes.cluster.remove_node(node)
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "has another release of this project" in err
+    assert "(127.0.0.1)" in err
+    without = call(*command)
+    assert_refused(without, "no node of the cluster has 1 core and 1 NPU for a task", "0 NPU")
+
+
+def test_another_token_ends_in_one_line(nodes: Nodes, demo_onnx: Path, pictures: Path) -> None:
+    command = ["-m", "ResNeSt.predict", "--model", demo_onnx, pictures, "--ray", nodes.address]
+    with begin(*command, RAY_AUTH_TOKEN="another-token-altogether") as process:
+        _, err = process.communicate(timeout=60)
+    assert (err.count("\n"), process.returncode) == (1, 1)
+    assert "docs/cluster.md" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_ended_local_run_leaves_nothing_running(
+    number: signal.Signals, code: int, demo_onnx: Path, pictures: Path
+) -> None:
+    before = running()
+    command = [*evaluation(demo_onnx, pictures, "ray.jsonl"), "--ray", "local"]
+    hook = pictures.parent / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(HOOK)
+    path = os.pathsep.join([str(hook), str(PROJECT)])
+    with begin(*command, PYTHONPATH=path, ONLY_NODES="1", SLOW="0.2") as process:
+        assert process.stdout is not None
+        assert "396 images" in process.stdout.readline()
+        time.sleep(1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err.count("\n") <= 1
+    deadline = time.monotonic() + 15
+    while running() - before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert running() - before == set()
