@@ -34,9 +34,8 @@ NODES_LOST = 10  # under one chunk, until it is taken for the cause
 ALONE_S = 60  # that a run goes on waiting once no node is left that could take a task
 LOOK_S = 5
 OBJECTS = 100_000_000  # bytes of shared memory for what tasks give back, of which there is little; Ray takes 30 % else
-QUIET = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+SETTINGS = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
     "RAY_task_oom_retries": str(RETRIES),  # else without end
 }
 
@@ -45,7 +44,8 @@ class Ray:
     """Connected while a `with` lasts; `text` is the address of a cluster's head, or `local` for this machine alone.
 
     `workers` are the cores that a task takes, each a thread that decodes (None: 1, or a card's share of its host's).
-    Entering raises ArgumentError for what is no address, PipelineError where no cluster answers there.
+    To be entered before anything imports Ray, which reads its settings then. Entering raises ArgumentError
+    for what is no address, PipelineError where no cluster answers there.
     """
 
     def __init__(self, text: str, workers: int | None = None) -> None:
@@ -53,16 +53,18 @@ class Ray:
         self._workers = workers
         self._files = contextlib.ExitStack()
         self._most = 0
+        self._ended_by = 0
 
     def __enter__(self) -> Ray:
-        os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
         if self._text == addresses.LOCAL:
             self._start()
         else:
             self._join()
         _ray().cloudpickle.register_pickle_by_value(node)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _end)
+            signal.signal(signal.SIGTERM, self._end)
         return self
 
     def __exit__(
@@ -70,11 +72,18 @@ class Ray:
     ) -> None:
         _ray().shutdown()
         self._files.close()
+        if self._ended_by:
+            sys.exit(128 + self._ended_by)  # as of a Unix program; on its way through Ray the code may be another
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._ended_by = number
+        sys.exit(128 + number)
 
     def _start(self) -> None:
         """A cluster of this machine alone, which nobody else reaches, and which ends with this process."""
         os.environ[addresses.LOOPBACK_ONLY] = "0"
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        if "ray" not in sys.modules:  # which reads these once
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder())
         self._files.callback(shutil.rmtree, folder, ignore_errors=True)
         self._init(
@@ -239,10 +248,6 @@ def _offered() -> str:
 def _short_folder() -> str | None:
     """Ray makes sockets below it, whose paths end at 107 characters."""
     return None if len(tempfile.gettempdir()) <= 20 or not Path("/tmp").is_dir() else "/tmp"  # noqa: S108
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _ray() -> Any:
