@@ -57,6 +57,7 @@ class Parquet:
                 self._groups[group] = self._read_group(group)
                 if len(self._groups) > KEPT:
                     self._groups.popitem(last=False)
+                    self._pyarrow.default_memory_pool().release_unused()  # which it would keep, many times as much
             self._groups.move_to_end(group)
             value = self._groups[group][row - self._starts[group]].as_py()
         if value is None:
@@ -108,7 +109,8 @@ class Parquet:
 
     def _read_group(self, group: int) -> Any:
         try:
-            column = self._file.read_row_group(group, columns=[self._column]).column("image").combine_chunks()
+            table = self._file.read_row_group(group, columns=[self._column], use_threads=False)
+            column = table.column("image").combine_chunks()
         except Exception as error:
             raise _damaged(self.path, error) from None
         if self._pyarrow.types.is_struct(column.type):
