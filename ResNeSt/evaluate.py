@@ -138,7 +138,7 @@ def evaluate(
             kept += 1
         started = time.perf_counter()
         if machines:
-            outcomes = machines.each(Outcomes(setting, tensor_format), chosen[kept:], chunk_of(engine))
+            outcomes = machines.each(Outcomes(setting, tensor_format), chosen[kept:], chunk_of(engine, machines))
         else:
             outcomes = outcomes_of(engine, tensor_format, chosen[kept:], workers, watches)
         within = ([outcome._replace(image=relative(outcome.image, images)) for outcome in some] for some in outcomes)

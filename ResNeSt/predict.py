@@ -86,7 +86,7 @@ def predict(
     if note:
         say(note)
     if machines:
-        chunks = machines.each(Rankings(setting, tensor_format, top), paths, chunk_of(engine))
+        chunks = machines.each(Rankings(setting, tensor_format, top), paths, chunk_of(engine, machines))
         return _answers(itertools.chain.from_iterable(chunks), engine, names)
     return _answers(ranked(engine, tensor_format, paths, model.workers or cores(), top), engine, names)
 

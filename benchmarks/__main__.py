@@ -16,6 +16,7 @@ PARTS = {
     "preprocessing": "stage 1 beside the sample's way, torchvision, OpenCV, DALI and decoding alone",
     "inference": "ResNeSt-50 beside PyTorch, ONNX Runtime, OpenVINO and NNCF, and the machine's matrix product",
     "instances": "ResNeSt-50 by instances side by side, beside OpenVINO's benchmark_app",
+    "cluster": "--ray with 1 to 16 workers whose work is simulated, and what an image costs the driver",
     "loadgen": "MLPerf's LoadGen, Offline and SingleStream, beside a pure loop",
     "end_to_end": "photographs to top-1 beside the sample's three scripts, and beside what the cores allow",
     "all_models": "every published model in fp32, bf16 and int8, and the peak memory of its stages",
@@ -27,8 +28,8 @@ PARTS = {
 }
 
 
-WITHOUT_IMAGES = ("scoring", "serving", "gpu", "edge")
-NAMED_ONLY = ("gpu", "edge")  # which take what most machines have not
+WITHOUT_IMAGES = ("scoring", "serving", "gpu", "edge", "cluster")
+NAMED_ONLY = ("gpu", "edge", "cluster")  # which take what most machines have not
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from ResNeSt.cluster import address, flag, worker
 from ResNeSt.cluster.chunks import CrashError, in_order
 from ResNeSt.common.cores import cores, keep_to
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
-from ResNeSt.common.machines import CHUNK, Job
+from ResNeSt.common.machines import Job
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
 from ResNeSt.images.preprocess import preprocess
@@ -36,7 +36,6 @@ class Tickets:
         self.size, self.deadly = window, deadly
         self.begun: list[tuple[list[int], bool]] = []
         self.pending = self.most = 0
-        self.cancelled: list[list[int]] = []
 
     def window(self) -> int:
         return self.size
@@ -52,9 +51,6 @@ class Tickets:
         if set(ticket) & set(self.deadly):
             raise CrashError("ended")
         return [str(number) for number in ticket]
-
-    def cancel(self, ticket: list[int]) -> None:
-        self.cancelled.append(ticket)
 
 
 def blame(number: int, why: str) -> str:
@@ -80,25 +76,18 @@ def test_only_the_items_that_end_their_process_are_blamed(size: int, deadly: lis
     assert pool.most <= 3 + 2 * 7
 
 
-def test_what_nobody_waits_for_any_more_is_cancelled() -> None:
-    pool = Tickets(window=3)
-    results = in_order(pool, range(10), 2, blame)
-    next(results)
-    results.close()  # type: ignore[attr-defined]
-    assert pool.cancelled == [[0, 1], [2, 3], [4, 5]]
-
-
 class Here:
     """Machines of which there is one, this process: work travels pickled, as it does to others."""
 
     used = "by this process"
+    chunk = 5
 
     def __init__(self, deadly: str = "no such name") -> None:
         self.deadly = deadly
 
-    def each(self, job: Job[Any, Any], items: Sequence[Any], size: int = CHUNK) -> Iterator[list[Any]]:
+    def each(self, job: Job[Any, Any], items: Sequence[Any], size: int) -> Iterator[list[Any]]:
         self.job = job
-        yield from in_order(self, items, min(size, 5), job.crashed)  # type: ignore[arg-type]
+        yield from in_order(self, items, size, job.crashed)
 
     def window(self) -> int:
         return 2
@@ -118,8 +107,6 @@ class Here:
     def _is_told(self, order: worker.Order) -> bool:
         """Whether the culprits are known, so that nobody reads them."""
         return any(self.deadly in str(getattr(item, "known", "")) for item in order.chunk)
-
-    def cancel(self, ticket: bytes) -> None: ...
 
 
 @pytest.fixture
@@ -221,6 +208,12 @@ def test_a_task_counts_the_cores_that_it_was_given(demo_onnx: Path) -> None:
     assert cores() == 1
 
 
+def test_engines_of_a_gpu_take_one(demo_onnx: Path) -> None:
+    asked = {None: "", "null": "", "cuda": "GPU", "tensorrt": "GPU", "torch-cuda": "GPU", "onnxruntime": ""}
+    for engine, card_of_it in asked.items():
+        assert setting_of(ModelChoice(demo_onnx, engine=engine), 4).accelerator == card_of_it
+
+
 def test_a_compiled_model_for_ascend_takes_one_card_of_a_node_and_device_0_there(tmp_path: Path) -> None:
     (tmp_path / "m.om").write_bytes(b"om")
     setting = setting_of(ModelChoice(tmp_path / "m.om"), 8)
@@ -251,8 +244,14 @@ def test_where_nothing_answers_one_line_says_so_within_seconds() -> None:
     assert time.monotonic() - started < address.CONNECT_S + 1
 
 
+def test_a_chunk_without_machines_is_refused() -> None:
+    options: Any = type("Options", (), {"ray": None, "workers": None, "chunk": 64})
+    with pytest.raises(ArgumentError, match="--chunk 64: is for --ray"):
+        flag.machines_of(options)
+
+
 def test_without_ray_the_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    options: Any = type("Options", (), {"ray": "local", "workers": None})
+    options: Any = type("Options", (), {"ray": "local", "workers": None, "chunk": None})
     with pytest.raises(MissingRuntimeError, match=r"pip install -r requirements/ray\.txt"):
         flag.machines_of(options)

@@ -24,7 +24,7 @@ def test_every_package_but_pytorch_is_locked_at_its_version_with_hashes() -> Non
 
 
 def test_every_package_has_its_licence_and_reason_in_the_table() -> None:
-    files = ["requirements.txt", *(f"requirements/{name}.txt" for name in ("lock", "dev", "bench", "mutation"))]
+    files = ["requirements.txt", *(f"requirements/{name}.txt" for name in ("lock", "dev", "bench", "mutation", "ray"))]
     wanted = {name for file in files for name in pins(file)}
     rows = re.findall(
         r"^\| ([\w.-]+) \| (.+) \| (.+) \|$", (PROJECT / "docs/dependencies.md").read_text(), re.MULTILINE

@@ -233,7 +233,7 @@ def test_a_node_with_another_release_is_refused_by_name(
         out, err = process.communicate(timeout=100)
     nodes.cluster.remove_node(node)
     assert out == ""
-    assert err.count("\n") == 1
+    assert err.count("\n") == 1, err
     assert "has another release of this project" in err
     assert err.startswith(f"error: node {socket.gethostname()} (")
     without = call(*command)

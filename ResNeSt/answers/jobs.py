@@ -18,6 +18,7 @@ from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import ModelChoice, open_for_images
 from ResNeSt.engines.null import NullEngine
+from ResNeSt.engines.opening import card_for
 from ResNeSt.models.files import model_files
 from ResNeSt.tensors.format import TensorFormat
 
@@ -33,7 +34,7 @@ class Setting:
     @property
     def accelerator(self) -> str:
         """Ray's name of the card that the model runs on, or nothing."""
-        return "NPU" if os.fspath(self.model.file).endswith(".om") else ""
+        return card_for(self.model.file, self.model.engine)
 
     @property
     def by_name(self) -> dict[str, str]:
@@ -147,11 +148,11 @@ def described(machines: Machines, setting: Setting) -> Engine:
             "Ray gives it; leave it out"
         )
     describe: Job[str, NullEngine] = Describe(setting)
-    ((engine,),) = machines.each(describe, [os.fspath(model.file)])
+    ((engine,),) = machines.each(describe, [os.fspath(model.file)], 1)
     return engine
 
 
-def chunk_of(engine: Engine) -> int:
+def chunk_of(engine: Engine, machines: Machines) -> int:
     """Images of a chunk: whole batches, so that they are put together as in one process."""
     batch = engine.input.shape[0]
-    return batch * max(1, CHUNK // batch)
+    return batch * max(1, machines.chunk // batch)

@@ -35,10 +35,6 @@ class Pool(Protocol[Taken, Made, Ticket]):
         """Waits for what became of a chunk; raises CrashError."""
         ...
 
-    def cancel(self, ticket: Ticket) -> None:
-        """Nobody waits for it any more."""
-        ...
-
 
 def in_order(
     pool: Pool[Item, Made, Ticket], items: Sequence[Item], size: int, crashed: Callable[[Item, str], Made]
@@ -46,17 +42,12 @@ def in_order(
     """What `pool` makes of `items`, `size` at a time; `crashed` gives what stands for an item that ends its process."""
     chunks = (items[start : start + size] for start in range(0, len(items), size))
     pending: deque[tuple[Sequence[Item], Ticket]] = deque()
-    try:
-        while True:
-            while len(pending) < pool.window() and (chunk := next(chunks, None)) is not None:
-                pending.append((chunk, pool.submit(chunk, retry=True)))
-            if not pending:
-                return
-            yield _taken(pool, *pending[0], crashed)
-            pending.popleft()
-    finally:
-        for _, ticket in pending:
-            pool.cancel(ticket)
+    while True:
+        while len(pending) < pool.window() and (chunk := next(chunks, None)) is not None:
+            pending.append((chunk, pool.submit(chunk, retry=True)))
+        if not pending:
+            return
+        yield _taken(pool, *pending.popleft(), crashed)
 
 
 def _taken(

@@ -6,9 +6,9 @@ import argparse
 import contextlib
 import importlib.util
 
-from ResNeSt.common.arguments import Parser
-from ResNeSt.common.errors import MissingRuntimeError
-from ResNeSt.common.machines import Machines
+from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.errors import ArgumentError, MissingRuntimeError
+from ResNeSt.common.machines import CHUNK, Machines
 
 
 def add_ray_flag(parser: Parser) -> None:
@@ -19,17 +19,21 @@ def add_ray_flag(parser: Parser) -> None:
         help="spread the work over a Ray cluster's nodes, or over this machine's cores; a task takes --workers cores "
         "[1, or a card's share of its host's] (docs/cluster.md)",
     )
+    parser.add_argument("--chunk", type=positive, metavar="N", help=f"images of a task, with --ray [{CHUNK}]")
 
 
 def machines_of(options: argparse.Namespace) -> contextlib.AbstractContextManager[Machines | None]:
     """What --ray names, connected while the context lasts; None without it.
 
-    Raises MissingRuntimeError where Ray is not installed, PipelineError where nothing answers at the address.
+    Raises ArgumentError for --chunk alone, MissingRuntimeError where Ray is not installed, PipelineError where nothing
+    answers at the address.
     """
+    if options.ray is None and options.chunk is not None:
+        raise ArgumentError(f"--chunk {options.chunk}: is for --ray; leave it out")
     if options.ray is None:
         return contextlib.nullcontext()
     if importlib.util.find_spec("ray") is None:
         raise MissingRuntimeError("ray is not installed here; --ray takes it: pip install -r requirements/ray.txt")
     from ResNeSt.cluster.ray_tasks import Ray
 
-    return Ray(options.ray, options.workers)
+    return Ray(options.ray, options.workers, options.chunk or CHUNK)

@@ -43,12 +43,13 @@ SETTINGS = {
 class Ray:
     """Connected while a `with` lasts; `text` is the address of a cluster's head, or `local` for this machine alone.
 
-    `workers` are the cores that a task takes, each a thread that decodes (None: 1, or a card's share of its host's).
-    To be entered before anything imports Ray, which reads its settings then. Entering raises ArgumentError
-    for what is no address, PipelineError where no cluster answers there.
+    `chunk` is how many images a task takes, `workers` how many cores, each for a thread that decodes (None: 1, or a
+    card's share of its host's). To be entered before anything imports Ray, which reads its settings then. Entering
+    raises ArgumentError for what is no address, PipelineError where no cluster answers there.
     """
 
-    def __init__(self, text: str, workers: int | None = None) -> None:
+    def __init__(self, text: str, workers: int | None = None, chunk: int = CHUNK) -> None:
+        self.chunk = chunk
         self._text = text
         self._workers = workers
         self._files = contextlib.ExitStack()
@@ -70,7 +71,7 @@ class Ray:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _ray().shutdown()
+        _ray().shutdown()  # and the cluster ends what it still runs for us; cancelling tasks that end brings Ray down
         self._files.close()
         if self._ended_by:
             sys.exit(128 + self._ended_by)  # as of a Unix program; on its way through Ray the code may be another
@@ -113,7 +114,7 @@ class Ray:
         nodes = len(_alive())
         return f"by Ray, up to {self._most} tasks side by side on {nodes} node{'s' * (nodes > 1)}"
 
-    def each(self, job: Job[Item, Made], items: Sequence[Item], size: int = CHUNK) -> Iterator[list[Made]]:
+    def each(self, job: Job[Item, Made], items: Sequence[Item], size: int) -> Iterator[list[Made]]:
         """What `job` makes of `items`, in their order, a list for every `size` of them.
 
         Raises PipelineError where no node has what the job needs, where a node has another release, model or labels, or
@@ -132,19 +133,20 @@ class _Tasks:
         self._job = job
         self._looked = 0.0
         self._slots = 0
-        self._cores = workers or _share(job.accelerator)
+        self._card = job.accelerator
+        self._cores = workers or _share(self._card)
         self._digest = node.project_digest()
         if not self.slots():
             raise PipelineError(f"no node of the cluster has {self._needs()}; {_offered()}; {addresses.HELP}")
         options: dict[str, Any] = {"num_cpus": self._cores, "scheduling_strategy": "SPREAD", "name": "resnest"}
-        if job.accelerator == "GPU":
+        if self._card == "GPU":
             options["num_gpus"] = 1
-        elif job.accelerator:
-            options["resources"] = {job.accelerator: 1}
+        elif self._card:
+            options["resources"] = {self._card: 1}
         self._task = _ray().remote(**options)(node.work)
 
     def _needs(self) -> str:
-        card = f" and 1 {self._job.accelerator}" if self._job.accelerator else ""
+        card = f" and 1 {self._card}" if self._card else ""
         return f"{self._cores} core{'s' * (self._cores > 1)}{card} for a task"
 
     def slots(self) -> int:
@@ -156,8 +158,8 @@ class _Tasks:
 
     def _room(self, resources: dict[str, float]) -> int:
         rooms = [resources.get("CPU", 0) // self._cores]
-        if self._job.accelerator:
-            rooms.append(resources.get(self._job.accelerator, 0))
+        if self._card:
+            rooms.append(resources.get(self._card, 0))
         return int(min(rooms))
 
     def window(self) -> int:
@@ -216,10 +218,6 @@ class _Tasks:
                     "storage that all nodes share, or be copied to each"
                 )
         return done.made
-
-    def cancel(self, ticket: tuple[Sequence[Any], bool, list[Any]]) -> None:
-        with contextlib.suppress(Exception):  # the cluster may be what has ended
-            _ray().cancel(ticket[2][0], force=True)
 
 
 def _name(item: Any) -> str:

@@ -10,7 +10,7 @@ Made = TypeVar("Made")
 Taken = TypeVar("Taken", contravariant=True)
 Given = TypeVar("Given")
 
-CHUNK = 256  # images that a machine takes at a time: seconds of work, and a few kilobytes of answers
+CHUNK = 256  # images that a process takes at a time: seconds of work, and a few kilobytes of answers
 
 
 class Job(Protocol[Taken, Given]):
@@ -47,11 +47,16 @@ class Machines(Protocol):
     """Processes here or elsewhere that do jobs."""
 
     @property
+    def chunk(self) -> int:
+        """Images that a process takes at a time."""
+        ...
+
+    @property
     def used(self) -> str:
         """How many of them, in words."""
         ...
 
-    def each(self, job: Job[Item, Made], items: Sequence[Item], size: int = CHUNK) -> Iterator[list[Made]]:
+    def each(self, job: Job[Item, Made], items: Sequence[Item], size: int) -> Iterator[list[Made]]:
         """What `job` makes of `items`, in their order, a list for every `size` of them.
 
         Raises PipelineError where a machine is not fit for it, and what the job raises.

@@ -91,6 +91,15 @@ def open_engine(
     return engine
 
 
+def card_for(path: PathLike, name: str | None = None) -> str:
+    """NPU or GPU, where the engine that `open_engine` opens runs on one; empty where it runs on cores."""
+    path = Path(path)
+    if name in (None, "null"):
+        name = _runtime_of(path) if path.suffix in SUFFIXES else None
+    runtime = RUNTIMES.get(name or "")
+    return "" if runtime is None or not runtime.cards else "NPU" if name == "ascend" else "GPU"
+
+
 def _runtime_of(path: Path) -> str:
     """By its suffix; an ONNX file that convert.sh made for a GPU says so, and runs there or nowhere."""
     if path.suffix == ".onnx" and model_info.of_onnx(onnx_header.read(path).metadata).get(CHIP) == CUDA:

@@ -427,7 +427,7 @@ def _spread_files(
 ) -> dict[str, str]:
     job = WriteFiles(target, tensor_format)
     broken: dict[str, str] = {}
-    for written in _bar(itertools.chain.from_iterable(machines.each(job, images)), len(images)):
+    for written in _bar(itertools.chain.from_iterable(machines.each(job, images, machines.chunk)), len(images)):
         _record_written(written, broken, log)
     return broken
 
@@ -441,7 +441,9 @@ def _spread_shards(
     with _bar(None, sum(map(len, shards.values()))) as bar:
         for shard, (written,) in zip(asked, machines.each(job, asked, 1)):
             if written is None:
-                tried = itertools.chain.from_iterable(machines.each(TryImages(target, tensor_format), shard.images))
+                tried = itertools.chain.from_iterable(
+                    machines.each(TryImages(target, tensor_format), shard.images, machines.chunk)
+                )
                 known = {image.name: reason for image, reason in zip(shard.images, tried) if reason}
                 ((written,),) = machines.each(job, [shard._replace(known=known)], 1)
             if written is None:
