@@ -26,7 +26,7 @@ from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
 from ResNeSt.predict import predict
-from ResNeSt.serve.__main__ import PACKAGES
+from ResNeSt.serve.start import PACKAGES
 from tests.conftest import PROJECT
 
 for package in PACKAGES:

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 
 from ResNeSt.common.arguments import Parser, positive
-from ResNeSt.common.errors import MissingRuntimeError, run
+from ResNeSt.common.errors import run
 from ResNeSt.common.progress import aloud
 from ResNeSt.engines.image_batches import add_model_flags, model_choice
 from ResNeSt.serve.settings import MAX_BODY, QUEUE, Service, port, size
-
-PACKAGES = ("grpc", "orjson", "prometheus_client", "starlette", "tritonclient", "uvicorn", "uvloop", "httptools")
+from ResNeSt.serve.start import serve
 
 
 def main() -> int | None:
@@ -42,13 +40,6 @@ def main() -> int | None:
         names=options.names,
         log_requests=options.log_requests,
     )
-    service.check()
-    if lacking := [package for package in PACKAGES if importlib.util.find_spec(package) is None]:
-        raise MissingRuntimeError(
-            f"{lacking[0]} is not installed here: pip install -r requirements/serve.txt, in an environment of its own"
-        )
-    from ResNeSt.serve.server import serve
-
     serve(service, aloud)
     return 0
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.common.progress import Say, silent
+from ResNeSt.common.progress import Say
 from ResNeSt.serve.answering import Answering
 from ResNeSt.serve.app import application
 from ResNeSt.serve.metrics import Metrics
@@ -38,14 +38,8 @@ class _Server(uvicorn.Server):
         self._on_signal()
 
 
-def serve(service: Service, say: Say = silent) -> None:
-    """Serves until SIGTERM or SIGINT: then nothing new is taken, what was accepted is answered, and it returns.
-
-    `say` hears where it listens and, with `log_requests`, a line a request. Call it from the main thread.
-    Raises ArgumentError for what cannot be served, PipelineError for a port that is taken or a token file without a
-    token, and what opening a model raises.
-    """
-    service.check()
+def run(service: Service, say: Say) -> None:
+    """What `start.serve` does, once the service is checked."""
     address, token = service.address(), service.token()
     with _listener(address, service.http_port) as http:
         model = ServedModel(service.name, service.models, service.queue, service.names)
