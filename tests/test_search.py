@@ -300,7 +300,7 @@ def test_a_loop_is_as_long_as_fills_the_time_of_what_a_few_runs_took(
         ({"instances": [2], "processes": [2]}, "name one of both"),
         (
             {"instances": [2], "chip": "310P3"},
-            "--instances is for cpu and ncnn; on an NPU an instance is a process of its own",
+            "--instances is for cpu and ncnn; on an NPU it is a process of its own",
         ),
         ({"instances": [0]}, "expected whole numbers from 1"),
         ({"instances": []}, "expected whole numbers from 1"),
