@@ -134,6 +134,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "msprof": _profile(folder, host.chip),
         "NV12": _nv12(folder, host.chip),
         "service": _service(folder, host.chip),
+        "Ray": _ray(folder),
         "AOE": _tune(host),
     }
 
@@ -460,6 +461,18 @@ def _service(folder: Path, chip: str) -> Iterator[Fact]:
     found = json.loads(done.stdout.splitlines()[-1])
     yield Fact("each runs its batch size", found["sizes"] == [1, BATCH], str(found["sizes"]))
     yield Fact("their answers agree within 1 %", found["apart"] < 0.01, f"{found['apart']:.2g} of the largest logit")
+
+
+def _ray(folder: Path) -> Iterator[Fact]:
+    """Ray counts the cards of this host, and a task opens the one it is given as device 0; where Ray is installed."""
+    if importlib.util.find_spec("ray") is None:
+        return
+    model = f"--model=served/demo_bs{BATCH}.om"
+    command = ["-m", "ResNeSt.evaluate", model, f"--images={IMAGES}", f"--labels={LABELS}"]
+    plain, spread = _run(folder, command), _run(folder, [*command, "--ray=local"])
+    yield Fact("evaluate --ray local ends with 0", spread.returncode == 0, (spread.stdout + spread.stderr)[-500:])
+    scores = [done.stdout.splitlines()[-5:] for done in (plain, spread)]
+    yield Fact("its scores are those without Ray", scores[0] == scores[1], "; ".join(scores[1]))
 
 
 def _tune(host: Host) -> Iterator[Fact]:
