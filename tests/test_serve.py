@@ -249,6 +249,9 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(service: Running, tm
         body, status = curl(service, INFER, *flags, "--data-binary", f"@{large}")
         assert status == "413", flags
         assert "expected at most 4,194,304 (--max-body)" in body
+        assert ("268435456 bytes" in body) == (
+            "Transfer-Encoding: chunked" not in flags
+        )  # by its length, where it says it
     found, told = ask(service, "POST", INFER, bytes(5 << 20))  # this client reads nothing before it has sent it all
     assert (found, b"expected at most 4,194,304" in told) == (413, True)
     assert high_water(service) - memory < 64 << 20
