@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the library that makes crops of JPEG files (docs/native.md) into native/build, or into the folder given; one that
-# is there is replaced. Without a compiler, CMake or libjpeg-turbo's headers it says so in one line and ends with 1;
-# everything works without the library. `--once`, as run.sh calls it: not where a library of these sources is there, and
-# no second try with sources that could not be compiled.
+# Builds the library that makes crops of JPEG files, and the program resnest_infer (docs/native.md), into native/build, or
+# into the folder given; what is there is replaced. Without a compiler, CMake or libjpeg-turbo's headers it says so in one
+# line and ends with 1; everything in Python works without. `--once`, as run.sh calls it: the library alone, not where one
+# of these sources is there, and no second try with sources that could not be compiled.
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 once=
 [ "${1:-}" = --once ] && once=yes && shift
@@ -27,6 +27,14 @@ done
 [ "${CMAKE_PREFIX_PATH:-}" ] ||
     printf '#include <cstdio>\n#include <jpeglib.h>\n' | "${compiler[@]}" -x c++ -E - >/dev/null 2>&1 ||
     refuse "${compiler[*]} does not find jpeglib.h; install libjpeg-turbo's headers (libjpeg-dev, libjpeg-turbo-devel)"
+# Of OpenVINO's wheel; without one CMake looks where packages of the system lie.
+infer=(-D INFER=ON)
+for python in "${PYTHON:-python}" python3 "$here/../.venv/bin/python"; do
+    [ "$once" ] || [ "${OpenVINO_DIR:-}" ] && break
+    OpenVINO_DIR=$("$python" -c 'from openvino.package_utils import get_cmake_path as path; print(path())' 2>/dev/null)
+done
+[ "${OpenVINO_DIR:-}" ] && infer+=(-D OpenVINO_DIR="$OpenVINO_DIR")
+[ "$once" ] && infer=()
 mkdir -p "$folder" 2>/dev/null && building=$(mktemp -d "$folder/building-XXXXXX" 2>/dev/null) || refuse "cannot write $folder"
 trap 'rm -rf "$building"' EXIT
 # Ctrl-C ends this by the signal, so that run.sh ends with it; Ninja and make end with a status as if it were a failure.
@@ -35,7 +43,7 @@ generator="Unix Makefiles"
 command -v ninja >/dev/null && generator=Ninja
 echo "building native/ (seconds)"
 {
-    cmake -G "$generator" -S "$here" -B "$building" && cmake --build "$building" && [ -s "$building/crops.so" ]
+    cmake -G "$generator" -S "$here" -B "$building" "${infer[@]}" && cmake --build "$building" --target crops && [ -s "$building/crops.so" ]
 } >"$folder/build.log" 2>&1 || {
     touch "$folder/failed-$digest"
     refuse "it could not be compiled, see $folder/build.log"
@@ -47,4 +55,12 @@ printf '\n%s\n' "$seal" >>"$building/crops.so" && mv "$building/crops.so" "$fold
 # Those of other sources, and what killed builds left.
 find "$folder" -maxdepth 1 \( -name 'crops-*.so' ! -name "crops-$digest.so" -o -name 'failed-*' -o -name build.log \) -delete
 find "$folder" -maxdepth 1 -name 'building-*' -mmin +60 -exec rm -rf {} +
-exit 0
+[ "$once" ] && exit 0
+cmake --build "$building" --target resnest_infer >"$folder/build.log" 2>&1 && mv "$building/resnest_infer" "$folder/resnest_infer" || {
+    echo "native/: the library is built, resnest_infer could not be, see $folder/build.log" >&2
+    exit 1
+}
+rm "$folder/build.log"
+grep -q '^OpenVINO_DIR:.*=/' "$building/CMakeCache.txt" && engines="OpenVINO (.xml) and AscendCL (.om)" ||
+    engines="AscendCL (.om) alone; OpenVINO is not found: pip install openvino, and PYTHON=<that Python> bash native/build.sh"
+echo "$folder/resnest_infer runs $engines"

@@ -1,4 +1,5 @@
-// Feeds damaged copies of JPEG files to crops_make under sanitizers: fuzz SECONDS FILE... The damage is the same each time.
+// Feeds damaged copies of files to what reads them, under sanitizers: fuzz SECONDS FILE... A .json is read as a summary, a
+// .txt as labels, a .npy as a tensor, all else as a JPEG by crops_make. The damage is the same each time.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -6,24 +7,48 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "crops.h"
+#include "infer/files.h"
+#include "infer/pictures.h"
+#include "infer/tensors.h"
 
 namespace {
 
 using Bytes = std::vector<uint8_t>;
 
+// Reads what is no JPEG; whether it was whole.
+bool read(const std::string &kind, const std::string &content) {
+    try {
+        if (kind == ".json") {
+            const Json found = parse_json(content);
+            for (const auto &[name, value] : found.members) json_text(name + repr(value.value) + value.str());
+        } else if (kind == ".txt") {
+            labels_in(content, "labels.txt");
+        } else {
+            return npy_header(content, "a.npy", input_of("input", "float32", {3, 4, 4})) <= content.size();
+        }
+        return true;
+    } catch (const Error &) {
+        return false;
+    } catch (const std::invalid_argument &) {
+        return false;
+    }
+}
+
 class Fuzzer {
   public:
     explicit Fuzzer(std::vector<Bytes> files) : files_(std::move(files)) {}
 
-    // A file with up to seven faults in it, none in every eighth one.
-    Bytes next() {
-        Bytes content = files_[below(files_.size())];
+    // The number of a file, and its content with up to seven faults in it, none in every eighth one.
+    std::pair<size_t, Bytes> next() {
+        const size_t number = below(files_.size());
+        Bytes content = files_[number];
         for (size_t faults = below(8); faults > 0 && content.size() > 4; --faults) damage(content);
-        return content;
+        return {number, content};
     }
 
     size_t below(size_t bound) { return random_() % bound; }
@@ -65,7 +90,12 @@ int main(int count, char **words) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::atoi(words[1]));
     size_t made = 0, all = 0;
     for (; std::chrono::steady_clock::now() < end; ++all) {
-        const Bytes content = fuzzer.next();
+        const auto [number, content] = fuzzer.next();
+        const std::string kind = suffix(words[2 + number]);
+        if (kind == ".json" || kind == ".txt" || kind == ".npy") {
+            made += read(kind, std::string(content.begin(), content.end()));
+            continue;
+        }
         const int size = 1 + int(fuzzer.below(fuzzer.below(8) ? 64 : 600));
         const bool floats = fuzzer.below(2);
         const auto either = [&fuzzer] { return int(fuzzer.below(2)); };
@@ -73,6 +103,6 @@ int main(int count, char **words) {
         Bytes out(size_t(3) * size * size * (floats ? sizeof(float) : 1));
         made += crops_make(&order, content.data(), content.size(), out.data()) == CROPS_DONE;
     }
-    std::printf("%zu files, %zu of them crops, no fault\n", all, made);
+    std::printf("%zu files, %zu of them taken, no fault\n", all, made);
     return made ? 0 : 1;
 }

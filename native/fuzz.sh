@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the fuzzer in a folder of its own and feeds it damaged copies of JPEG files: bash native/fuzz.sh SECONDS FILE...
+# Builds the fuzzer in a folder of its own and feeds it damaged copies of JPEG, .json, .txt and .npy files: bash native/fuzz.sh SECONDS FILE...
 [ $# -ge 2 ] || {
     echo "bash native/fuzz.sh SECONDS FILE..." >&2
     exit 2

@@ -15,8 +15,9 @@ struct Segment {
 };
 
 bool known_frame(const Segment &frame) {
-    return frame.length >= 6 && frame.payload[0] == 8 && (frame.payload[5] == 1 || frame.payload[5] == 3) &&
-           frame.length == 6 + 3u * frame.payload[5];
+    if (frame.length < 6 || frame.payload[0] != 8) return false;
+    const int components = frame.payload[5];
+    return (components == 1 || components == 3 || components == 4) && frame.length == 6 + 3u * components;
 }
 
 bool known_tables(const Segment &tables) {

@@ -8,6 +8,15 @@ namespace {
 // Upsampling of the chroma looks one pixel beyond; an iMCU is 16 pixels at most in the files that are cropped. Without
 // subsampling no pixel depends on those of another block.
 constexpr int SUBSAMPLED_MARGIN = 16;
+
+// Inks as Adobe writes them, 255 for none, to the colours that Pillow's convert("RGB") gives.
+void to_rgb(uint8_t *pixels, size_t count) {
+    for (; count > 0; --count, pixels += 4)
+        for (int ink = 0; ink < 3; ++ink) {
+            const int product = (255 - pixels[ink]) * pixels[3] + 128;
+            pixels[ink] = uint8_t(std::max(pixels[3] - ((product >> 8) + product) / 256, 0));
+        }
+}
 }  // namespace
 
 Reader::~Reader() { jpeg_destroy_decompress(&jpeg_); }
@@ -26,8 +35,10 @@ bool Reader::open(const uint8_t *data, size_t length) {
     jpeg_create_decompress(&jpeg_);
     jpeg_mem_src(&jpeg_, data, static_cast<unsigned long>(length));
     jpeg_read_header(&jpeg_, TRUE);
-    if (jpeg_.jpeg_color_space != JCS_YCbCr && jpeg_.jpeg_color_space != JCS_GRAYSCALE) return false;
-    jpeg_.out_color_space = JCS_EXT_RGBX;
+    const J_COLOR_SPACE held = jpeg_.jpeg_color_space;
+    const bool inks = held == JCS_CMYK || held == JCS_YCCK;
+    if (held != JCS_YCbCr && held != JCS_GRAYSCALE && !inks) return false;
+    jpeg_.out_color_space = inks ? JCS_CMYK : JCS_EXT_RGBX;
     return true;
 }
 
@@ -49,7 +60,9 @@ bool Reader::start(const Window &needed) {
 
 bool Reader::read_row(uint8_t *pixels) {
     if (setjmp(errors_.jump)) return false;
-    return jpeg_read_scanlines(&jpeg_, &pixels, 1) == 1;
+    if (jpeg_read_scanlines(&jpeg_, &pixels, 1) != 1) return false;
+    if (jpeg_.out_color_space == JCS_CMYK) to_rgb(pixels, jpeg_.output_width);
+    return true;
 }
 
 bool Reader::finish(uint8_t *scratch) {

@@ -20,7 +20,7 @@ class Reader {
     Reader &operator=(const Reader &) = delete;
     ~Reader();
 
-    // Reads the header; false, too, for anything but YCbCr and grey.
+    // Reads the header; false, too, for anything but YCbCr, grey, CMYK and YCCK.
     bool open(const uint8_t *data, size_t length);
     int width() const { return int(jpeg_.image_width); }
     int height() const { return int(jpeg_.image_height); }
@@ -32,7 +32,7 @@ class Reader {
     int columns() const { return int(jpeg_.output_width); }
     int row() const { return int(jpeg_.output_scanline); }
 
-    // The next row, four bytes a pixel: red, green, blue and one that means nothing.
+    // The next row, four bytes a pixel: red, green, blue and one that means nothing; of CMYK as Pillow makes them.
     bool read_row(uint8_t *pixels);
     // Decodes what is left just enough to find damage in it; `scratch` takes a row.
     bool finish(uint8_t *scratch);

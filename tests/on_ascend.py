@@ -44,6 +44,7 @@ SUMMARY_KEYS = {
 }
 TIME_KEYS = {"min", "max", "mean", "median"}
 PERCENTILE = {False: "percentile(99%)", True: "P99"}  # by whether the client's options have dashes
+PROGRAM = PROJECT / "native/build/resnest_infer"  # where `bash native/build.sh` has made it
 NO_DEVICE = 63  # no host has so many
 
 
@@ -129,6 +130,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "tensors": _tensor_rules(folder),
         "devices": _devices(folder, host.chip),
         "dynamic batch": _dynamic_batch(folder, host.chip),
+        "AscendCL": _native(folder),
         "bench of one model": _bench_of_one_model(folder, host.chip),
         "processes": _processes(folder, host.chip),
         "msprof": _profile(folder, host.chip),
@@ -412,6 +414,26 @@ def _session(folder: Path, model: str, sizes: list[int]) -> Iterator[Fact]:
     each = all(rows[str(size)][0] == size for size in sizes)
     yield Fact('infer(mode="dymbatch") gives as many rows as it is given images', each, str(rows))
     yield Fact("a size that the model was not compiled for is an exception", isinstance(rows["3"], str), str(rows["3"]))
+
+
+def _native(folder: Path) -> Iterator[Fact]:
+    """AscendCL as native/infer/acl.h declares it, where the program is built that calls it."""
+    if not PROGRAM.is_file():
+        return
+    data = ["--input=prep", "--output=native", "--output_dirname=r", "--outfmt=TXT"]
+    models = {
+        "a .om": [f"--model=demo_bs{BATCH}.om", *data],
+        "of several sizes": ["--model=dyn/demo_dyn.om", "--dymBatch=1"],
+    }
+    for what, flags in models.items():
+        done = _bounded([str(PROGRAM), *flags], folder, cann_libraries.environment(), LONGEST)
+        yield Fact(f"resnest_infer runs a model: {what}", done.returncode == 0, (done.stdout + done.stderr)[-500:])
+    ours, theirs = (
+        {path.name: path.read_text() for path in (folder / results).glob("*.txt")}
+        for results in ("native/r", f"bench/result_bs{BATCH}")
+    )
+    equal = sum(ours.get(name) == text for name, text in theirs.items())
+    yield Fact("its files are those of ais_bench", 0 < len(theirs) == equal, f"{equal} of {len(theirs)} equal")
 
 
 def _nv12(folder: Path, chip: str) -> Iterator[Fact]:

@@ -42,6 +42,7 @@ def host(demo_onnx: Path, tmp_path: Path, standins: dict[str, str], monkeypatch:
     monkeypatch.setattr(on_ascend, "IMAGES", tmp_path / "val")
     monkeypatch.setattr(on_ascend, "LABELS", tmp_path / "labels.txt")
     monkeypatch.setattr(on_ascend, "_bounded", warm)
+    monkeypatch.setattr(on_ascend, "PROGRAM", tmp_path / "not built")  # tests/test_native_infer.py builds it
     toolkit = cann.find_toolkit()
     assert toolkit is not None
     return on_ascend.Host(tmp_path, "310P3", toolkit, tune=True)

@@ -182,9 +182,10 @@ def _trials() -> Iterator[bytes]:
             file = io.BytesIO()
             image.save(file, "JPEG", quality=90, subsampling=2 - number, progressive=progressive)
             yield file.getvalue()
-    file = io.BytesIO()
-    image.convert("L").save(file, "JPEG")
-    yield file.getvalue()
+    for mode in ("L", "CMYK"):
+        file = io.BytesIO()
+        image.convert(mode).save(file, "JPEG")
+        yield file.getvalue()
 
 
 def _sums_rows_of_tall_pictures_first() -> bool:
