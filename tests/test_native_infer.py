@@ -347,7 +347,7 @@ def test_the_facts_about_ascendcl_hold_for_the_stand_in(
     assert [fact.holds for fact in on_ascend._native(tmp_path)] == [True, True, False]
 
 
-@pytest.mark.parametrize("kind", ["static", "dynamic"])
+@pytest.mark.parametrize("kind", ["dynamic"])
 def test_every_call_that_fails_is_one_line_and_everything_is_given_back(
     kind: str, program: Path, oms: dict[str, Path], acl: Path, tensors: dict[str, Path], tmp_path: Path
 ) -> None:
