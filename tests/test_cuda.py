@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from ResNeSt.bench.benchmark import Benchmark, checked
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
 from ResNeSt.convert.conversion import Conversion, convert, plan
-from ResNeSt.engines import onnxruntime_gpu
+from ResNeSt.engines import onnxruntime_gpu, torch_gpu
 from ResNeSt.engines.engine import Engine, in_pieces, run_images
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.engines.opening import open_engine
@@ -155,11 +158,91 @@ def test_a_session_that_took_another_provider_is_refused(
         open_engine(made["fp32"])
 
 
+SOURCE = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc"
+OPTIONS = (
+    f"{SOURCE}:63 static onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::"
+    "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : "
+    'provider_options_utils.h:184 Parse Failed to parse provider option "device_id": '
+)
+CALL = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:123 std::conditional_t<THRW, void, "
+    "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, int) [with ERRTYPE = cudaError; bool "
+    "THRW = true; std::conditional_t<THRW, void, onnxruntime::common::Status> = void] "
+)
+
+
+@only_cpu
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            f"{OPTIONS}cuda_execution_provider_info.cc:76 operator() Invalid device ID: 9, must be between 0 "
+            "(inclusive) and 1 (exclusive).",
+            "Invalid device ID: 9, must be between 0 (inclusive) and 1 (exclusive)",
+        ),
+        (
+            f"{OPTIONS}CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; file={SOURCE} ; "
+            "line=70 ; expr=cudaGetDeviceCount(&num_devices);",
+            "CUDA failure 100: no CUDA-capable device is detected",
+        ),
+        (
+            f"{CALL}{CALL}CUDA failure 2: out of memory ; GPU=0 ; hostname=vm ; file={SOURCE} ; line=1 ; expr=f(x);",
+            "CUDA failure 2: out of memory",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : This session contains graph nodes that are assigned to the default CPU EP",
+            "This session contains graph nodes that are assigned to the default CPU EP",
+        ),
+    ],
+)
+def test_of_what_onnx_runtime_says_the_reason_is_shown_and_not_its_source(
+    made: dict[str, Path], monkeypatch: pytest.MonkeyPatch, said: str, shown: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(onnxruntime_gpu, "_load", lambda *_: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(PipelineError, match=re.escape(f"by CUDA on GPU 9 ({shown}); it does not run on the CPU")):
+        open_engine(made["fp32"], device=9)
+
+
 @without_gpu
 @pytest.mark.parametrize("engine", ["torch-cuda", "torch-cuda-bf16", "torch-cuda-fp16"])
 def test_pytorch_without_a_gpu_does_not_run_on_the_cpu_instead(demo_checkpoint: Path, engine: str) -> None:
     with pytest.raises(PipelineError, match="finds 0 GPUs here, asked for is number 0; it does not run on the CPU"):
         open_engine(demo_checkpoint, engine)
+
+
+class Small(torch.nn.Module):
+    """Stands for any network: what counts is that several share one `forward`."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * 2
+
+
+@pytest.fixture
+def compiled_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """PyTorch's compiler as far as it goes without a GPU: to the graph, which then runs operator by operator."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    limits = torch._dynamo.config
+    with torch._dynamo.config.patch(
+        recompile_limit=limits.recompile_limit, accumulated_recompile_limit=limits.accumulated_recompile_limit
+    ):
+        torch._dynamo.reset()
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("compiled_on_cpu")
+def test_many_engines_are_compiled_in_a_process_and_one_too_many_does_not_run_uncompiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch_gpu, "MOST_ENGINES", 12)  # PyTorch's own limit is 8
+    for batch in range(2, 14):  # each anew, as for every batch size
+        assert (torch_gpu._compiled(Small())(torch.ones(batch, 3)) == 2).all()
+    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+        torch_gpu._compiled(Small())(torch.ones(14, 3))
 
 
 def test_a_card_s_number_is_for_what_runs_on_cards(made: dict[str, Path]) -> None:

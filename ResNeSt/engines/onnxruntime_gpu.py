@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ SETTINGS = {
     "TensorRT": {"trt_cuda_graph_enable": "1"},
 }
 ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+# A place in its source with the function's name, alone or with types; what it writes before a status of its own.
+_SOURCE = re.compile(
+    r"\S+\.(?:cc|h|cu|cuh|cpp):\d+ (?:[^()]*::[^()]*\([^()]*\)(?: const)?(?: \[with [^]]*\])?|\S+) "
+    r"|\[ONNXRuntimeError\] : \d+ : \w+ : |Failed to parse provider option \"\w+\": "
+)
 FATAL = 4  # of ONNX Runtime's log levels: what it says besides stands in its errors, too
 
 
@@ -155,5 +161,6 @@ def _on_card(shape: tuple[int, ...], dtype: str, device: int) -> Any:
 
 
 def _text(error: Exception) -> str:
-    """The end of what it says: it begins with places in its source."""
-    return " ".join(plain(str(error)).split())[-300:]
+    """What it says at last, without the places and functions in ONNX Runtime's source that it begins with."""
+    text = " ".join(plain(str(error)).split())
+    return (_SOURCE.split(text.split(" ; GPU=")[0])[-1] or text).rstrip(". ")[:300]

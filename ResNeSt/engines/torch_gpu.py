@@ -12,6 +12,9 @@ from ResNeSt.common.errors import PipelineError, library_text
 from ResNeSt.engines.engine import Opening, as_logits, in_pieces
 from ResNeSt.engines.torch import TorchEngine
 
+# PyTorch counts what it compiles of one function, of all engines of a process together; its own limit of 8 is soon met.
+MOST_ENGINES = 256
+
 
 class TorchGpuEngine(TorchEngine):
     """A checkpoint's network, compiled by torch.compile and launched once a batch (a CUDA graph).
@@ -28,12 +31,15 @@ class TorchGpuEngine(TorchEngine):
         torch.backends.cudnn.benchmark = True
         self._path, self._dtype = path, dtype
         network = self._model.to(self._card, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._compiled: Any = torch.compile(network, mode="reduce-overhead", dynamic=False)
+        self._compiled: Any = _compiled(network)
         self.title += f", {torch.cuda.get_device_name(self._card)}, {str(dtype).removeprefix('torch.')}, compiled"
         try:
             self.run(np.zeros(self.input.shape, np.float32))
         except Exception as error:  # the compilers behind it raise nearly anything
-            raise PipelineError(f"{path}: PyTorch cannot compile it ({library_text(error)[:300]})") from None
+            raise PipelineError(
+                f"{path}: PyTorch cannot compile it ({library_text(error)[:300]}); it does not run uncompiled instead; "
+                f"one process compiles {MOST_ENGINES} engines at most"
+            ) from None
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
@@ -44,6 +50,17 @@ class TorchGpuEngine(TorchEngine):
             there = torch.from_numpy(images).to(self._card).to(self._dtype, memory_format=torch.channels_last)
             logits: np.ndarray = self._compiled(there).float().cpu().numpy()
         return logits
+
+
+def _compiled(network: torch.nn.Module) -> Any:
+    """The network compiled at its first run, or that run fails: left to itself PyTorch runs on, uncompiled, in silence.
+
+    `fullgraph` makes an error of both its reasons to: a limit that is met, and code that it does not understand.
+    """
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, MOST_ENGINES)
+    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, MOST_ENGINES)
+    return torch.compile(network, mode="reduce-overhead", dynamic=False, fullgraph=True)
 
 
 def open_fp32(path: Path, asked: Opening) -> TorchGpuEngine:
