@@ -51,6 +51,19 @@ def test_the_readme_has_the_speeds_of_all_eleven_models_as_they_were_measured(re
         assert line.endswith(f"| {' | '.join(speeds)} |")
 
 
+@pytest.mark.parametrize("network", ["resnest50", "resnest50_fast_1s1x64d"])
+def test_the_speeds_told_of_a_gpu_are_those_measured(network: str) -> None:
+    (path,) = (PROJECT / "benchmarks/results").glob(f"gpu-{network}-NVIDIA*.csv")
+    page = (PROJECT / "docs/cuda.md").read_text()
+    (table,) = (part for part in page.split("\n\n") if f"images/s, {network} " in part)
+    told = [line.split()[-4:] for line in table.splitlines()[2:]]
+    with open(path, newline="") as file:
+        _, *rows = list(csv.reader(file))
+    assert sorted(row[1:] for row in rows) == sorted(
+        figures if figures[0].isdigit() else [*figures[1:], ""] for figures in told
+    )
+
+
 def test_multiply_adds_of_resnest50_are_those_published() -> None:
     assert inference.multiply_adds() / 1e9 == pytest.approx(5.37, abs=0.005)
 
