@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ResNeSt.bench.measure import accuracy
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import simplify
@@ -22,8 +24,7 @@ from ResNeSt.infer.inference import Inference, infer
 from ResNeSt.models import classifier, onnx_file, sidecar
 from ResNeSt.predict import predict
 from ResNeSt.report import collect
-from ResNeSt.report.collect import Judged
-from ResNeSt.score.score import Result, Score
+from ResNeSt.score.score import score_summaries
 from tests.conftest import PROJECT, picture
 
 onnx = pytest.importorskip("onnx")
@@ -305,15 +306,39 @@ def test_probabilities_and_logits_are_not_compared(tmp_path: Path) -> None:
     assert compare(softmax, softmax, tensors).difference == 0
 
 
-@pytest.mark.parametrize(("is_softmax", "says_so"), [(True, True), (True, False), (False, False)])
-def test_the_report_makes_no_probabilities_of_probabilities(is_softmax: bool, says_so: bool, tmp_path: Path) -> None:
-    values = np.array([[2.0, 1.0, 0.0]], np.float32)
-    powers = np.exp(values) / np.exp(values).sum()
-    np.save(tmp_path / "a_0.npy", powers if is_softmax else values)
-    stage = Judged("compiled", 1, Result(Score(), 0, 3, {}, {}), [], 1.0, probabilities=says_so)
-    path = str(tmp_path / "a_0.npy")
-    are_already = collect._are_probabilities(stage, {"a": path})
-    assert np.isclose(collect._probability(path, are_already, 0), powers[0, 0])
+@pytest.mark.parametrize(
+    ("last", "says_so"),
+    [("Softmax", True), ("Softmax", False), ("nothing", False), ("Sigmoid", True)],
+)
+def test_the_report_makes_no_probabilities_of_probabilities(last: str, says_so: bool, tmp_path: Path) -> None:
+    values = np.array([2.0, 1.0, 0.0], np.float32)
+    softmax, sigmoid = np.exp(values) / np.exp(values).sum(), 1 / (1 + np.exp(-values))
+    answer, expected = {
+        "Softmax": (softmax, softmax),
+        "nothing": (values, softmax),
+        "Sigmoid": (sigmoid, sigmoid),  # of which no sum tells
+    }[last]
+    path = tmp_path / "out/a_0.npy"
+    path.parent.mkdir()
+    np.save(path, answer[None])
+    (tmp_path / "labels.txt").write_text("a.png 0\n")
+    result = score_summaries([path.parent], tmp_path / "labels.txt", classes=3, probabilities=says_so)
+    assert result.predictions["a"].confidence == pytest.approx(expected[0])
+    assert collect._probability(str(path), result, 1) == pytest.approx(expected[1])
+
+
+def test_of_a_model_that_ends_in_sigmoid_the_benchmark_takes_its_answers_as_they_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "a_0.npy", np.array([[0.5, 0.9, 0.8]], np.float32))
+    (tmp_path / "labels.txt").write_text("a.png 0\n")
+    entry = {"infiles": ["a.bin"], "outfiles": [str(tmp_path / "a_0.npy")]}
+    summary = tmp_path / "s_summary.json"
+    summary.write_text(json.dumps({"filesinfo": {"0": entry}, "npu_compute_time_list": [1.0]}))
+    model = tmp_path / "m.xml"
+    for answers, confidence in (("probabilities", 0.9), ("logits", np.exp(0.9) / np.exp([0.5, 0.9, 0.8]).sum())):
+        model.with_name("m.xml.json").write_text(json.dumps({"answers": answers}))
+        assert accuracy(model, 1, [summary], tmp_path / "labels.txt").predictions["a"].confidence == pytest.approx(
+            confidence
+        )
 
 
 # --- convert

@@ -24,6 +24,7 @@ from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import scratch_folder, sha256, sole_writer, temporary_of, whole, whole_file
 from ResNeSt.convert import chips
 from ResNeSt.images.preprocess import preprocess
+from ResNeSt.infer.inference import OUTPUT_FORMATS, _write
 from ResNeSt.models.cards import card
 from ResNeSt.models.model_info import format_of
 from tests.conftest import PROJECT, assert_refused, call, picture
@@ -158,6 +159,25 @@ def test_a_file_handed_out_open_is_whole_under_its_name_or_not_there(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["val_1.bin"]
 
 
+def test_a_file_handed_out_open_is_closed_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS writes, and tells of a full disk, as a file is closed."""
+    closed: list[bytes] = []
+
+    def replace(source: Path, target: Path) -> None:
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            return
+        closed.append(source.read_bytes())
+
+    monkeypatch.setattr(os, "replace", replace)
+    with whole_file(tmp_path / "val_1.bin") as file:
+        number = file.fileno()
+        file.write(b"tensor")
+    assert closed == [b"tensor"]
+
+
 def test_a_link_planted_in_the_place_of_a_temporary_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     for name in (temporary_of(tmp_path / "x").name, ".x.part"):
@@ -265,6 +285,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_complete(
     assert not finished & {"x.onnx", "m_bs4.xml", "r_summary.json", "p.jsonl", "shard_00000.npy"}
     index = target / "prep/tensors.json"
     assert not index.exists() or not index.read_text() or json.loads(index.read_text())["complete"] is False
+
+
+@pytest.mark.parametrize("outfmt", OUTPUT_FORMATS)
+def test_a_result_that_finds_the_disk_full_says_so(outfmt: str, disk: Callable[[str], Path]) -> None:
+    target = disk("size=16k")
+    with pytest.raises(OSError, match=rf"No space left on device: '{target}/a_0\."):
+        _write(str(target), "a.bin", np.zeros((1, 100_000), np.float32), outfmt)
+    assert list(target.iterdir()) == []
 
 
 @pytest.mark.parametrize("stage", STAGES)

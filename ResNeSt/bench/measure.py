@@ -265,9 +265,8 @@ def measured(
         )
     judged = None
     if result:
-        probabilities = _gives_probabilities(model)
         fastest = max(row.images_per_second for row in rows)
-        judged = collect.Judged("compiled", batch, result, summaries, fastest, probabilities=probabilities)
+        judged = collect.Judged("compiled", batch, result, summaries, fastest)
     speeds = [
         collect.speed(batch, each.images_per_second, each.times_ms, each.processes, each.instances) for each in timings
     ]
@@ -278,7 +277,7 @@ def accuracy(model: Path, batch: int, summaries: Sequence[Path], labels: PathLik
     """Scores the results; raises PipelineError unless every image has one."""
     for summary in summaries:
         _check_batch(model, batch, summary)
-    result = score_summaries(summaries, labels)
+    result = score_summaries(summaries, labels, probabilities=_gives_probabilities(model))
     for kind, cases in result.problems.items():
         if cases:
             raise PipelineError(

@@ -40,8 +40,9 @@ def whole_file(path: PathLike) -> Iterator[BinaryIO]:
     """As `whole`, but yields the temporary open for writing.
 
     Its path would be opened anew and so truncated, after which ext4 begins to write a file to disk as it is closed.
+    It is closed before it has its name: only then does NFS hold it whole, or say that the disk is full.
     """
-    with _whole(Path(path)) as (_, handle), open(handle, "wb", closefd=False) as file:
+    with _whole(Path(path)) as (_, handle), open(os.dup(handle), "wb") as file:
         yield file
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import os
 import re
@@ -316,7 +317,9 @@ def _write(folder: str, name: str, result: np.ndarray, outfmt: str) -> str:
     path = os.path.join(folder, f"{stem(name)}_0.{outfmt.lower()}")
     with whole_file(path) as file:
         if outfmt == "NPY":
-            np.save(file, result)
+            buffer = io.BytesIO()  # NumPy's own way to a file does not say why it cannot be written
+            np.save(buffer, result)
+            file.write(buffer.getbuffer())
         elif outfmt == "BIN":
             file.write(result.tobytes())
         else:

@@ -32,7 +32,7 @@ from ResNeSt.report.data import (
     wilson,
 )
 from ResNeSt.score.outputs import OUTPUT_NAME, list_outputs, read_output
-from ResNeSt.score.ranking import are_probabilities, softmax
+from ResNeSt.score.ranking import softmax
 from ResNeSt.score.score import Result
 
 SHOWN_FLIPS = 24
@@ -45,10 +45,7 @@ _PUBLISHED = Path(__file__).with_name("published_speed.json")
 
 
 class Judged(NamedTuple):
-    """A stage that ran: its score, the summaries that list its outputs, images/s of the network alone.
-
-    `probabilities` is whether its outputs are that, not logits.
-    """
+    """A stage that ran: its score, the summaries that list its outputs, images/s of the network alone."""
 
     name: str
     batch: int
@@ -56,7 +53,6 @@ class Judged(NamedTuple):
     summaries: Sequence[PathLike]
     images_per_second: float
     difference: float | None = None
-    probabilities: bool = False
 
     @property
     def title(self) -> str:
@@ -202,7 +198,6 @@ def _answers(stages: Sequence[Judged], groups: dict[Group, list[int]]) -> list[F
     truth = {image: prediction.label for image, prediction in stages[0].result.predictions.items()}
     shown = sorted(groups.items(), key=lambda item: item[0][1] != truth[item[0][0]])[:SHOWN_FLIPS]
     outputs = [_outputs(stage) for stage in stages]
-    softmaxed = [_are_probabilities(stage, paths) for stage, paths in zip(stages, outputs)]
     flips = []
     for (image, expected, actual), places in shown:
         first = places[0]
@@ -211,8 +206,8 @@ def _answers(stages: Sequence[Judged], groups: dict[Group, list[int]]) -> list[F
                 image=image,
                 label=truth[image],
                 stages=places,
-                expected=Guessed(expected, _probability(outputs[0][image], softmaxed[0], expected)),
-                found=Guessed(actual, _probability(outputs[first][image], softmaxed[first], actual)),
+                expected=Guessed(expected, _probability(outputs[0][image], stages[0].result, expected)),
+                found=Guessed(actual, _probability(outputs[first][image], stages[first].result, actual)),
             )
         )
     return flips
@@ -225,15 +220,9 @@ def _outputs(stage: Judged) -> dict[str, str]:
     return {match[1]: path for match, path in reversed(named) if match}
 
 
-def _are_probabilities(stage: Judged, outputs: dict[str, str]) -> bool:
-    """As the stage says, or as its first outputs show, all of them: logits of one image may sum to 1, too."""
-    some = list(outputs.values())[:SHOWN_FLIPS]
-    return stage.probabilities or all(are_probabilities(read_output(path)[None]) for path in some)
-
-
-def _probability(path: str, are_already: bool, number: int) -> float:
+def _probability(path: str, scored: Result, number: int) -> float:
     values = read_output(path)
-    return float((values if are_already else softmax(values))[number])
+    return float((values if scored.probabilities else softmax(values))[number])
 
 
 def _classes(stage: Judged) -> Classes:

@@ -24,9 +24,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def greatest_softmax(logits: np.ndarray) -> float:
-    """The probability of the greatest of (classes,), without those of the others."""
-    return float(1 / np.exp(logits.astype(np.float64) - logits.max()).sum())
+def greatest_softmax(logits: np.ndarray, greatest: float) -> float:
+    """The probability of `greatest`, that of (classes,), without those of the others."""
+    return float(1 / np.exp(logits.astype(np.float64) - greatest).sum())
 
 
 def are_probabilities(rows: np.ndarray) -> bool:

@@ -96,6 +96,7 @@ class Result:
     `score.total` counts the labelled results that could be read, `labelled` the images in the label file, `classes` the
     values of one output. `predictions` are by image name; `problems` holds a line for each, under every one of KINDS.
     `ranks` is TOP, or fewer where fewer classes of an image are known, as of an accuracy log; then top-5 is not.
+    `probabilities` is whether the outputs were taken for that, not for logits.
     """
 
     score: Score
@@ -104,6 +105,7 @@ class Result:
     predictions: dict[str, Prediction]
     problems: Problems
     ranks: int = TOP
+    probabilities: bool = False
 
 
 def count(predictions: Iterable[Prediction]) -> Score:
@@ -122,7 +124,11 @@ def score_summary(summary: PathLike, labels: PathLike) -> Result:
 
 
 def score_summaries(
-    summaries: Sequence[PathLike], labels: PathLike, workers: int | None = None, classes: int | None = None
+    summaries: Sequence[PathLike],
+    labels: PathLike,
+    workers: int | None = None,
+    classes: int | None = None,
+    probabilities: bool = False,
 ) -> Result:
     """Scores the output files that the summary JSONs of one or several devices list, together, against a label file.
 
@@ -130,8 +136,10 @@ def score_summaries(
     Or one log of MLPerf's accuracy mode (ResNeSt.score.accuracy_log), whose sample n is line n of the label file, or
     one file of predictions (ResNeSt.score.predictions), whose images are joined by their names.
     Uses up to `workers` processes [one per core]. `classes` are the model's [what it says itself, else as many as most
-    results have values]. Raises PipelineError where a summary or the label file is damaged, where no result can be
-    scored at all or most hold several rows, or where a label is no class of the model.
+    results have values]. `probabilities` is whether the outputs are known to be that, of a network that ends in Softmax
+    or Sigmoid; else they are taken for it where all sum to 1.
+    Raises PipelineError where a summary or the label file is damaged, where no result can be scored at all or most hold
+    several rows, or where a label is no class of the model.
     """
     if not summaries:
         raise ArgumentError("no summary given; name at least one")
@@ -164,8 +172,10 @@ def score_summaries(
             "file holds one image (resnest_preprocess.py makes such), and a result one row"
         )
     check_labels(truth, size, labels)
-    predictions = _predictions(outputs, size, truth, problems)
-    return Result(count(predictions.values()), len(truth), size, predictions, problems)
+    # All of them: logits of one image may sum to 1, too.
+    as_they_are = probabilities or all(output.summed for output in outputs.values())
+    predictions = _predictions(outputs, size, truth, problems, as_they_are)
+    return Result(count(predictions.values()), len(truth), size, predictions, problems, probabilities=as_they_are)
 
 
 def _score_log(log: PathLike, labels: PathLike, classes: int | None) -> Result:
@@ -306,8 +316,9 @@ def _predict(path: str, dtype: str) -> _Output | _Problem:
     except OutputError as error:
         return _Problem(error.kind, str(error))
     classes = tuple(top_k_predictions(logits[None])[0].tolist())
-    summed = bool(logits.min() >= 0) and are_probabilities(logits[None])
-    return _Output(path, logits.size, classes, greatest_softmax(logits), float(logits[classes[0]]), summed)
+    value = float(logits[classes[0]])
+    summed = 0 < value < 1.01 and are_probabilities(logits[None])  # the greatest alone tells it of nearly all logits
+    return _Output(path, logits.size, classes, greatest_softmax(logits, value), value, summed)
 
 
 def _number_of_classes(outputs: dict[str, _Output], known: int | None) -> int:
@@ -329,10 +340,9 @@ def check_labels(truth: dict[str, int], classes: int, path: PathLike) -> None:
 
 
 def _predictions(
-    outputs: dict[str, _Output], classes: int, truth: dict[str, int], problems: Problems
+    outputs: dict[str, _Output], classes: int, truth: dict[str, int], problems: Problems, as_they_are: bool
 ) -> dict[str, Prediction]:
     predictions = {}
-    as_they_are = all(output.summed for output in outputs.values())  # logits of one image may sum to 1, too
     for image, output in outputs.items():
         if output.size == classes:
             confidence = output.value if as_they_are else output.softmax
