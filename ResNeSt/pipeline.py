@@ -218,7 +218,7 @@ def _naming(pictures: Path) -> list[str]:
 
 
 def _holds_tensors(folder: Path) -> bool:
-    return index_path(folder).exists() or bool(list_tensors(folder))
+    return folder.is_dir() and (index_path(folder).exists() or bool(list_tensors(folder)))
 
 
 def _calibrated(plan: RunPlan) -> dict[str, str]:
@@ -508,7 +508,7 @@ def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> P
         return DEMO / "train" if demo and precision == "int8" else None
     if chips.is_ascend(chip) and precision != "int8":
         raise ArgumentError(f"--calibration is for int8 on {chip}; leave it out for {precision}")
-    if not given.is_dir() or not _holds_tensors(given):
+    if not _holds_tensors(given):
         list_images(given)  # raises where there are none
     return given
 

@@ -19,7 +19,7 @@ from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
 from ResNeSt.images import parquet
-from ResNeSt.images.archives import carried_label, open_picture
+from ResNeSt.images.archives import carried_labels, open_picture
 from ResNeSt.images.decode import tensor_maker
 from ResNeSt.images.listing import list_images, relative, scan
 from ResNeSt.images.native import library
@@ -29,6 +29,7 @@ from ResNeSt.labels.file import read_labels
 from ResNeSt.labels.folders import check, to_flat, to_tree
 from ResNeSt.models.cards import card
 from ResNeSt.models.model_info import format_of
+from ResNeSt.report.thumbnails import thumbnails
 from ResNeSt.tensors.format import read_index
 from tests.conftest import PROJECT, assert_refused, call
 
@@ -297,7 +298,7 @@ def test_the_classes_of_a_webdataset_are_its_labels(tmp_path: Path, suffix: str)
 def test_a_class_that_is_none_is_refused_by_name(tmp_path: Path, members: dict[str, bytes], word: str) -> None:
     source = tar(tmp_path / "a.tar", {"a.jpg": b"", **members})
     with pytest.raises(PipelineError) as caught:
-        carried_label(f"{source}/a.jpg")
+        carried_labels([f"{source}/a.jpg"])
     assert word in str(caught.value)
     assert str(source) in str(caught.value)
 
@@ -305,9 +306,29 @@ def test_a_class_that_is_none_is_refused_by_name(tmp_path: Path, members: dict[s
 @pytest.mark.parametrize("members", [{}, {"a.json": b"{}"}, {"a.json": b'{"label": "cat"}'}, {"a.json": b"[["}])
 def test_a_picture_without_a_class_has_no_label(tmp_path: Path, members: dict[str, bytes]) -> None:
     source = tar(tmp_path / "a.tar", {"a.jpg": b"", **members})
-    assert carried_label(f"{source}/a.jpg") is None
+    assert carried_labels([f"{source}/a.jpg"]) == {}
     with pytest.raises(PipelineError, match="--labels"):
         truth_of(None, list_images(source), source)
+
+
+def test_a_class_that_may_be_of_two_pictures_counts_for_neither(tmp_path: Path) -> None:
+    source = tar(tmp_path / "a.tar", {"a.jpg": b"", "a.seg.png": b"", "a.cls": b"3", "b.jpg": b"", "b.cls": b"3"})
+    with pytest.raises(PipelineError, match=r"a\.tar/a\.jpg and .*a\.tar/a\.seg\.png: two pictures of one sample"):
+        carried_labels(list_images(source))
+    without = tar(tmp_path / "b.tar", {"a.jpg": b"", "a.seg.png": b""})
+    assert carried_labels(list_images(without)) == {}
+
+
+def test_what_is_there_and_no_archive_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(PipelineError, match="neither a folder nor such a file"):
+        scan(tmp_path / "a.tar")
+
+
+def test_pictures_of_a_report_come_from_an_archive_too(tmp_path: Path) -> None:
+    source = tar(tmp_path / "a.tar", PICTURES)
+    first = Path(next(iter(PICTURES))).stem
+    assert list(thumbnails(source, [first])) == [first]
 
 
 def test_labels_that_say_another_class_than_the_source_are_refused(tmp_path: Path) -> None:
@@ -396,20 +417,20 @@ def test_the_bare_bytes_of_a_column_are_pictures_too(tmp_path: Path, pyarrow: Mo
     pq.write_table(pyarrow.table({"image": list(PICTURES.values())}), tmp_path / "a.parquet")
     images = list_images(tmp_path / "a.parquet")
     assert [open_picture(image).read() for image in images] == list(PICTURES.values())
-    assert carried_label(images[0]) is None
+    assert carried_labels(images[:1]) == {}
 
 
 def test_a_row_without_a_label_or_bytes_is_an_image_all_the_same(tmp_path: Path, pyarrow: ModuleType) -> None:
     rows = rows_of(PICTURES)
     rows[0]["label"], rows[1]["label"], rows[2]["image"]["bytes"] = None, -1, None
     images = list_images(table(tmp_path / "a.parquet", rows))
-    assert [carried_label(image) is None for image in images[:3]] == [True, True, False]
+    assert list(carried_labels(images[:3])) == images[2:3]
     done = preprocess(tmp_path / "a.parquet", tmp_path / "x", FORMAT)
     assert (done.written, len(done.broken)) == (5, 1)
     assert "row 2 holds no bytes" in next(iter(done.broken.values()))
     rows[0]["label"] = -7
     with pytest.raises(PipelineError, match=r"label '-7'"):
-        carried_label(list_images(table(tmp_path / "b.parquet", rows))[0])
+        carried_labels(list_images(table(tmp_path / "b.parquet", rows))[:1])
 
 
 def test_a_parquet_file_of_something_else_is_refused(

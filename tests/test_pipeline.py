@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,10 @@ def test_int8_calibrates_on_the_demo_s_training_pictures_and_else_on_what_is_nam
     assert mine.calibration_tensors == mine.tensors
     pictures = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={DEMO / 'train'}")
     assert pictures.calibration_tensors == tmp_path / "calibration"
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(DEMO / "train", ".")
+    archived = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={tmp_path / 'train.tar'}")
+    assert archived.calibration_tensors == tmp_path / "calibration"
     tensors = demo_run[0] / "work/resnest_demo/prep_dataset"
     named = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={tensors}")
     assert named.calibration_tensors == tensors

@@ -230,3 +230,32 @@ def test_what_evaluate_and_predict_write_scores_as_evaluate_says(tmp_path: Path,
     result = call("ResNeSt_postprocess.py", f"--result_path={files[2]}", f"--gt_path={labels}")
     assert result.returncode == 0, result.stderr
     assert f"top5_correct={evaluated.score.top5}, tot=12" in result.stdout
+
+
+@pytest.mark.parametrize("folder", ["", "images/", "../mine/images/", "/data/mine/"])
+@pytest.mark.parametrize("places", [["n1/1.jpg", "n2/1.jpg"], ["n1/1.jpg"]])
+def test_predictions_are_joined_by_their_folders_wherever_these_lie(
+    folder: str, places: list[str], tmp_path: Path
+) -> None:
+    truth, csv = tmp_path / "labels.txt", tmp_path / "answers.csv"
+    truth.write_text("n1/1.jpg 3\nn2/1.jpg 4\n")
+    rows = [f"{folder}{place},1,{3 + number},0.9,,\n" for number, place in enumerate(places)]
+    csv.write_text(",".join(CSV_HEAD) + "\n" + "".join(rows))
+    result = score_summaries([csv], truth)
+    assert result.score.top1 == result.score.total == len(places)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (",".join(CSV_HEAD) + "\n", "not whole, it holds 0 images"),
+        (",".join(CSV_HEAD) + "\na.jpg,1,3,0.5,,\na.jpg,2,4,0.5,,\nb.jpg,1,3,0.5,,\n", "b.jpg with 1 classes"),
+        (";".join(CSV_HEAD) + "\na.jpg;1;3;0,5;;\n", "begins 'image;rank;"),
+        ("", "begins ''"),
+    ],
+)
+def test_a_csv_that_is_cut_or_was_saved_in_another_form_says_so(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("a.jpg 3\nb.jpg 3\n")
+    (tmp_path / "answers.csv").write_text(text)
+    with pytest.raises(PipelineError, match=words):
+        score_summaries([tmp_path / "answers.csv"], tmp_path / "labels.txt")

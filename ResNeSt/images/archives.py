@@ -14,7 +14,7 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, Protocol
 
 from ResNeSt.common.ais_bench_names import natural_key
@@ -46,6 +46,9 @@ class Archive(Protocol):
 
     def read(self, name: str) -> bytes:
         """The content of a member; raises PipelineError, or what reading a file raises."""
+
+    def sample(self, name: str) -> str:
+        """What the class of a member is of; members of one sample share it."""
 
     def label(self, name: str) -> int | None:
         """The class of a member, where the archive tells it."""
@@ -155,15 +158,28 @@ def open_picture(path: PathLike) -> BinaryIO:
         raise PipelineError(f"{path}: its archive holds no such file") from None
 
 
-def carried_label(path: PathLike) -> int | None:
-    """The class of a picture that was listed, where it lies in an archive that tells it.
+def carried_labels(paths: Iterable[str]) -> dict[str, int]:
+    """The class of each picture that was listed, of those that lie in an archive that tells it.
 
-    Raises PipelineError where what it tells is no class.
+    Raises PipelineError where what it tells is no class, or is told of two of the pictures at once: of a photograph and
+    its mask, say.
     """
-    if file_above(path) is None:
-        return None
-    archive, name = _place(path)
-    return archive.label(name)
+    told: dict[str, int] = {}
+    of_sample: dict[tuple[Archive, str], str] = {}
+    for path in paths:
+        if file_above(path) is None:
+            continue
+        archive, name = _place(path)
+        if (label := archive.label(name)) is None:
+            continue
+        other = of_sample.setdefault((archive, archive.sample(name)), path)
+        if other != path:
+            raise PipelineError(
+                f"{other} and {path}: two pictures of one sample, whose class {label} may be of either; leave one of "
+                "them out of the archive"
+            )
+        told[path] = label
+    return told
 
 
 def _place(path: PathLike) -> tuple[Archive, str]:

@@ -84,8 +84,9 @@ def scan(source: PathLike) -> Listing:
     if not os.path.isdir(source):
         if archives := archives_of(source):
             return _scan_archives(archives)
+        found = "neither a folder nor such a file" if os.path.exists(source) else "no such folder"
         raise PipelineError(
-            f"{source}: no such folder; expected the folder that holds the images, or a .tar or .parquet file of them"
+            f"{source}: {found}; expected the folder that holds the images, or a .tar or .parquet file of them"
         )
     skipped: dict[str, str] = {}
     images = sorted(_walk(os.fspath(source), (), skipped), key=natural_key)

@@ -64,6 +64,10 @@ class Parquet:
             raise PipelineError(f"{self.path}/{name}: row {row} holds no bytes of a picture")
         return bytes(value)
 
+    def sample(self, name: str) -> str:
+        """What the class is of: a row."""
+        return name
+
     def label(self, name: str) -> int | None:
         """The class of a picture; None where it is null or, as in a test set, -1."""
         label = self._labels[self._rows[name]]

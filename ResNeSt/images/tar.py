@@ -70,6 +70,10 @@ class Tar:
         """The content of a member; raises KeyError where there is none, PipelineError where it is no picture's."""
         return self._read(name, LARGEST)
 
+    def sample(self, name: str) -> str:
+        """What the class is of: in a WebDataset every member of one key."""
+        return _key(name)
+
     def label(self, name: str) -> int | None:
         """The class that a WebDataset gives the picture `name`; raises PipelineError where it is none."""
         key = _key(name)

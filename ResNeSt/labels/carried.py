@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.progress import Say, silent
-from ResNeSt.images.archives import carried_label
+from ResNeSt.images.archives import carried_labels
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.file import keys_of, label_names, read_labels
 
@@ -19,8 +19,8 @@ def carried(source: PathLike, say: Say = silent) -> dict[str, int]:
     something that is no class.
     """
     images = list_images(source, say)
-    told = [carried_label(image) for image in images]
-    labels = {name: label for name, label in zip(label_names(images, source), told) if label is not None}
+    told = carried_labels(images)
+    labels = {name: told[image] for name, image in zip(label_names(images, source), images) if image in told}
     if not labels:
         raise PipelineError(f"{source}: no labels come with its {len(images)} images; make them of another source")
     if len(labels) < len(images):
@@ -33,7 +33,7 @@ def truth_of(labels: PathLike | None, images: Sequence[str], source: PathLike) -
 
     Raises PipelineError where neither tells any, and where both tell another class of an image.
     """
-    told = {image: label for image in images if (label := carried_label(image)) is not None}
+    told = carried_labels(images)
     if labels is None:
         if not told:
             raise PipelineError(f"{source}: no labels come with these images; name a labels file with --labels")

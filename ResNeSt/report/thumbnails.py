@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterable
 
 from PIL import ImageOps
 
 from ResNeSt.common.ais_bench_names import stem
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.images.decode import as_rgb, open_image
 from ResNeSt.images.listing import image_names, list_images
@@ -18,12 +18,15 @@ SIDE = 160
 
 
 def thumbnails(folder: PathLike | None, names: Iterable[str]) -> dict[str, str]:
-    """A data URI for every image of `names` that `folder` holds and Pillow can read; the others are left out."""
+    """A data URI for every image of `names` that `folder`, or an archive, holds and Pillow can read, but no others."""
     wanted = set(names)
-    if folder is None or not wanted or not os.path.isdir(folder):
+    if folder is None or not wanted:
+        return {}
+    try:
+        paths = list_images(folder)
+    except PipelineError:  # gone, or nothing here reads it
         return {}
     uris = {}
-    paths = list_images(folder)
     for path, name in zip(paths, map(stem, image_names(paths, folder))):
         if name in wanted:
             uri = _data_uri(path)

@@ -43,6 +43,11 @@ def reader_of(path: PathLike) -> Callable[[PathLike], list[Predicted]] | None:
         first = file.readline().decode("utf-8-sig", "replace").strip()
     if first == ",".join(CSV_HEAD):
         return _read_csv
+    if os.path.splitext(path)[1].lower() == ".csv":
+        raise PipelineError(
+            f"{path}: begins {first[:80]!a}, expected {','.join(CSV_HEAD)}, as `predict --format csv` writes it; an "
+            "office program may have saved it in another form"
+        )
     if first.startswith("["):
         entries = read_json(path)
         return _read_list if entries and all(isinstance(each, dict) and "image" in each for each in entries) else None
@@ -93,7 +98,14 @@ def _read_csv(path: PathLike) -> list[Predicted]:
             images[-1].append(row)
         else:
             images.append([row])
-    return list(_parsed(path, enumerate(images, start=1), _of_rows))
+    predicted = list(_parsed(path, enumerate(images, start=1), _of_rows))
+    if not predicted or len({len(each.classes) for each in predicted}) > 1:
+        raise PipelineError(
+            f"{path}: not whole, it holds {len(predicted)} images"
+            + (f", {predicted[-1].image} with {len(predicted[-1].classes)} classes" if predicted else "")
+            + "; make the file again with predict"
+        )
+    return predicted
 
 
 def _of_rows(rows: Any) -> Predicted:

@@ -207,9 +207,7 @@ def _score_predicted(path: PathLike, labels: PathLike, classes: int | None) -> R
         if by_image.setdefault(each.image, each) is not each:
             problems["duplicate"].append(f"{path}: {each.image}")
     images = list(by_image)
-    # evaluate tells paths within the folder of the images; predict, whole ones.
-    folder = os.path.commonpath(list(map(os.path.dirname, images))) if all(map(os.path.isabs, images)) else ""
-    keys = keys_of(images, folder, truth)
+    keys = _keys_of_predicted(images, truth)
     predictions: dict[str, Prediction] = {}
     for key, each in zip(keys, by_image.values()):
         if key not in truth:
@@ -228,6 +226,24 @@ def _score_predicted(path: PathLike, labels: PathLike, classes: int | None) -> R
     ranks = min(map(len, told))
     all_told = ranks >= min(known, TOP)
     return Result(count(predictions.values()), len(truth), known, predictions, problems, TOP if all_told else ranks)
+
+
+def _keys_of_predicted(images: Sequence[str], truth: Mapping[str, int]) -> list[str]:
+    """`keys_of` images whose folder is not told: evaluate writes paths within it, predict those that it was given.
+
+    It is the folder by which most of them have a label, of those that all of them lie in.
+    """
+    folders = [""]
+    if len(set(map(os.path.isabs, images))) == 1:
+        folders = [os.path.commonpath([os.path.dirname(image) for image in images])]
+        while above := os.path.dirname(folders[-1]):
+            if above == folders[-1]:
+                break
+            folders.append(above)
+        folders += [""] * bool(folders[-1])
+    return max(
+        (keys_of(images, folder, truth) for folder in folders), key=lambda keys: sum(key in truth for key in keys)
+    )
 
 
 def _name_by_client(path: str) -> str | None:
