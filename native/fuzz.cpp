@@ -29,7 +29,7 @@ bool read(const std::string &kind, const std::string &content) {
         } else if (kind == ".txt") {
             labels_in(content, "labels.txt");
         } else {
-            return npy_header(content, "a.npy", input_of("input", "float32", {3, 4, 4})) <= content.size();
+            npy_values(content, "a.npy", input_of("input", "float32", {3, 4, 4}));
         }
         return true;
     } catch (const Error &) {

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,61 @@ def test_tensors_give_the_files_and_lines_of_the_python_way(
     assert list(found["NPU_compute_time"]) == list(told["NPU_compute_time"])
 
 
+def test_a_npy_gives_the_values_that_numpy_reads(program: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """With an axis of one image, without axes, and before bytes that are none of it; what has others is refused."""
+    values = np.random.default_rng(0).random((3, 96, 96), np.float32)
+    (tmp_path / "in").mkdir()
+    for name, tensor in {"a": values, "b": values[None], "c": values.ravel(), "d": values * 2}.items():
+        np.save(tmp_path / f"in/{name}.npy", tensor)
+    with open(tmp_path / "in/d.npy", "ab") as file:
+        file.write(b"more")
+    infer(Inference(models["float32"], tmp_path / "in", tmp_path / "python", "r"))
+    flags = [f"--model={models['float32']}", f"--output={tmp_path}/native", "--output_dirname=r"]
+    assert run(program, *flags, f"--input={tmp_path}/in").returncode == 0
+    assert files(tmp_path / "native/r") == files(tmp_path / "python/r")
+    refused = {
+        "axes are in Fortran's order": np.asfortranarray(values),
+        "of shape [96, 96, 3], the model takes [3, 96, 96]": values.transpose(1, 2, 0).copy(),
+        "holds <f8, the model takes float32": values.astype(np.float64),
+        "holds >f4, the model takes float32": values.astype(">f4"),
+    }
+    for words, tensor in refused.items():
+        np.save(tmp_path / "x.npy", tensor)
+        assert_refused(
+            run(program, *flags, f"--input={tmp_path}/x.npy"), f"x.npy: {words}" if words[0] != "a" else words
+        )
+    np.savez(tmp_path / "in/e.npz", values)
+    assert_refused(run(program, *flags, f"--input={tmp_path}/in"), "in: holds e.npz, this program reads .bin and .npy")
+
+
+@pytest.mark.parametrize("kind", ["xml", "om"])
+def test_ctrl_c_ends_a_run_at_once_and_gives_everything_back(
+    kind: str, program: Path, models: dict[str, Path], acl: Path, oms: dict[str, Path], tmp_path: Path,
+    tensors: dict[str, Path],
+) -> None:  # fmt: skip
+    model = models["float32"] if kind == "xml" else oms["static"]
+    environment_ = {**os.environ, **environment(acl, tmp_path / "report"), "STANDIN_ACL_ZEROS": "1"}
+    flags = [
+        f"--model={model}",
+        f"--input={tensors['float32']}",
+        "--loop=99999999",
+        "--output=out",
+        "--output_dirname=r",
+    ]
+    with subprocess.Popen(
+        [program, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment_
+    ) as running:
+        assert running.stdout
+        assert running.stderr
+        assert any("warm up 1 done" in line for line in iter(running.stdout.readline, ""))
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 130
+        assert running.stderr.read() == "error: interrupted; run the same command again to go on\n"
+    assert not list(tmp_path.glob("out/*_summary.json"))
+    if kind == "om":
+        assert counts(tmp_path / "report")["left"] == 0
+
+
 def without_numbers(text: str) -> list[str]:
     return [NUMBER.sub("#", line) for line in text.splitlines()]
 
@@ -185,6 +241,21 @@ def test_what_is_not_decoded_here_is_named_and_fails_unless_allowed(
     assert run(program, *flags, "--allow-broken").returncode == 0
 
 
+@pytest.mark.parametrize("step", [1, -1])
+def test_labels_that_count_from_another_class_are_remarked_upon(
+    step: int, program: Path, models: dict[str, Path], photographs: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    pairs = [line.rsplit(" ", 1) for line in labels.read_text().splitlines()]
+    moved = [f"{name} {int(label) + step}" for name, label in pairs if 0 <= int(label) + step < 10]
+    labels.write_text("\n".join(moved))
+    told = evaluate(ModelChoice(models["float32"]), photographs, labels, allowed=["extra"])
+    flags = [f"--model={models['float32']}", f"--images={photographs}", f"--labels={labels}", "--allow-extra"]
+    result = run(program, *flags)
+    assert told.remarks
+    assert [line for line in result.stdout.splitlines() if "note: " in line] == [f"note: {told.remarks[0]}"]
+
+
 def test_the_suffixes_that_count_as_pictures_are_pillow_s() -> None:
     source = (PROJECT / "native/infer/pictures.cpp").read_text()
     listed = set(re.findall(r'"(\.[a-z0-9]+)"', source[source.index("SUFFIXES{") : source.index("OF_A_SYSTEM{")]))
@@ -235,7 +306,8 @@ def test_bad_input_is_refused_as_by_the_python_way(
     assert found.returncode == expected.returncode != 0
     assert len(found.stderr.splitlines()) == 1
     same = re.compile(r"\(.*\)")  # what a parser says in brackets is its own
-    assert same.sub("", found.stderr) == same.sub("", expected.stderr.splitlines()[-1] + "\n")
+    told = expected.stderr.splitlines()[-1].replace(".bin, .npy or .npz", ".bin or .npy")
+    assert same.sub("", found.stderr) == same.sub("", told + "\n")
     assert not list(tmp_path.glob("**/*_summary.json"))
 
 

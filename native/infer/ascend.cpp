@@ -1,6 +1,5 @@
 // An Ascend NPU through AscendCL, in one thread; the library is looked up when a .om is opened.
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <dlfcn.h>
 #include <functional>
@@ -8,10 +7,9 @@
 #include "acl.h"
 #include "engine.h"
 #include "files.h"
+#include "flow.h"
 
 namespace {
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct Library {
     Library() {
@@ -63,6 +61,7 @@ class Ascend : public Engine {
         if (dynamic_)
             check("aclmdlSetDynamicBatchSize", acl_.aclmdlSetDynamicBatchSize(model_, in_, dynamic_input_, images));
         for (; times > 0; --times) {
+            check_interrupted();
             const double begun = now();
             check("aclmdlExecute", acl_.aclmdlExecute(model_, in_, out_));
             answers.runs.push_back({begun, now()});

@@ -1,6 +1,5 @@
 // A folder of photographs -> top-1 and top-5, with the answers and the predictions file of ResNeSt/evaluate.py.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -17,6 +16,7 @@
 namespace {
 
 constexpr size_t FREE_BATCH = 16, TOP = 5, MOST_BYTES = 64 << 20, SHOWN = 5;
+constexpr size_t FEWEST = 3, MANY = 3;  // as in label_numbers.py and file.py
 constexpr int TALL_FIRST = 1;  // as Pillow 13 does
 const std::map<std::string, int> RECIPES{{"ecentercrop-bicubic", CROPS_ECENTERCROP_BICUBIC},
                                          {"resize-bicubic", CROPS_RESIZE_BICUBIC},
@@ -27,8 +27,6 @@ const std::vector<std::pair<const char *, const char *>> KINDS{
     {"extra", "images without a label"},
     {"broken", "images that cannot be decoded"},
     {"not-finite", "images whose logits have NaN or infinity in them"}};
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // What images are turned into: by what the model says of itself.
 class Maker {
@@ -199,7 +197,8 @@ class Evaluation {
         }
         const Maker maker(options_.model, *engine);
         const std::string nothing(engine->input.batch * engine->input.image_bytes(), '\0');
-        check_labels(engine->run(0, nothing.data(), engine->input.batch, 1).classes);
+        classes_ = engine->run(0, nothing.data(), engine->input.batch, 1).classes;
+        check_labels();
         const std::string instances = engine->instances > 1 ? ", " + std::to_string(engine->instances) + " instances" : "";
         print_line(options_.model + ": " + engine->title + ", batch " + std::to_string(engine->input.batch) + instances + ", " +
                    maker.told() + ", decoded by native (" + crops_library() + ", " + crops_instructions() + "); " +
@@ -261,15 +260,38 @@ class Evaluation {
         }
     }
 
-    void check_labels(size_t classes) const {
+    auto range() const {
         const auto less = [](const auto &a, const auto &b) { return a.second < b.second; };
-        const auto [lowest, highest] = std::minmax_element(truth_.begin(), truth_.end(), less);
-        if (size_t(highest->second) < classes) return;
-        const bool from_one = size_t(highest->second) == classes && lowest->second > 0;
+        return std::minmax_element(truth_.begin(), truth_.end(), less);
+    }
+
+    void check_labels() const {
+        const auto [lowest, highest] = range();
+        if (size_t(highest->second) < classes_) return;
+        const bool from_one = size_t(highest->second) == classes_ && lowest->second > 0;
         throw Error(options_.labels + ": " + highest->first + " has class " + std::to_string(highest->second) +
-                    ", the outputs have " + std::to_string(classes) + " values, so classes 0 to " +
-                    std::to_string(classes - 1) + "; " +
+                    ", the outputs have " + std::to_string(classes_) + " values, so classes 0 to " +
+                    std::to_string(classes_ - 1) + "; " +
                     (from_one ? "they seem to count from 1, so take 1 from each" : "take this model's labels"));
+    }
+
+    // Where labels seem to count from another class than the model does, as label_numbers.py tells it.
+    std::string remark() const {
+        const auto [first, last] = range();
+        const size_t lowest = size_t(first->second), highest = size_t(last->second);
+        const auto better = [this](size_t shifted) { return shifted >= std::max(FEWEST, 2 * top1_) && 4 * shifted >= total_; };
+        const std::string start = "note: " + options_.labels + ": " + std::to_string(top1_) + " of " + std::to_string(total_) +
+                                  " images are right at first guess; were every label one ";
+        if (lowest > 0 && better(less_))
+            return start + "less " + std::to_string(less_) +
+                   " would be right: they seem to count from 1, and classes count from 0";
+        if (highest + 1 < classes_ && better(more_))
+            return start + "more " + std::to_string(more_) +
+                   " would be right: the model seems to have one class before theirs";
+        const bool from_one = lowest == 1 || (lowest > 1 && truth_.size() >= MANY * classes_);
+        if (!from_one || (top1_ >= FEWEST && top1_ > less_)) return "";
+        return "note: no image is of class 0 in " + options_.labels + ", the lowest " + std::to_string(lowest) +
+               "; classes count from 0, so if these count from 1, all of them are wrong";
     }
 
     // The first line of a predictions file: all that they depend on.
@@ -334,7 +356,7 @@ class Evaluation {
             const std::vector<size_t> best = best_of(row);
             const auto label = size_t(labels_[number]);
             ++total_;
-            top1_ += best[0] == label;
+            top1_ += best[0] == label, less_ += best[0] + 1 == label, more_ += best[0] == label + 1;
             top5_ += std::find(best.begin(), best.end(), label) != best.end();
             for (const size_t each : best) classes += (classes.empty() ? "" : ",") + std::to_string(each);
         }
@@ -358,6 +380,8 @@ class Evaluation {
         }
         print_line("tot counts the labelled images whose result was read: " + std::to_string(total_) + " of " +
                    std::to_string(truth_.size()));
+        const std::string note = remark();
+        if (!note.empty()) print_line(note);
         int code = 0;
         for (const auto &[kind, words] : KINDS) {
             const auto found = problems_.find(kind);
@@ -381,7 +405,8 @@ class Evaluation {
     std::vector<int> labels_;
     std::map<std::string, std::vector<std::string>> problems_;
     std::string journal_;
-    size_t top1_ = 0, top5_ = 0, total_ = 0;
+    size_t classes_ = 0, top1_ = 0, top5_ = 0, total_ = 0;
+    size_t less_ = 0, more_ = 0;  // images that would be right with labels one less, or more
 };
 
 }  // namespace

@@ -11,6 +11,12 @@
 
 std::atomic<bool> interrupted{false};
 
+void check_interrupted() {
+    if (interrupted) throw Error("interrupted; run the same command again to go on", INTERRUPTED);
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
 namespace {
 
 class Running {
@@ -35,7 +41,7 @@ class Running {
             std::unique_lock<std::mutex> alone(lock_);
             const int wanted = flow_.instances > 1 ? DONE : LOADED;
             while (held.stage != wanted) {
-                if (interrupted) throw Error("interrupted; run the same command again to go on", INTERRUPTED);
+                check_interrupted();
                 changed_.wait_for(alone, std::chrono::milliseconds(100));
             }
             alone.unlock();

@@ -5,7 +5,11 @@
 #include <cstddef>
 #include <functional>
 
-extern std::atomic<bool> interrupted;  // by Ctrl-C; whoever waits raises Error
+extern std::atomic<bool> interrupted;  // by Ctrl-C
+// Raises Error where it was; between two runs of a model, and by whoever waits.
+void check_interrupted();
+
+double now();  // seconds of a clock that is never set
 
 struct Flow {
     size_t items = 0, loaders = 1, instances = 1;

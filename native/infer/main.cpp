@@ -195,7 +195,7 @@ int run(const std::vector<std::string> &words) {
         if (options.instances > 1) refuse("--instances: a .om runs alone here; leave it out");
         options.instances = 1;
     } else if (options.device != 0) {
-        throw Error("--device " + std::to_string(options.device) + ": on cpu there is device 0 only", ARGUMENTS);
+        throw Error("--device " + std::to_string(options.device) + ": " + options.model + " runs by openvino; on cpu there is device 0 only", ARGUMENTS);
     }
     return photographs ? evaluate(options) : infer(options);
 }
@@ -258,10 +258,11 @@ void check_named(const std::string &model, const Engine &engine, size_t batch) {
 }
 
 int main(int count, char **words) {
-    std::signal(SIGINT, [](int) {
+    const auto on_interrupt = [](int) {
         interrupted = true;
         std::signal(SIGINT, SIG_DFL);  // a second one ends it where it stands
-    });
+    };
+    if (std::signal(SIGINT, SIG_IGN) != SIG_IGN) std::signal(SIGINT, on_interrupt);  // as nohup and `&` ask for
     std::signal(SIGPIPE, [](int) { ::_exit(141); });  // whoever read the output has gone
     try {
         return run({words, words + count});

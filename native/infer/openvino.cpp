@@ -1,6 +1,5 @@
 // OpenVINO on the CPU: a compiled .xml in the precision that it asks for, as ResNeSt/engines/openvino.py opens it.
 #include <algorithm>
-#include <chrono>
 #include <mutex>
 #include <numeric>
 #include <set>
@@ -9,6 +8,7 @@
 
 #include "engine.h"
 #include "files.h"
+#include "flow.h"
 
 namespace {
 
@@ -17,8 +17,6 @@ constexpr const char *KEYS[] = {"model", "size", "recipe", "mean", "std", "class
 // These change the form of what they are given, and these choose among it.
 const std::set<std::string> PASSING{"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Convert", "FakeQuantize"};
 const std::set<std::string> CHOOSING{"TopK", "OneHot", "NonMaxSuppression"};
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::string last_line(const std::string &text) {
     const size_t end = text.find_last_not_of(" \n\t");
@@ -82,6 +80,7 @@ class OpenVINO : public Engine {
             request.set_input_tensor(ov::Tensor(element, of, const_cast<void *>(data)));
             Answers answers;
             for (; times > 0; --times) {
+                check_interrupted();
                 const double begun = now();
                 request.start_async();
                 request.wait();

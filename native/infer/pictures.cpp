@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr size_t LONGEST_NAME = 200, SHOWN = 3;
+constexpr size_t LONGEST_NAME = 200, SKIPPED_SHOWN = 3;
 const char *const BLANKS = " \t";
 // Suffixes of the formats that Pillow 13 decodes (ResNeSt/images/listing.py): what counts as an image, decoded or not.
 const std::set<std::string> SUFFIXES{
@@ -60,9 +60,9 @@ std::string told(const std::string &folder, const Skipped &skipped) {
         std::sort(names.begin(), names.end(),
                   [](const auto &a, const auto &b) { return natural_key(a) < natural_key(b); });
         std::string some;
-        for (size_t number = 0; number < std::min(SHOWN, names.size()); ++number) some += (number ? ", " : "") + names[number];
+        for (size_t number = 0; number < std::min(SKIPPED_SHOWN, names.size()); ++number) some += (number ? ", " : "") + names[number];
         text += (text.empty() ? folder + ": skipped " : ", ") + std::to_string(paths.size()) + " " + reason + " (" + some +
-                (names.size() > SHOWN ? ", ..." : "") + ")";
+                (names.size() > SKIPPED_SHOWN ? ", ..." : "") + ")";
     }
     return text;
 }

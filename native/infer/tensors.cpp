@@ -49,6 +49,9 @@ std::vector<std::string> tensor_files(const std::string &source) {
     std::vector<std::pair<std::string, std::string>> names;
     for (const auto &entry : std::filesystem::directory_iterator(source)) {
         const std::string name = entry.path().filename();
+        if (ends_with(lower(name), ".npz"))
+            throw Error(source + ": holds " + name + ", this program reads .bin and .npy alone; run resnest_preprocess.py without "
+                                 "--format npz into another folder");
         if (ends_with(lower(name), ".bin") || is_npy(name)) names.emplace_back(natural_key(name), name);
     }
     std::sort(names.begin(), names.end());
@@ -104,7 +107,7 @@ std::string check_tensors(const std::string &source, const Engine &engine, size_
     }
 }
 
-size_t npy_header(const std::string &content, const std::string &path, const Input &input) {
+std::string npy_values(const std::string &content, const std::string &path, const Input &input) {
     const auto broken = [&path](const std::string &why) -> Error {
         return Error(path + ": not a whole .npy file (" + why + "); make the tensor again");
     };
@@ -140,15 +143,15 @@ size_t npy_header(const std::string &content, const std::string &path, const Inp
     }
     if (order != "False" && sides.size() > 1) throw Error(path + ": its axes are in Fortran's order; save it in C's");
     if (sides.size() > 1 && values == wanted_values && sides != wanted)
-        throw Error(path + ": of shape " + shape + ", the model takes " + input.told_shape() + "; turn its axes, or make it again");
-    if (content.size() - begin - length < values * (input.element == "float32" ? 4 : 1)) throw broken("cut short");
-    return begin + length;
+        throw Error(path + ": of shape [" + shape.substr(1, shape.size() - 2) + "], the model takes " + input.told_shape() + "; turn its axes, or make it again");
+    const size_t bytes = values * (input.element == "float32" ? 4 : 1);
+    if (content.size() - begin - length < bytes) throw broken("cut short");
+    return content.substr(begin + length, bytes);  // NumPy, too, leaves alone what follows
 }
 
 std::string read_tensor(const std::string &path, const Input &input) {
     std::string content = read_file(path);
-    if (is_npy(path)) content.erase(0, npy_header(content, path, input));
-    return content;
+    return is_npy(path) ? npy_values(content, path, input) : content;
 }
 
 std::string as_npy(const std::string &values, const std::string &descr, const std::string &shape) {

@@ -15,5 +15,5 @@ std::string check_tensors(const std::string &source, const Engine &engine, size_
 std::string read_tensor(const std::string &path, const Input &input);
 // A .npy file of values.
 std::string as_npy(const std::string &values, const std::string &descr, const std::string &shape);
-// The .npy header of `content`, a file at `path`, checked; its values begin behind it.
-size_t npy_header(const std::string &content, const std::string &path, const Input &input);
+// The values in `content`, a .npy file at `path`, with the same checks.
+std::string npy_values(const std::string &content, const std::string &path, const Input &input);
