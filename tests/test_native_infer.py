@@ -131,14 +131,14 @@ def test_a_npy_gives_the_values_that_numpy_reads(program: Path, models: dict[str
     flags = [f"--model={models['float32']}", f"--output={tmp_path}/native", "--output_dirname=r"]
     assert run(program, *flags, f"--input={tmp_path}/in").returncode == 0
     assert files(tmp_path / "native/r") == files(tmp_path / "python/r")
-    refused = {
+    refused: dict[str, Any] = {
         "axes are in Fortran's order": np.asfortranarray(values),
         "of shape [96, 96, 3], the model takes [3, 96, 96]": values.transpose(1, 2, 0).copy(),
         "holds <f8, the model takes float32": values.astype(np.float64),
         "holds >f4, the model takes float32": values.astype(">f4"),
     }
-    for words, tensor in refused.items():
-        np.save(tmp_path / "x.npy", tensor)
+    for words, other in refused.items():
+        np.save(tmp_path / "x.npy", other)
         assert_refused(
             run(program, *flags, f"--input={tmp_path}/x.npy"), f"x.npy: {words}" if words[0] != "a" else words
         )
