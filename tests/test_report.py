@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -402,6 +403,12 @@ def test_pictures_that_are_gone_or_damaged_are_left_out(folder: Path) -> None:
     assert "no picture here" in Page(draw(folder)).text
     shutil.rmtree(folder / "images")
     assert "src" not in Page(draw(folder)).attributes
+
+
+def test_a_name_that_is_no_utf_8_is_shown_all_the_same(folder: Path) -> None:
+    report = data.read(folder)
+    data.write(folder, dataclasses.replace(report, about={**report.about, "pictures": os.fsdecode(b"\xe9t\xe9")}))
+    assert r"pictures \udce9t\udce9" in Page(draw(folder)).text
 
 
 def test_a_folder_of_pictures_that_is_named_and_holds_none_is_refused(folder: Path) -> None:

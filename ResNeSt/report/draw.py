@@ -35,7 +35,8 @@ def draw(folder: PathLike, images: PathLike | None = None) -> Path:
     pictures = thumbnails(images or report.images, [flip.image for flip in report.flips])
     path = Path(folder) / NAME
     with whole(path) as temporary:
-        temporary.write_text(page(report, pictures), encoding="utf-8")
+        # A file name of other bytes than UTF-8 is shown with these as `\udce9`.
+        temporary.write_text(page(report, pictures), encoding="utf-8", errors="backslashreplace")
     return path
 
 
