@@ -244,6 +244,12 @@ def test_where_nothing_answers_one_line_says_so_within_seconds() -> None:
     assert time.monotonic() - started < address.CONNECT_S + 1
 
 
+def test_why_a_cluster_refuses_is_told_with_all_lines_of_its_last_error() -> None:
+    printed = "Traceback:\nValueError: first\n\nRuntimeError: Version mismatch:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    assert address._why(printed).endswith("(Version mismatch: Ray: 2.60.0 Python: 3.11.7)")
+    assert "another token" in address._why("ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken")
+
+
 def test_a_chunk_without_machines_is_refused() -> None:
     options: Any = type("Options", (), {"ray": None, "workers": None, "chunk": 64})
     with pytest.raises(ArgumentError, match="--chunk 64: is for --ray"):

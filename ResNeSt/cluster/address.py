@@ -16,9 +16,11 @@ LOCAL = "local"
 CONNECT_S, JOIN_S = 3, 15  # for the port to open, for this process to be taken in
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray stays on 127.0.0.1, on Linux as well
 HELP = "docs/cluster.md says how a cluster is started"
-# The same connection as the command's own, in a process that can be ended while Ray's C++ part waits.
+# The same connection as the command's own, in a process that can be ended while Ray's C++ part waits. The first client
+# is refused at once where the token is another; ray.init goes on trying.
 _JOIN = """
 import logging, sys, ray
+ray._raylet.GcsClient(address=sys.argv[1])
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
 print(sum(node["Alive"] for node in ray.nodes()))
 ray.shutdown()
@@ -70,8 +72,10 @@ def check(text: str) -> str:
 def _why(printed: str) -> str:
     if "AuthToken" in printed or "AuthenticationError" in printed:
         return "the cluster takes another token than this process has (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)"
-    lines = [line.strip() for line in plain(printed).splitlines() if line.strip()]
-    return f"the cluster does not take this process in ({lines[-1].rstrip('.') if lines else 'it says nothing'})"
+    # The last error may have lines of its own, such as those on two versions.
+    errors = re.split(r"(?m)^[\w.]+(?:Error|Exception): ", plain(printed))
+    said = " ".join(errors[-1].split()).rstrip(".")
+    return f"the cluster does not take this process in ({said or 'it says nothing'})"
 
 
 def _knock(address: Address) -> None:

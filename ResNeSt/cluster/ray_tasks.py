@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -52,27 +53,38 @@ class Ray:
         self.chunk = chunk
         self._text = text
         self._workers = workers
-        self._files = contextlib.ExitStack()
+        self._undone = contextlib.ExitStack()
         self._most = 0
         self._ended_by = 0
 
     def __enter__(self) -> Ray:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        if self._text == addresses.LOCAL:
-            self._start()
-        else:
-            self._join()
-        _ray().cloudpickle.register_pickle_by_value(node)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._end)
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            self._undone.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, self._end))
+        try:
+            if self._text == addresses.LOCAL:
+                self._start()
+            else:
+                self._join()
+            _ray().cloudpickle.register_pickle_by_value(node)
+            if main:
+                signal.signal(signal.SIGTERM, self._end)  # in place of that of Ray's C++ part, which prints
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _ray().shutdown()  # and the cluster ends what it still runs for us; cancelling tasks that end brings Ray down
-        self._files.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if "ray" in sys.modules:
+            _ray().shutdown()  # and the cluster ends what it still runs for us; cancelling tasks brings Ray down
+        self._undone.close()
         if self._ended_by:
             sys.exit(128 + self._ended_by)  # as of a Unix program; on its way through Ray the code may be another
 
@@ -86,7 +98,8 @@ class Ray:
         if "ray" not in sys.modules:  # which reads these once
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         folder = tempfile.mkdtemp(prefix="ray-", dir=_short_folder())
-        self._files.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._undone.callback(_remove, folder)
+        atexit.register(_remove, folder)  # after Ray's own, which ends what an interrupted start has begun
         self._init(
             "local",
             num_cpus=max(cores(), self._workers or 1),
@@ -100,12 +113,13 @@ class Ray:
 
     def _init(self, address: str, **settings: Any) -> None:
         ray = _ray()
-        # What its nodes say of tasks that failed, which we report ourselves; there is no setting for it.
+        # What its nodes say of tasks that failed, which we report ourselves, and its exit code 15 on SIGTERM; there is
+        # no setting for either.
         ray._private.worker.print_to_stdstream = lambda *_, **__: None
+        ray._private.utils.set_sigterm_handler = lambda *_: None
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            self._files.close()
             raise PipelineError(f"--ray {self._text}: Ray cannot start here ({error}); {addresses.HELP}") from None
 
     @property
@@ -246,6 +260,15 @@ def _offered() -> str:
 def _short_folder() -> str | None:
     """Ray makes sockets below it, whose paths end at 107 characters."""
     return None if len(tempfile.gettempdir()) <= 20 or not Path("/tmp").is_dir() else "/tmp"  # noqa: S108
+
+
+def _remove(folder: str) -> None:
+    """Also from under processes that are about to end, and still write there."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
 
 
 def _ray() -> Any:
