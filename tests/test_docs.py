@@ -15,6 +15,9 @@ from ResNeSt.common.arguments import Parser
 from ResNeSt.convert import failure
 from tests.conftest import PROJECT
 
+PAGES = ["README.md", *sorted(path.relative_to(PROJECT).as_posix() for path in (PROJECT / "docs").glob("*.md"))]
+TRANSLATED = ["README.md", *sorted(f"docs/{path.name}" for path in (PROJECT / "docs/zh-CN").glob("*.md"))]
+
 
 def rows(section: str) -> list[str]:
     """First cells of a section's table in docs/troubleshooting.md."""
@@ -40,7 +43,7 @@ def test_every_code_of_atc_that_has_a_hint_is_explained() -> None:
 
 
 def test_every_command_of_the_readme_names_a_file_that_is_there() -> None:
-    text = (PROJECT / "README.md").read_text()
+    text = "".join((PROJECT / page).read_text() for page in TRANSLATED)
     scripts = set(re.findall(r"(?:python|bash) ((?:\w+/)*\w+\.(?:py|sh))", text))
     modules = set(re.findall(r"python -m ((?:ResNeSt|benchmarks)[\w.]*)", text))
     assert len(scripts) > 6
@@ -64,13 +67,14 @@ def named(section: list[str]) -> list[str]:
     """Code, link targets and quoted files in its prose, in any order."""
     prose = "\n".join(line for line in section if not line.startswith("    "))
     found = re.findall(r"`[^`]+`|\]\([^)]+\)", prose)
-    return sorted(" ".join(text.split()) for text in found)
+    return sorted(re.sub(r"\.\./|docs/|zh-CN/", "", " ".join(text.split())) for text in found)  # from either folder
 
 
-def test_the_chinese_readme_has_the_sections_commands_and_names_of_the_english_one() -> None:
-    english, chinese = sections("README.md"), sections("README.zh-CN.md")
-    assert len(english) > 15
-    assert len(chinese) == len(english)
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_a_chinese_page_has_the_sections_commands_and_names_of_the_english_one(page: str) -> None:
+    translation = "README.zh-CN.md" if page == "README.md" else page.replace("docs/", "docs/zh-CN/")
+    english, chinese = sections(page), sections(translation)
+    assert len(chinese) == len(english) > 0
     for ours, theirs in zip(english, chinese, strict=True):
         assert theirs[0].split()[0] == ours[0].split()[0], ours[0]  # as many #
         assert commands(theirs) == commands(ours), ours[0]
@@ -90,7 +94,6 @@ ENTRIES = {
     "tests/on_ascend.sh": "tests.on_ascend",
 }
 PLACEHOLDER = re.compile(r"[\[…<|]| [A-Z]{2,}\b| N\b|=[A-Z]+\b")  # in a line of usage; it cannot be typed
-PAGES = ["README.md", *sorted(path.relative_to(PROJECT).as_posix() for path in (PROJECT / "docs").glob("*.md"))]
 
 
 class ParsedError(Exception):
@@ -144,6 +147,34 @@ def test_every_command_of_the_documents_is_one_that_its_program_takes(
         except SystemExit:
             refused.append(shlex.join(command))
     assert refused == []
+
+
+def test_the_readme_is_read_in_ten_minutes() -> None:
+    lines = (PROJECT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    prose = [line for line in lines if not line.startswith(("    ", "|"))]
+    assert [line for line in prose if len(line) > 102] == []
+
+
+def test_every_link_of_a_page_leads_to_a_file() -> None:
+    pages = [PROJECT / "README.md", PROJECT / "README.zh-CN.md", *(PROJECT / "docs").rglob("*.md")]
+    links = [
+        (page, target) for page in pages for target in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", page.read_text())
+    ]
+    assert len(links) > 100
+    assert [(page.name, target) for page, target in links if not page.parent.joinpath(target).exists()] == []
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        for target in re.findall(r"\]\((?!https?:)([^)#]+\.md)\)", (PROJECT / page).read_text()):
+            found = (PROJECT / page).parent.joinpath(target).resolve().relative_to(PROJECT.resolve()).as_posix()
+            if found not in reached:
+                waiting.append(found)
+    assert set(PAGES) <= reached
 
 
 def test_every_line_about_an_ascend_host_says_what_it_is_known_from() -> None:
