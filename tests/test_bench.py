@@ -233,6 +233,20 @@ def test_a_model_of_another_chip_is_refused(compiled: Callable[..., Path], tmp_p
     assert record_of(model, digests(model)) == {}
 
 
+def test_a_model_that_was_renamed_with_its_record_keeps_it(compiled: Callable[..., Path], tmp_path: Path) -> None:
+    for name in (compiled(1).name, "m_bs1.om.json"):
+        (tmp_path / name).rename(tmp_path / f"new{name}")
+    assert record_of(tmp_path / "newm_bs1.om", digests(tmp_path / "newm_bs1.om"))["chip"] == "310P3"
+
+
+@pytest.mark.parametrize("name", ["m_bs1.om", "m_dyn.xml", "m_bs1.ncnn.param", "m.onnx"])
+def test_a_model_file_in_place_of_what_the_names_begin_with_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ArgumentError, match=rf"{name}: is a file; name what .* begin with: \S*/m$"):
+        bench_models(Benchmark([1], "cpu", prefix=str(tmp_path / name), folder=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_without_its_weights_is_refused_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "m_bs1.xml").write_text("<net/>")
     with pytest.raises(PipelineError, match=r"m_bs1\.bin: no such file; make it with: bash convert\.sh 1 cpu"):

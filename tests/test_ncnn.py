@@ -148,6 +148,9 @@ def test_what_is_up_to_date_is_kept_and_what_is_damaged_made_anew(
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PipelineError, match=r"is not as convert\.sh left it; copy both again"):
         open_engine(kept.path)
+    for suffix in ("param", "bin", "param.json"):
+        shutil.copy(models["fp32"].with_name(f"resnest_demo_bs1.ncnn.{suffix}"), tmp_path / f"ä ö.ncnn.{suffix}")
+    assert open_engine(tmp_path / "ä ö.ncnn.param").info["model"] == "resnest_demo"  # all three under another name
     (made,) = convert(asked)
     assert (made.kept, weights.read_bytes()) == (False, whole)
     with pytest.raises(PipelineError, match="was compiled for precision fp32, not precision fp16; --force"):

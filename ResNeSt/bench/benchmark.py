@@ -13,7 +13,7 @@ from ResNeSt.bench import copies, msprof, profile, rows
 from ResNeSt.bench.copies import Copies
 from ResNeSt.bench.ledger import Ledger, earlier_runs
 from ResNeSt.bench.measure import Measured, Runs, check, measure
-from ResNeSt.bench.models import PREFIX, compiled_batches, find_models, several
+from ResNeSt.bench.models import PREFIX, check_prefix, compiled_batches, find_models, several
 from ResNeSt.bench.profile import Profile
 from ResNeSt.bench.rows import BenchRow
 from ResNeSt.common import cann_libraries
@@ -196,6 +196,7 @@ def checked(benchmark: Benchmark) -> Benchmark:
     if benchmark.profile and chip == chips.NCNN:
         raise ArgumentError("--profile is for NPUs and cpu: ncnn counts no operators' time; leave it out")
     check_taken(chip, _check_named(benchmark.batches) or (), dynamic=benchmark.dynamic_batch)
+    check_prefix(prefix)
     return dataclasses.replace(benchmark, chip=chip, prefix=prefix, loop=loop, duration=duration, warmup=warmup)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ResNeSt.common.arguments import LARGEST_BATCH
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.convert.targets import FEWEST_SIZES, compiled_name
 from ResNeSt.models import sidecar
 from ResNeSt.models.files import digests, model_files
 
 PREFIX = "resnest50"
 EXAMPLE = (1, 4, 8)  # batch sizes, where none are named
+_FILE = re.compile(r"(.+?)(?:_bs\d+|_dyn)?\.(?:om|xml|onnx|ncnn\.param)")
 
 
 def find_models(prefix: str, batches: Sequence[int], chip: str, dynamic: bool = False) -> dict[int, Path]:
@@ -31,6 +33,13 @@ def find_models(prefix: str, batches: Sequence[int], chip: str, dynamic: bool = 
     _refuse_other_chips(records, chip)
     _refuse_other_networks(records, _compile_command(prefix, batches, chip, dynamic))
     return models
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises ArgumentError where it names one file, a model or the ONNX file that they are made of."""
+    named = _FILE.fullmatch(prefix)
+    if named and os.path.isfile(prefix):
+        raise ArgumentError(f"--model {prefix}: is a file; name what the names of all models begin with: {named[1]}")
 
 
 def compiled_batches(prefix: str, chip: str, dynamic: bool) -> list[int]:
@@ -61,7 +70,7 @@ def several(prefix: str, chip: str) -> str:
 def record_of(model: Path, files: dict[str, str]) -> dict[str, Any]:
     """What lies beside the model, if it is of `files`, names with digests."""
     record = sidecar.read(model)
-    return record if record.get("files") == files else {}
+    return record if sidecar.is_of(record, files) else {}
 
 
 def _model(prefix: str, batch: int, chip: str) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from ResNeSt.common import tool
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import remove_plain, scratch_folder
+from ResNeSt.compare.agreement import ratio
 from ResNeSt.convert.simplify import pictures
 from ResNeSt.engines.engine import run_images
 from ResNeSt.engines.opening import open_engine
@@ -117,4 +118,4 @@ def _difference(network: Network, model: Path) -> float:
     expected = run_images(open_engine(network.path, "onnxruntime"), images)
     if actual.shape != expected.shape:
         raise PipelineError(f"{model.name}: not written: gives {list(actual.shape)} for {list(expected.shape)}")
-    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+    return ratio(float(np.abs(actual - expected).max()), float(np.abs(expected).max()))

@@ -80,8 +80,8 @@ def _check(path: Path) -> None:
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise PipelineError(f"{weights}: no such file; it belongs to {path.name}, copy both")
-    files = sidecar.read(path).get("files")
-    if files not in (None, digests(path)):
+    record = sidecar.read(path)
+    if "files" in record and not sidecar.is_of(record, digests(path)):
         raise PipelineError(
             f"{path}: it or {weights.name} is not as convert.sh left it; copy both again, with {path.name}.json"
         )

@@ -29,6 +29,12 @@ def info_of(model: Path) -> dict[str, str]:
     return info if isinstance(info, dict) else {}
 
 
+def is_of(record: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
+    """Whether it is the record of files of these digests (ResNeSt.models.files), whatever they are called by now."""
+    files = record.get("files")
+    return isinstance(files, dict) and sorted(map(str, files.values())) == sorted(digests.values())
+
+
 def sizes_of(model: Path) -> tuple[int, ...]:
     """The batch sizes that the record says the model takes, ascending; empty where it does not.
 
