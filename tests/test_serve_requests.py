@@ -27,7 +27,7 @@ from ResNeSt.serve import model as served
 from ResNeSt.serve import protocol
 from ResNeSt.serve.errors import ModelError, RequestError
 from ResNeSt.serve.model import ServedModel
-from ResNeSt.serve.settings import Service, port, size
+from ResNeSt.serve.settings import Service, plain_name, port, size
 from tests.conftest import PROJECT
 
 PICTURES = sorted((PROJECT / "demo/val").iterdir())[:3]
@@ -313,3 +313,38 @@ def test_sizes_and_ports_are_read_as_people_write_them() -> None:
 
 def test_a_network_that_does_not_say_how_pictures_are_prepared_takes_tensors(demo: ServedModel) -> None:
     assert [str(takes) for takes in served._takes(demo.input, None)] == ["FP32 [N, 3, 96, 96]"]
+
+
+@pytest.mark.parametrize("values", [[True, 0.5], [[0.5, False]], [[[1, 2], [True, 3]]]])
+def test_true_and_false_are_no_numbers(values: list[object]) -> None:
+    shape = np.asarray(values).shape
+    with pytest.raises(RequestError, match="other things than numbers"):
+        protocol.of_values("x", "FP32", shape, values)
+
+
+def test_an_output_says_itself_whether_it_is_binary_and_else_the_request_does() -> None:
+    outputs = [{"name": "output1", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
+    request = protocol.request_of({**of_input(outputs), "parameters": {"binary_data_output": True}}, memoryview(b""))
+    assert [output.binary for output in request.outputs] == [False, True]
+
+
+@pytest.mark.parametrize("field", ["id", "inputs", "outputs", "parameters"])
+def test_a_field_of_another_kind_is_refused_though_python_takes_it_for_nothing(field: str) -> None:
+    with pytest.raises(RequestError, match=f"{field} is 0, expected"):
+        protocol.request_of({"inputs": of_input()["inputs"], field: 0}, memoryview(b""))
+
+
+def test_a_name_from_a_file_fits_into_a_url() -> None:
+    assert [plain_name(name) for name in ("a/b (1)", "../x", "resnest50.v1")] == ["a_b__1_", "x", "resnest50.v1"]
+
+
+def test_weights_that_are_written_over_do_not_change_a_model_that_runs(compiled: list[Path], tmp_path: Path) -> None:
+    for file in (compiled[0], compiled[0].with_suffix(".bin")):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    engine = open_engine(tmp_path / compiled[0].name, batch=1)
+    image = np.ones(engine.input.shape, np.float32)
+    before = engine.run(image)
+    weights = tmp_path / compiled[0].with_suffix(".bin").name
+    with weights.open("r+b") as opened:
+        opened.write(bytes(weights.stat().st_size))
+    assert np.array_equal(engine.run(image), before)

@@ -52,7 +52,14 @@ HEAVY = [
         "report/speed_section.py",
     ),
     *("engines/onnxruntime.py", "engines/openvino.py", "engines/torch.py"),
-    *("serve/answering.py", "serve/app.py", "serve/metrics.py", "serve/rpc.py", "serve/server.py"),
+    *(
+        "serve/answering.py",
+        "serve/app.py",
+        "serve/connection.py",
+        "serve/metrics.py",
+        "serve/rpc.py",
+        "serve/server.py",
+    ),
     *("engines/onnxruntime_gpu.py", "engines/torch_gpu.py"),
 ]
 OWN_PACKAGE = ["ResNeSt.engines.ascend", "ResNeSt.engines.ncnn"]  # light, but for a package that is not everywhere

@@ -124,7 +124,8 @@ class OpenVINOEngine:
 def open_model(path: Path, asked: Opening, counts: bool = False) -> OpenVINOEngine:
     """Reads `path`; one with a free batch axis is opened for `asked.batch`. With `counts` it times operators."""
     try:
-        model = ov.Core().read_model(path)
+        # Not mapped: weights that are written over while the model runs would change its answers, or end the process.
+        model = ov.Core().read_model(path, config={"ENABLE_MMAP": False})
         network = classifier.read(path) if path.suffix == ".onnx" else _classifier(path, model)
         return OpenVINOEngine(path, model, asked, _info(path, model), network.probabilities, counts)
     except RuntimeError as error:

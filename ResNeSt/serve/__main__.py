@@ -45,7 +45,7 @@ def main() -> int | None:
 
 
 def _files(text: str) -> Sequence[str]:
-    return [text] if os.path.exists(text) else text.split(",")
+    return [text] if os.path.exists(text) else [file.strip() for file in text.split(",") if file.strip()]
 
 
 def _parser() -> Parser:

@@ -13,7 +13,7 @@ from typing import Callable, NamedTuple, TypeVar
 import numpy as np
 
 from ResNeSt.common.errors import PipelineError
-from ResNeSt.serve.errors import ModelError, RequestError, UnauthenticatedError, UnknownError
+from ResNeSt.serve.errors import GoneError, ModelError, RequestError, UnauthenticatedError, UnknownError
 from ResNeSt.serve.metrics import Metrics, Record
 from ResNeSt.serve.model import ServedModel
 from ResNeSt.serve.protocol import BYTES, VERSION, Request, Tensor
@@ -41,7 +41,7 @@ class Answering:
         self.model = model
         self.metrics = metrics
         self.ready = True
-        self._token = None if token is None else f"Bearer {token}".encode()
+        self._token = None if token is None else token.encode()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     async def done(self, work: Callable[[], Made], nbytes: int) -> Made:
@@ -58,7 +58,9 @@ class Answering:
     def check_token(self, given: str | bytes | None) -> None:
         """Raises UnauthenticatedError where a token is asked for, and the header `given` does not have it."""
         held = given.encode("utf-8", "replace") if isinstance(given, str) else given or b""
-        if self._token is not None and not hmac.compare_digest(held, self._token):
+        scheme, _, text = held.partition(b" ")
+        named = scheme.lower() == b"bearer"  # in any case, as all schemes of HTTP are
+        if self._token is not None and not (hmac.compare_digest(text, self._token) and named):
             raise UnauthenticatedError("expected the header 'Authorization: Bearer TOKEN' with the service's token")
 
     def check_model(self, name: str, version: str = "") -> None:
@@ -106,6 +108,9 @@ class Answering:
             record.status = record.status or "200"
         except RequestError as error:
             record.status, record.reason = str(error.http), str(error)
+            raise
+        except asyncio.CancelledError:
+            record.status, record.reason = str(GoneError.http), "who asked has gone, or waits no longer"
             raise
         except BaseException as error:
             record.status, record.reason = "500", type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
@@ -21,6 +22,7 @@ from ResNeSt.serve.answering import Answer, Answering
 from ResNeSt.serve.errors import (
     EncodingError,
     EndingError,
+    GoneError,
     OverloadedError,
     RequestError,
     SlowError,
@@ -87,7 +89,7 @@ class Rest:
         record = Record("http")
         with self._answering.recorded(record):
             self._check_model(request)
-            if request.headers.get("content-encoding", "identity") != "identity":
+            if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise EncodingError("the body has a Content-Encoding; send it as it is")
             body = bytearray()
             try:
@@ -111,7 +113,11 @@ class Rest:
         except asyncio.TimeoutError:
             raise SlowError(f"the body has not come within {BODY_SECONDS} seconds") from None
         except ClientDisconnect:
-            raise RequestError("the client has gone before its body was read") from None
+            raise GoneError("the client has gone before its body was read") from None
+        except asyncio.CancelledError:
+            if self._answering.ready:
+                raise
+            raise EndingError("the service has ended before the body had come") from None
 
     async def _fill(self, request: Request, body: bytearray) -> None:
         async for chunk in request.stream():
@@ -127,7 +133,7 @@ class Rest:
 
     def _parsed(self, request: Request, body: bytearray) -> protocol.Request:
         length = request.headers.get(HEADER_LENGTH)
-        if length is not None and not (length.isascii() and length.isdigit() and int(length) <= len(body)):
+        if length is not None and not (re.fullmatch(r"[0-9]{1,10}", length) and int(length) <= len(body)):
             raise RequestError(
                 f"{HEADER_LENGTH} is {length!r:.40}, expected how many of the {len(body)} bytes are JSON"
             )
@@ -149,7 +155,7 @@ class Rest:
 
     def _told(self, answer: Answer) -> Response:
         request = answer.request
-        binary = [request.binary or one.binary for one in request.outputs] or [request.binary] * len(answer.outputs)
+        binary = [one.binary for one in request.outputs] or [request.binary] * len(answer.outputs)
         head, tail = protocol.answer_of(self._answering.model.name, request.id, answer.outputs, binary)
         if not any(binary):
             return in_json(head)
@@ -221,6 +227,7 @@ def application(answering: Answering, max_body: int, routes: Sequence[Route] = (
     rest = Rest(answering, max_body)
     model = "/v2/models/{name}"
     version = model + "/versions/{version}"
+    # No redirect from a path with a slash too many: it would go to the host that the client names.
     app = Starlette(
         routes=[
             *(Route(path, rest.server) for path in ("/v2", "/v2/")),
@@ -234,6 +241,7 @@ def application(answering: Answering, max_body: int, routes: Sequence[Route] = (
         ],
         exception_handlers={RequestError: _refused, HTTPException: _no_such, Exception: _failed},
     )
+    app.router.redirect_slashes = False
     return Guard(app, answering)
 
 

@@ -30,6 +30,12 @@ class SlowError(RequestError):
     http, grpc = 408, "DEADLINE_EXCEEDED"
 
 
+class GoneError(RequestError):
+    """Who asked has gone: its answer is for logs and metrics alone."""
+
+    http, grpc = 499, "CANCELLED"
+
+
 class EncodingError(RequestError):
     """A body in an encoding that is not taken."""
 

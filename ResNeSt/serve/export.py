@@ -30,6 +30,7 @@ from ResNeSt.formats.onnx_weights import write_one_file
 from ResNeSt.labels.class_names import names_of
 from ResNeSt.models import classifier
 from ResNeSt.models.files import model_files
+from ResNeSt.serve.settings import plain_name
 
 RECORD = "resnest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")  # a folder, and a part of a URL
@@ -84,7 +85,7 @@ def export(
         remedy = _REMEDIES.get(path.suffix, "name an .onnx or .xml file")
         raise ArgumentError(f"{path}: only .onnx and .xml files go into a model repository; {remedy}")
     engine = open_engine(path, batch=2)  # one that leaves its batch free is seen to take two
-    name = _checked(name or _plain(path.stem))
+    name = _checked(name or plain_name(path.stem))
     classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
     images, answers = _ends(path, engine, classes)
     batch = _batch(path, engine, max_batch)
@@ -112,10 +113,6 @@ def export(
             os.rename(folder, scratch / "before")
         os.rename(made, folder)
     return Exported(folder, name, batch)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-")
 
 
 def _checked(name: str) -> str:

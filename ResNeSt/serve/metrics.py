@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -71,7 +72,10 @@ class Metrics:
             self._queue.observe(record.queue)
             self._whole.observe(seconds)
         if self._say is not None:
-            self._say(_line(record, seconds))
+            with contextlib.suppress(
+                OSError
+            ):  # whoever reads the lines has gone, or a disk is full: answers matter more
+                self._say(_line(record, seconds))
 
     def text(self) -> bytes:
         """In Prometheus's text format."""

@@ -26,6 +26,7 @@ from ResNeSt.score.ranking import are_probabilities, softmax, top_k_predictions
 from ResNeSt.serve.batching import Batcher, Sizes
 from ResNeSt.serve.errors import ModelError, RequestError
 from ResNeSt.serve.protocol import BYTES, VERSION, Request, Tensor, Wanted
+from ResNeSt.serve.settings import plain_name
 from ResNeSt.tensors.format import LAYOUTS
 
 MOST_PIXELS = 1 << 26  # of a picture: 8,192 by 8,192, 200 MB decoded
@@ -68,7 +69,7 @@ class ServedModel:
     def _describe(self, name: str, names: PathLike | None) -> None:
         first, choice = self._engines[0], self._choices[0]
         suffix = Path(choice.file).suffix
-        self.name = name or first.info.get("model") or Path(choice.file).stem
+        self.name = name or plain_name(first.info.get("model") or Path(choice.file).stem) or "model"
         self.title = first.title
         self.input: TensorSpec = first.input
         self.platform = f"{choice.engine or SUFFIXES[suffix]}_{suffix[1:]}"

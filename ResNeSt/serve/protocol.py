@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import math
 import struct
 from collections.abc import Sequence
@@ -104,9 +105,16 @@ def of_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> 
         found = np.asarray(values)
     except (ValueError, OverflowError, RecursionError):
         found = np.array("ragged")
-    if found.dtype.kind not in "iuf":
+    if found.dtype.kind not in "iuf" or not _only_numbers(values):
         raise RequestError(f"input {name!r:.99}: data is ragged or holds other things than numbers")
     return of_array(name, datatype, shape, found)
+
+
+def _only_numbers(values: list[Any]) -> bool:
+    """Whether lists that are not ragged have no true and false among their numbers, which NumPy takes for 1 and 0."""
+    while values and isinstance(values[0], list):
+        values = list(itertools.chain.from_iterable(values))
+    return bool not in set(map(type, values))
 
 
 def of_elements(name: str, shape: tuple[int, ...], elements: Sequence[bytes]) -> Sequence[bytes]:
@@ -156,29 +164,30 @@ def request_of(head: Any, tail: memoryview) -> Request:
     """The request in `head`, parsed JSON, with its binary data in `tail`; raises RequestError."""
     if not isinstance(head, dict):
         raise RequestError("the body is no JSON object")
-    asked = head.get("id") or ""
+    asked = "" if head.get("id") is None else head["id"]
     if not isinstance(asked, str):
         raise RequestError(f"id is {_short(asked)}, expected text")
     inputs = _objects(head, "inputs")
     if len(inputs) != 1:
         raise RequestError(f"{len(inputs)} inputs, expected one")
+    binary = _parameter(head, "binary_data_output", bool, False)
     return Request(
         asked,
         _input(inputs[0], tail),
-        [_wanted(output) for output in _objects(head, "outputs")],
-        _parameter(head, "binary_data_output", bool, False),
+        [_wanted(output, binary) for output in _objects(head, "outputs")],
+        binary,
     )
 
 
 def _objects(head: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    found = head.get(key) or []
+    found = [] if head.get(key) is None else head[key]
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise RequestError(f"{key} is {_short(found)}, expected a list of objects")
     return found
 
 
 def _parameter(holder: dict[str, Any], key: str, kind: type, default: Any) -> Any:
-    parameters = holder.get("parameters") or {}
+    parameters = {} if holder.get("parameters") is None else holder["parameters"]
     if not isinstance(parameters, dict):
         raise RequestError(f"parameters is {_short(parameters)}, expected an object")
     if any(name.startswith("shared_memory") for name in parameters):
@@ -200,12 +209,12 @@ def _input(given: dict[str, Any], tail: memoryview) -> Tensor:
     return Tensor(name, datatype, shape, data)
 
 
-def _wanted(given: dict[str, Any]) -> Wanted:
+def _wanted(given: dict[str, Any], binary: bool) -> Wanted:
     name = given.get("name")
     if not isinstance(name, str):
         raise RequestError(f"an output's name is {_short(name)}, expected text")
     top = _parameter(given, "classification", int, None)
-    return Wanted(name, checked_top(top), _parameter(given, "binary_data", bool, False))
+    return Wanted(name, checked_top(top), _parameter(given, "binary_data", bool, binary))
 
 
 def checked_top(top: int | None) -> int | None:

@@ -18,6 +18,7 @@ from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.progress import Say
 from ResNeSt.serve.answering import Answering
 from ResNeSt.serve.app import application
+from ResNeSt.serve.connection import Connection
 from ResNeSt.serve.metrics import Metrics
 from ResNeSt.serve.model import ServedModel
 from ResNeSt.serve.page import headers, page
@@ -75,24 +76,37 @@ class _Run:
         self._ending = asyncio.Event()
 
     async def serve(self, address: str) -> None:
-        service, model = self._service, self._answering.model
-        loop = asyncio.get_running_loop()
+        service = self._service
         try:
             rpc, port = grpc_server(self._answering, address, service.grpc_port, service.max_body, service.queue)
         except RuntimeError:
             raise PipelineError(_taken(address, service.grpc_port, "--grpc-port", "it is in use")) from None
         await rpc.start()
+        try:
+            await self._until_told(rpc, address, port)
+        except BaseException:
+            await rpc.stop(None)
+            raise
+
+    async def _until_told(self, rpc: Any, address: str, port: int) -> None:
+        service, model = self._service, self._answering.model
+        loop = asyncio.get_running_loop()
         config = uvicorn.Config(
             application(self._answering, service.max_body, routes(model)),
-            http="httptools",
+            http=Connection,
+            ws="none",
             lifespan="off",
-            log_level="warning",
+            log_level="error",  # a stranger must not fill the log with what is no HTTP
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=5,
         )
         web = _Server(config, lambda: loop.call_soon_threadsafe(self._ending.set))
-        self._http.listen(config.backlog)  # whoever reads the line below may connect at once
+        try:
+            self._http.listen(config.backlog)  # whoever reads the line below may connect at once
+        except OSError as error:  # another was bound to it at the same time, and listened first
+            reason = error.strerror or str(error)
+            raise PipelineError(_taken(address, service.http_port, "--http-port", reason)) from None
         running = asyncio.create_task(web.serve([self._http]))
         await asyncio.sleep(0)  # from here on a signal is the beginning of the end, not the end
         shown = f"[{address}]" if ":" in address else address

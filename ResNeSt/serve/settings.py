@@ -46,8 +46,10 @@ class Service:
         """Raises ArgumentError for what cannot be served, and what `address` and `token` raise."""
         if not self.models:
             raise ArgumentError("no model files; name one with --model")
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{0,128}", self.name):
-            raise ArgumentError(f"--name {self.name!r:.150}, expected letters, digits, '_', '-' and '.', 128 at most")
+        if self.name and (plain_name(self.name) != self.name or len(self.name) > 128):
+            raise ArgumentError(
+                f"--name {self.name!r:.150}, expected letters, digits, '_', '-' and '.', the first no sign, 128 at most"
+            )
         if self.token_file is not None and self.no_auth:
             raise ArgumentError("--token-file and --no-auth contradict each other; leave one out")
         if self.http_port == self.grpc_port != 0:
@@ -88,6 +90,11 @@ class Service:
                 "without spaces, such as `openssl rand -hex 32` prints"
             )
         return text.decode("ascii")
+
+
+def plain_name(text: str) -> str:
+    """`text` as a part of a URL and the name of a folder that need no quotes; may be empty."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("._-")
 
 
 def size(text: str) -> int:
