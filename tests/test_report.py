@@ -294,6 +294,14 @@ def test_probabilities_are_taken_as_they_are_and_an_accuracy_log_has_none(tmp_pa
     assert collect._confidence(collect.Judged("log", 1, unknown, [], 1.0)) is None
 
 
+def change(path: Path, where: Any, value: Any) -> None:
+    fields = holder = json.loads(path.read_text())
+    for key in where[:-1]:
+        holder = holder[key]
+    holder[where[-1]] = value
+    path.write_text(json.dumps(fields))
+
+
 @pytest.mark.parametrize(
     ("where", "value"),
     [
@@ -306,14 +314,31 @@ def test_probabilities_are_taken_as_they_are_and_an_accuracy_log_has_none(tmp_pa
     ],
 )
 def test_a_value_of_another_kind_is_refused_before_it_reaches_a_page(folder: Path, where: Any, value: Any) -> None:
-    fields = json.loads((folder / "report.json").read_text())
-    holder = fields
-    for key in where[:-1]:
-        holder = holder[key]
-    holder[where[-1]] = value
-    (folder / "report.json").write_text(json.dumps(fields))
+    change(folder / "report.json", where, value)
     with pytest.raises(PipelineError, match="not a report"):
         draw(folder)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("speeds", 0, "percentiles_ms"), [1.0]),
+        (("confidence", "bins"), []),
+        (("confidence", "bins", 0, "images"), 0),
+        (("flips", 0, "stages"), [7]),
+        (("published_speeds", 0, "images_per_second"), {"a": 1.0}),
+    ],
+)
+def test_a_value_that_cannot_be_ends_in_one_line_and_leaves_no_page(folder: Path, where: Any, value: Any) -> None:
+    change(folder / "report.json", where, value)
+    with pytest.raises(PipelineError, match=r"report\.json: cannot be drawn"):
+        draw(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_a_class_below_0_has_no_name(folder: Path) -> None:
+    change(folder / "report.json", ("flips", 0, "label"), -1)
+    assert "label -1 PyTorch" in Page(draw(folder)).text
 
 
 def test_a_network_of_the_user_s_own_is_titled_by_where_it_lies() -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import shlex
 from pathlib import Path
 
-from ResNeSt.common.errors import MissingRuntimeError
+from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike, whole
 from ResNeSt.images.listing import list_images
 from ResNeSt.report import data
@@ -18,7 +18,8 @@ REPORTS = (data.NAME, NAME)
 def draw(folder: PathLike, images: PathLike | None = None) -> Path:
     """Writes report.html of the report.json in `folder`, with thumbnails from `images` [the folder it names].
 
-    Raises MissingRuntimeError without matplotlib, PipelineError where report.json is not there or is damaged, or
+    Raises MissingRuntimeError without matplotlib, PipelineError where report.json is not there, damaged or of values
+    that cannot be, or
     where the folder `images` holds no pictures.
     """
     report = data.read(folder)
@@ -34,9 +35,15 @@ def draw(folder: PathLike, images: PathLike | None = None) -> Path:
 
     pictures = thumbnails(images or report.images, [flip.image for flip in report.flips])
     path = Path(folder) / NAME
+    try:
+        drawn = page(report, pictures)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # values of the right kind that cannot be
+        raise PipelineError(
+            f"{Path(folder) / data.NAME}: cannot be drawn ({error}); let bench.sh or run.sh make it again"
+        ) from None
     with whole(path) as temporary:
         # A file name of other bytes than UTF-8 is shown with these as `\udce9`.
-        temporary.write_text(page(report, pictures), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(drawn, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -230,7 +230,7 @@ def _answer(answer: Guessed, label: int, report: Report) -> str:
 
 def _class(number: int, report: Report) -> str:
     names = report.class_names
-    return f"{number} {names[number]}" if names and number < len(names) else str(number)
+    return f"{number} {names[number]}" if names and 0 <= number < len(names) else str(number)
 
 
 def _classes(classes: Classes, report: Report) -> str:
