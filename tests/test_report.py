@@ -290,6 +290,9 @@ def test_probabilities_are_taken_as_they_are_and_an_accuracy_log_has_none(tmp_pa
     summaries = [run_of(tmp_path, "softmaxed", rows)]
     result = score_summaries(summaries, tmp_path / "labels.txt", classes=3)
     assert [each.confidence for each in result.predictions.values()] == pytest.approx([0.7, 0.5])
+    confidence = collect._confidence(collect.Judged("softmaxed", 1, result, [], 1.0))
+    assert confidence is not None
+    assert [each.images for each in confidence.kept if each.confidence == 0.5] == [2]  # at least 0.5, which both have
     unknown = dataclasses.replace(result, predictions={"img_0": Prediction(0, (0,))})
     assert collect._confidence(collect.Judged("log", 1, unknown, [], 1.0)) is None
 
