@@ -489,3 +489,21 @@ def test_threads_come_to_rest_after_a_storm(service: Running) -> None:
         } == {200}
     assert count() - before < 8
     assert threading.active_count() < 40
+
+
+def test_headers_without_end_are_cut_off_and_the_next_request_works(service: Running) -> None:
+    with socket.create_connection(("127.0.0.1", service.http), 30) as client:
+        client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n")
+        with contextlib.suppress(ConnectionError):  # it may close while more is sent
+            for number in range(100):
+                client.sendall(b"X-%d: %s\r\n" % (number, b"a" * 1000))
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = client.recv(1000)
+    assert answer[:12] in {b"", b"HTTP/1.1 400"}
+    assert ask(service, "GET", "/v2/health/live", None)[0] == 200
+
+
+def test_a_connection_that_asks_nothing_is_closed(service: Running) -> None:
+    with socket.create_connection(("127.0.0.1", service.http), 30) as client:
+        assert client.recv(1) == b""  # 10 s; the socket itself would wait for 30
