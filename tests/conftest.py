@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A test file on each core: threads of PyTorch's that wait for a core take ten times as long as one alone.
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.peers import operators_of_torchvision
+from ResNeSt.common import cores
 from tests.warm import MODULES, Warm
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -34,6 +36,14 @@ LONGEST = ["test_main_way.py", "test_pipeline.py", "test_onnx_weights.py", "test
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, all else in its order."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test's code says to its whole process, in the environment or of its cores, ends with the test."""
+    monkeypatch.setattr(cores, "_share", None)
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
