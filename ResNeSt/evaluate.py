@@ -282,7 +282,7 @@ def _waits(seconds: float, watches: Watches, workers: int, instances: int) -> st
 
 def main() -> int:
     """Runs the command line; 1 where an image has a problem that was not allowed."""
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     with machines_of(options) as machines:
         evaluated = evaluate(
             model_choice(options), options.images, options.labels, options.predictions, options.allowed, aloud, machines
@@ -313,7 +313,8 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
     }
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ResNeSt.evaluate", description=__doc__)
     add_model_flags(parser)
     add_ray_flag(parser)

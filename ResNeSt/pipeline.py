@@ -408,7 +408,7 @@ def _write(plan: RunPlan, stages: list[Stage], calibrated: dict[str, str]) -> No
 
 def main() -> None:
     """Command line of run.sh; raises PipelineError where a stage is out of tolerance."""
-    plan = _plan(_parser().parse_args())
+    plan = _plan(make_parser().parse_args())
     stages = run_pipeline(plan, aloud)
     print(f"\n{_table(stages)}\n")
     calibrated = read_json(plan.folder / "summary.json").get(CALIBRATED)
@@ -423,7 +423,8 @@ def main() -> None:
         raise PipelineError(complaint)
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="run.sh", description=__doc__)
     parser.reads("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
     parser.reads("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")

@@ -162,7 +162,7 @@ FORMATS: dict[str, Callable[[Iterator[Answer], TextIO], list[Answer]]] = {
 
 def main() -> int:
     """Runs the command line; 1 where an image has no answer."""
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     images = list(_images(options.images))
     with machines_of(options) as machines:
         answers = predict(model_choice(options), images, options.top, options.names, _remark, machines)
@@ -182,7 +182,8 @@ def _remark(line: str) -> None:
     print(f"note: {line}", file=sys.stderr)
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ResNeSt.predict", description=__doc__)
     add_model_flags(parser)
     add_ray_flag(parser)

@@ -34,6 +34,20 @@ NAMED_ONLY = ("gpu", "edge", "cluster")  # which take what most machines have no
 
 def main() -> None:
     """Command line."""
+    options = make_parser().parse_args()
+    parts = options.parts or [part for part in PARTS if part not in NAMED_ONLY]
+    _check(parts, options.images)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        print(f"\n{part}: {PARTS[part]}\n", flush=True)
+        images = [] if part in WITHOUT_IMAGES else [options.images]
+        length = options.seconds if part == "serving" else options.rounds
+        importlib.import_module(f"benchmarks.{part}").measure(*images, length, options.output)
+    draw(options.output)
+
+
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -62,16 +76,7 @@ def main() -> None:
         metavar="DIR",
         help="for the tables and the picture; the published ones lie in benchmarks/results [%(default)s]",
     )
-    options = parser.parse_args()
-    parts = options.parts or [part for part in PARTS if part not in NAMED_ONLY]
-    _check(parts, options.images)
-    options.output.mkdir(parents=True, exist_ok=True)
-    for part in parts:
-        print(f"\n{part}: {PARTS[part]}\n", flush=True)
-        images = [] if part in WITHOUT_IMAGES else [options.images]
-        length = options.seconds if part == "serving" else options.rounds
-        importlib.import_module(f"benchmarks.{part}").measure(*images, length, options.output)
-    draw(options.output)
+    return parser
 
 
 def _check(parts: Sequence[str], images: Path | None) -> None:

@@ -298,7 +298,7 @@ def test_the_export_says_which_weights_it_took_and_a_run_with_others_exports_aga
     assert exported.entries == "state_dict"
     flags = ["--weights", str(averaged), "--work", str(tmp_path)]
     for flag, same in (("--no-ema", True), ("--ema", False), (None, False)):
-        given = pipeline._parser().parse_args([*flags, *([flag] if flag else [])])
+        given = pipeline.make_parser().parse_args([*flags, *([flag] if flag else [])])
         assert pipeline._is_exported(pipeline._plan(given)) is same
     assert onnx_file.load(tmp_path / "resnest_demo.onnx").graph.node
 
@@ -418,7 +418,7 @@ def test_run_finds_the_card_beside_the_weights_as_the_export_does(
 ) -> None:
     torch.save(state, tmp_path / "best.pth")
     write_card(dataclasses.replace(card("resnest_demo"), size=64), tmp_path / "best.json")
-    plan = pipeline._plan(pipeline._parser().parse_args(["--weights", str(tmp_path / "best.pth")]))
+    plan = pipeline._plan(pipeline.make_parser().parse_args(["--weights", str(tmp_path / "best.pth")]))
     assert (plan.model, plan.card) == (str(tmp_path / "best.json"), card_for(tmp_path / "best.pth", None))
     assert plan.card.size == 64
 

@@ -480,7 +480,7 @@ def test_the_pipeline_refuses_labels_that_contradict_the_card_before_it_starts(t
     write_labels({"a.png": 0, "b.png": 1}, tmp_path / "l.txt")
     flags = [f"--images={root}", f"--labels={tmp_path / 'l.txt'}", f"--model={tmp_path / 'mine.json'}"]
     with pytest.raises(PipelineError, match=r"b\.png, class 1, while fish is class 2 of .*mine\.json"):
-        pipeline._plan(pipeline._parser().parse_args([*flags, "--weights=m.pth", f"--work={tmp_path / 'work'}"]))
+        pipeline._plan(pipeline.make_parser().parse_args([*flags, "--weights=m.pth", f"--work={tmp_path / 'work'}"]))
     assert not (tmp_path / "work").exists()
 
 

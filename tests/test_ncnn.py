@@ -31,7 +31,7 @@ from ResNeSt.models import sidecar
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
 from ResNeSt.models.model_info import format_of
-from ResNeSt.pipeline import _parser, _plan
+from ResNeSt.pipeline import _plan, make_parser
 from ResNeSt.predict import predict
 from ResNeSt.tensors.folder import find_tensors, read_tensor
 from tests.conftest import PROJECT
@@ -288,10 +288,10 @@ def test_what_bench_cannot_do_with_ncnn_is_refused(changes: dict[str, Any], reas
 
 
 def test_run_sh_takes_one_image_at_a_time_where_no_batch_is_named(tmp_path: Path) -> None:
-    asked = _plan(_parser().parse_args(["--chip=ncnn", f"--work={tmp_path}"]))
+    asked = _plan(make_parser().parse_args(["--chip=ncnn", f"--work={tmp_path}"]))
     assert (asked.batches, asked.precision) == ([1], "fp32")
     with pytest.raises(ArgumentError, match="batch 4 is not for ncnn"):
-        _plan(_parser().parse_args(["--chip=ncnn", "--batch=1,4", f"--work={tmp_path}"]))
+        _plan(make_parser().parse_args(["--chip=ncnn", "--batch=1,4", f"--work={tmp_path}"]))
 
 
 def test_the_plan_names_pnnx_and_its_file(demo_onnx: Path, tmp_path: Path) -> None:

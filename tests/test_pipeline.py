@@ -26,9 +26,9 @@ from ResNeSt.pipeline import (
     _convert,
     _is_exported,
     _of_another_question,
-    _parser,
     _plan,
     _run_compiled,
+    make_parser,
     run_pipeline,
 )
 from ResNeSt.report import data
@@ -243,7 +243,7 @@ def test_one_model_for_all_batch_sizes_is_compiled_and_measured_by_the_same_comm
 def test_batch_sizes_that_no_dynamic_batch_takes_are_refused_before_anything_runs(tmp_path: Path) -> None:
     for flags in (["--batch=8"], ["--batch=1,8", "--chip=310P3", "--precision=int8"]):
         with pytest.raises(ArgumentError, match=r"^--dynamic-batch "):
-            _plan(_parser().parse_args([*flags, "--dynamic-batch", f"--work={tmp_path}"]))
+            _plan(make_parser().parse_args([*flags, "--dynamic-batch", f"--work={tmp_path}"]))
 
 
 def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_int8_compiles_and_judges_int8_and_the_report_shows_each_flipped_image(a
 
 
 def planned(*flags: str) -> RunPlan:
-    return _plan(_parser().parse_args(list(flags)))
+    return _plan(make_parser().parse_args(list(flags)))
 
 
 MINE = ("--images", str(DEMO / "val"), "--labels", str(DEMO / "val_label.txt"), "--model", "resnest_demo")

@@ -21,7 +21,7 @@ USUAL_DATA = ("prep_dataset", "val_label.txt")
 
 def main() -> int:
     """Command line of bench.sh."""
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     tensors, labels = _data(options)
     benchmark = checked(
         Benchmark(
@@ -62,7 +62,8 @@ def main() -> int:
     return 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="bench.sh", description=__doc__)
     parser.add_argument(
         "batches", metavar="BATCHES", help="batch sizes, like 1,4,8, or auto, which looks for the fastest"

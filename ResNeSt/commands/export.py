@@ -17,6 +17,29 @@ DEFAULT_MODEL = "resnest50"
 
 def main() -> None:
     """Parses the command line, exports, prints what was written."""
+    options = make_parser().parse_args()
+    if options.untrained == (options.source is not None):
+        raise ArgumentError("give either --source or --untrained")
+    own = options.source not in (None, "auto")
+    model_card = card_for(options.source, options.model, "--model") if own else card(options.model or DEFAULT_MODEL)
+    source = fetch(model_card) if options.source == "auto" else options.source
+    exported = export(model_card, source, options.target, options.size, options.opset, options.form, options.ema)
+    print(
+        f"{options.target}: {exported.model}, input N,3,{exported.size},{exported.size}, opset {exported.opset}, "
+        f"{exported.form} form, {exported.weights or 'UNTRAINED random weights'}"
+        f"{f' ({exported.entries})' if exported.entries else ''}; "
+        f"differs from PyTorch by {exported.difference:.1e} of the largest logit"
+    )
+    if exported.note:
+        print(f"note: {exported.note}")
+    if options.json:
+        told = dataclasses.asdict(exported)
+        weights = None if exported.weights is None else str(exported.weights)
+        write_json(options.json, {"target": str(told.pop("path")), **told, "weights": weights})
+
+
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="resnest_pth2onnx.py", description="Stage 2: checkpoint -> ONNX.")
     parser.reads(
         "--source",
@@ -40,26 +63,7 @@ def main() -> None:
     add_ema_flag(parser)
     parser.writes("--json", metavar="FILE", help="write what was exported here as well")
     add_threads_flag(parser)
-    options = parser.parse_args()
-    if options.untrained == (options.source is not None):
-        raise ArgumentError("give either --source or --untrained")
-
-    own = options.source not in (None, "auto")
-    model_card = card_for(options.source, options.model, "--model") if own else card(options.model or DEFAULT_MODEL)
-    source = fetch(model_card) if options.source == "auto" else options.source
-    exported = export(model_card, source, options.target, options.size, options.opset, options.form, options.ema)
-    print(
-        f"{options.target}: {exported.model}, input N,3,{exported.size},{exported.size}, opset {exported.opset}, "
-        f"{exported.form} form, {exported.weights or 'UNTRAINED random weights'}"
-        f"{f' ({exported.entries})' if exported.entries else ''}; "
-        f"differs from PyTorch by {exported.difference:.1e} of the largest logit"
-    )
-    if exported.note:
-        print(f"note: {exported.note}")
-    if options.json:
-        told = dataclasses.asdict(exported)
-        weights = None if exported.weights is None else str(exported.weights)
-        write_json(options.json, {"target": str(told.pop("path")), **told, "weights": weights})
+    return parser
 
 
 if __name__ == "__main__":

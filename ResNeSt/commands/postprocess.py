@@ -12,7 +12,7 @@ from ResNeSt.score.score import KINDS, score_summaries
 
 def main() -> int:
     """Prints the score and every kind of problem; 1 where one of them was not allowed."""
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     result = score_summaries(options.result_path, options.gt_path, classes=options.classes)
     problems = {kind: cases for kind, cases in result.problems.items() if cases}
     notes = remarks_on(result, options.gt_path)
@@ -25,7 +25,8 @@ def main() -> int:
     return 1 if set(problems) - set(options.allowed) else 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="ResNeSt_postprocess.py",
         description="Stage 4, the score: a client's outputs and a label file -> top-1 and top-5.",

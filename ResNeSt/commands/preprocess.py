@@ -19,6 +19,38 @@ from ResNeSt.tensors.shards import SHARD_IMAGES
 
 def main() -> int:
     """Parses the command line and prints what was done; 1 where images were broken."""
+    options = make_parser().parse_args()
+    tensor_format = dataclasses.replace(
+        format_of(card(options.model), options.dtype, options.recipe, options.size), exif=options.exif
+    )
+    with machines_of(options) as machines:
+        done = preprocess(
+            options.source,
+            options.target,
+            tensor_format,
+            options.workers,
+            options.pack,
+            options.distinct_names,
+            aloud,
+            machines,
+            options.format,
+            options.list,
+        )
+    for reason in done.broken.values():
+        print(f"broken: {reason}")
+    print(
+        f"{options.target}: {tensor_format}: {done.written} tensors written, {done.kept} kept, "
+        f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s, "
+        f"decoded by {done.decoder}"
+    )
+    if options.json:
+        told = {"target": options.target, "tensors": str(tensor_format)}
+        write_json(options.json, {**told, **dataclasses.asdict(done)})
+    return 1 if done.broken and not options.allow_broken else 0
+
+
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="resnest_preprocess.py", description="Stage 1: ImageNet images -> binary tensors.")
     parser.reads("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class; .tar, .parquet")
     parser.fills("target", metavar="DST", help="folder for the tensors")
@@ -53,35 +85,7 @@ def main() -> int:
     parser.writes("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
     add_threads_flag(parser)
     add_ray_flag(parser)
-    options = parser.parse_args()
-
-    tensor_format = dataclasses.replace(
-        format_of(card(options.model), options.dtype, options.recipe, options.size), exif=options.exif
-    )
-    with machines_of(options) as machines:
-        done = preprocess(
-            options.source,
-            options.target,
-            tensor_format,
-            options.workers,
-            options.pack,
-            options.distinct_names,
-            aloud,
-            machines,
-            options.format,
-            options.list,
-        )
-    for reason in done.broken.values():
-        print(f"broken: {reason}")
-    print(
-        f"{options.target}: {tensor_format}: {done.written} tensors written, {done.kept} kept, "
-        f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s, "
-        f"decoded by {done.decoder}"
-    )
-    if options.json:
-        told = {"target": options.target, "tensors": str(tensor_format)}
-        write_json(options.json, {**told, **dataclasses.asdict(done)})
-    return 1 if done.broken and not options.allow_broken else 0
+    return parser
 
 
 if __name__ == "__main__":

@@ -74,12 +74,13 @@ def _train(options: argparse.Namespace) -> None:
 
 def _parse() -> argparse.Namespace:
     """The options; those that a recipe changes are the recipe's unless they are given."""
-    parser = _parser()
+    parser = make_parser()
     parser.set_defaults(**RECIPES[parser.parse_args().recipe])
     return parser.parse_args()
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="resnest_train.py", description=__doc__)
     parser.reads("--train", required=True, metavar="DIR", help="pictures, a folder per class or with labels")
     parser.reads("--val", required=True, metavar="DIR", help="pictures to be judged by after each epoch")

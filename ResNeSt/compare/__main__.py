@@ -31,7 +31,7 @@ SHOWN_FLIPS = 10
 
 def main() -> None:
     """Command line."""
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     check_share("--min-agreement", options.min_agreement)
     if options.max_difference is not None and not options.max_difference >= 0:
         raise ArgumentError(f"--max-difference {options.max_difference:g}, expected a number from 0")
@@ -41,7 +41,8 @@ def main() -> None:
         _compare_outputs(options)
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="python -m ResNeSt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -21,7 +21,7 @@ from ResNeSt.tensors.format import LAYOUTS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line; converts, or says what that would do or where it would fail."""
-    options = _parser().parse_args(argv)
+    options = make_parser().parse_args(argv)
     conversion = resolved(_conversion(options))
     if chips.is_310p(conversion.chip) and conversion.precision == "fp32":
         print("note: on a 310P AvgPool and MaxPool take no float32, so a network in fp32 does not stay on its AI core")
@@ -53,7 +53,8 @@ def _conversion(options: argparse.Namespace) -> Conversion:
     )
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="convert.sh", description="Compile an ONNX file, one model per batch size.")
     parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
     parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3 or Ascend310P3, cpu, cuda, ncnn, or auto")

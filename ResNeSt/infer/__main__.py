@@ -24,7 +24,7 @@ from ResNeSt.models import sidecar
 from ResNeSt.tensors.folder import refuse_for_ais_bench
 
 
-def parser() -> Parser:
+def make_parser() -> Parser:
     """ais_bench's flags as far as one static classifier needs them, and some of our own at the end."""
     flags = Parser(prog="python -m ResNeSt.infer", description=__doc__, allow_abbrev=False)
     flags.reads(
@@ -72,7 +72,7 @@ def _flag(text: str) -> bool:
 def main() -> int:
     """Runs the command line."""
     _hand_over_om()
-    options = parser().parse_args()
+    options = make_parser().parse_args()
     devices = options.device.split(",")
     if len(set(devices)) > 1:
         raise ArgumentError(f"--device {options.device}: a run is on one device; on cpu there is device 0 only")

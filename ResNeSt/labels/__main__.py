@@ -25,6 +25,13 @@ SHOWN = 5  # of the images that do not fit; the JSON has them all
 
 def main() -> int:
     """Runs the command line; 1 where labels and images do not fit."""
+    options = make_parser().parse_args()
+    code: int = options.work(options)
+    return code
+
+
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ResNeSt.labels", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (work, meaning, arguments) in COMMANDS.items():
@@ -38,9 +45,7 @@ def main() -> int:
             else:
                 group.add_argument(argument, **settings)
         command.set_defaults(work=work)
-    options = parser.parse_args()
-    code: int = options.work(options)
-    return code
+    return parser
 
 
 def _from_tree(options: argparse.Namespace) -> int:

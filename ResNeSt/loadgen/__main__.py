@@ -20,7 +20,7 @@ from ResNeSt.score.score import score_summaries
 
 def main() -> int:
     """Runs the command line; 1 where LoadGen calls the run INVALID."""
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     asked = LoadTest(
         model=model_choice(options),
         scenario=options.scenario,
@@ -63,7 +63,8 @@ def _verdict(scenario: str, tested: LoadTested) -> list[str]:
     ]
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ResNeSt.loadgen", description=__doc__)
     add_model_flags(parser)
     parser.add_argument("--scenario", required=True, choices=SCENARIOS)

@@ -16,13 +16,7 @@ from ResNeSt.mindir.to_mindir import export
 
 def main() -> None:
     """Parses the command line, exports, prints what was written."""
-    parser = Parser(
-        prog="python -m ResNeSt.mindir", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.reads("--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not")
-    parser.writes("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
-    parser.add_argument("--batch", type=batch_size, metavar="N", help="fixed batch size [free]")
-    options = parser.parse_args()
+    options = make_parser().parse_args()
     target = options.target or options.onnx.with_suffix(".mindir")
     same = export(options.onnx, target, options.batch)
     print(
@@ -31,6 +25,17 @@ def main() -> None:
     )
     if same.note:
         print(f"note: {same.note}")
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog="python -m ResNeSt.mindir", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.reads("--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not")
+    parser.writes("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
+    parser.add_argument("--batch", type=batch_size, metavar="N", help="fixed batch size [free]")
+    return parser
 
 
 if __name__ == "__main__":

@@ -14,10 +14,7 @@ from ResNeSt.models.cards import Card, card, names
 
 def main() -> None:
     """Prints the table, one card, or either as JSON."""
-    parser = Parser(prog="python -m ResNeSt.models", description=__doc__)
-    parser.reads_card("model", nargs="?", help="tell this one whole: a name, or a card file")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
+    options = make_parser().parse_args()
     cards = [card(options.model)] if options.model else [card(name) for name in names()]
     if options.json:
         print(json.dumps([dataclasses.asdict(each) for each in cards], indent=1))
@@ -62,6 +59,14 @@ def _scaled(count: int | None, unit: float) -> str:
 
 def _or_dash(value: Any) -> str:
     return "-" if value is None else str(value)
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m ResNeSt.models", description=__doc__)
+    parser.reads_card("model", nargs="?", help="tell this one whole: a name, or a card file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 if __name__ == "__main__":

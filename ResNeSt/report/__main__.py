@@ -11,11 +11,16 @@ from ResNeSt.report.draw import draw
 
 def main() -> None:
     """Command line."""
+    options = make_parser().parse_args()
+    print(f"to look at: {draw(options.folder, options.images)}")
+
+
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ResNeSt.report", description=__doc__)
     parser.reads("folder", type=Path, metavar="FOLDER", help="what bench.sh or run.sh wrote")
     parser.reads("--images", type=Path, metavar="DIR", help="of the pictures [as the run named it]")
-    options = parser.parse_args()
-    print(f"to look at: {draw(options.folder, options.images)}")
+    return parser
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main() -> int | None:
         sys.argv[:2] = [f"{sys.argv[0]} export"]
         code: int | None = importlib.import_module("ResNeSt.serve.export").main()
         return code
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     choice = model_choice(options)
     service = Service(
         models=[dataclasses.replace(choice, file=file) for file in _files(options.model)],
@@ -48,7 +48,8 @@ def _files(text: str) -> Sequence[str]:
     return [text] if os.path.exists(text) else [file.strip() for file in text.split(",") if file.strip()]
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ResNeSt.serve", description=__doc__)
     add_model_flags(parser)
     parser.set_defaults(instances=1)

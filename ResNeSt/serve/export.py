@@ -241,6 +241,15 @@ def _quoted(text: str) -> str:
 
 def main() -> int:
     """Runs the command line."""
+    options = make_parser().parse_args()
+    done = export(options.model, options.target, options.name, options.names, options.max_batch, options.storage_uri)
+    how = f"batches of up to {done.batch}" if done.batch else "requests bring the model's own batch"
+    print(f"{done.folder}: {done.name} for Triton, OpenVINO Model Server and KServe, {how}")
+    return 0
+
+
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ResNeSt.serve export", description="A model -> a folder of a model repository.")
     parser.reads("--model", required=True, metavar="FILE", help="an .onnx or .xml file")
     parser.fills("--target", required=True, metavar="REPO", help="the model repository")
@@ -252,8 +261,4 @@ def main() -> int:
     parser.add_argument(
         "--storage-uri", metavar="URI", help="where KServe finds a copy of REPO [pvc://models/ and REPO's name]"
     )
-    options = parser.parse_args()
-    done = export(options.model, options.target, options.name, options.names, options.max_batch, options.storage_uri)
-    how = f"batches of up to {done.batch}" if done.batch else "requests bring the model's own batch"
-    print(f"{done.folder}: {done.name} for Triton, OpenVINO Model Server and KServe, {how}")
-    return 0
+    return parser
