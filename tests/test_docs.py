@@ -7,6 +7,7 @@ import importlib
 import re
 import shlex
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from ResNeSt.convert import failure
 from tests.conftest import PROJECT
 
 PAGES = ["README.md", *sorted(path.relative_to(PROJECT).as_posix() for path in (PROJECT / "docs").glob("*.md"))]
+CHINESE = ["README.zh-CN.md", *sorted(path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("docs/zh-CN/*.md"))]
 TRANSLATED = ["README.md", *sorted(f"docs/{path.name}" for path in (PROJECT / "docs/zh-CN").glob("*.md"))]
 
 
@@ -150,10 +152,19 @@ def test_every_command_of_the_documents_is_one_that_its_program_takes(
 
 
 def test_the_readme_is_read_in_ten_minutes() -> None:
-    lines = (PROJECT / "README.md").read_text().splitlines()
-    assert len(lines) <= 150
-    prose = [line for line in lines if not line.startswith(("    ", "|"))]
-    assert [line for line in prose if len(line) > 102] == []
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 150
+
+
+def columns(line: str) -> int:
+    """What it takes on a terminal, where a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
+
+
+@pytest.mark.parametrize("page", PAGES + CHINESE)
+def test_prose_ends_at_100_columns(page: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", (PROJECT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    prose = [line for line in text.splitlines() if not line.startswith(("    ", "|"))]
+    assert [line for line in prose if columns(line) > 100] == []
 
 
 def test_every_link_of_a_page_leads_to_a_file() -> None:
