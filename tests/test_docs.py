@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import re
 import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,16 +62,26 @@ def sections(name: str) -> list[list[str]]:
     return [part.splitlines() for part in re.split(r"^(?=#+ )", text, flags=re.MULTILINE)[1:]]
 
 
+COMMENT = re.compile(r"(?<=\S) +# (.+)$")
+
+
 def commands(section: list[str]) -> list[str]:
-    """Lines of its code blocks: commands and what they print."""
-    return [line for line in section if line.startswith("    ")]
+    """Lines of its code blocks, without their comments: commands and what they print."""
+    return [COMMENT.sub("", line) for line in section if line.startswith("    ")]
+
+
+def for_reading(section: list[str]) -> list[str]:
+    """What is to be read in another language beside the prose: comments of commands, heads of tables."""
+    comments = [match[1] for line in section if line.startswith("    ") and (match := COMMENT.search(line))]
+    return [*comments, *(head for head, line in itertools.pairwise(section) if line.startswith("| --- |"))]
 
 
 def named(section: list[str]) -> list[str]:
     """Code, link targets and quoted files in its prose, in any order."""
     prose = "\n".join(line for line in section if not line.startswith("    "))
     found = re.findall(r"`[^`]+`|\]\([^)]+\)", prose)
-    return sorted(re.sub(r"\.\./|docs/|zh-CN/", "", " ".join(text.split())) for text in found)  # from either folder
+    # From either folder; a heading in the page itself is called otherwise there.
+    return sorted(re.sub(r"\.\./|docs/|zh-CN/|(?<=\]\()#[^)]+", "", " ".join(text.split())) for text in found)
 
 
 @pytest.mark.parametrize("page", TRANSLATED)
@@ -83,6 +95,15 @@ def test_a_chinese_page_has_the_sections_commands_and_names_of_the_english_one(p
         assert named(theirs) == named(ours), ours[0]
         assert not re.search("[\u4e00-\u9fff]", "".join(ours)), ours[0]
         assert re.search("[\u4e00-\u9fff]", "".join(theirs)), theirs[0]
+        assert len(for_reading(theirs)) == len(for_reading(ours)), ours[0]
+        assert [text for text in for_reading(theirs) if not re.search("[\u4e00-\u9fff]", text)] == []
+
+
+def test_chinese_pages_call_things_what_the_ascend_community_calls_them() -> None:
+    text = "".join((PROJECT / page).read_text() for page in CHINESE)
+    assert [word for word in ("卡片", "权重卡", "参赛", "同类", "教科书", "显存") if word in text] == []
+    words = ["模型配置文件", "对比对象", "未改写的计算图", "动态 batch", "可视化报告", "图片分类预测", "端到端精度评估"]
+    assert [word for word in words if word not in text] == []
 
 
 ENTRIES = {
@@ -160,7 +181,7 @@ def columns(line: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
 
 
-@pytest.mark.parametrize("page", PAGES + CHINESE)
+@pytest.mark.parametrize("page", [*PAGES, *CHINESE, "CONTRIBUTING.md", "demo/README.md", "tests/standins/README.md"])
 def test_prose_ends_at_100_columns(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", (PROJECT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     prose = [line for line in text.splitlines() if not line.startswith(("    ", "|"))]
@@ -176,6 +197,18 @@ def test_every_link_of_a_page_leads_to_a_file() -> None:
     assert [(page.name, target) for page, target in links if not page.parent.joinpath(target).exists()] == []
 
 
+def slug(heading: str) -> str:
+    """What GitHub calls the anchor of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES + CHINESE)
+def test_every_link_to_a_heading_leads_to_one(page: str) -> None:
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", (PROJECT / page).read_text()):
+        text = ((PROJECT / page).parent / file if file else PROJECT / page).read_text()
+        assert anchor in {slug(heading) for heading in re.findall(r"^#+ (.+)", text, re.MULTILINE)}
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     reached, waiting = set(), ["README.md"]
     while waiting:
@@ -188,11 +221,33 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert set(PAGES) <= reached
 
 
+def test_a_page_goes_to_the_same_page_in_the_other_language() -> None:
+    for name in TRANSLATED[1:]:
+        name = name.removeprefix("docs/")
+        assert (PROJECT / "docs" / name).read_text().startswith(f"[简体中文](zh-CN/{name})\n")
+        assert (PROJECT / "docs/zh-CN" / name).read_text().startswith(f"[English](../{name})\n")
+
+
+def test_a_chinese_page_links_to_the_chinese_page_where_there_is_one() -> None:
+    for page in CHINESE:
+        links = re.findall(r"\]\((?!https?:)([^)#]+\.md)", (PROJECT / page).read_text())
+        found = [(PROJECT / page).parent.joinpath(link).resolve() for link in links]
+        own = {"README.md", f"docs/{Path(page).name}"}  # the same page in English, at the top
+        english = {path.relative_to(PROJECT).as_posix() for path in found} & set(TRANSLATED)
+        assert english <= own, page
+
+
+def known_from(page: str, head: str) -> list[str]:
+    """Last cells of the tables whose last column has this head."""
+    text = (PROJECT / page).read_text()
+    tables = re.findall(rf"^\|.*{head} \|\n\|[ |-]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == text.count(f"{head} |")
+    return [line.removesuffix(" |").rpartition("| ")[2] for body in tables for line in body.splitlines()]
+
+
 def test_every_line_about_an_ascend_host_says_what_it_is_known_from() -> None:
-    text = (PROJECT / "docs/ascend.md").read_text()
-    tables = re.findall(r"(^\|.*known from \|)\n\|[ |-]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    lines = [line for _, body in tables for line in body.splitlines()]
-    assert len(lines) > 40
-    assert len(tables) == text.count("known from |")
-    marks = {line.removesuffix(" |").rpartition("| ")[2] for line in lines}
-    assert marks == {"cpu", "stand-ins", "documents"}
+    marks = known_from("docs/ascend.md", "known from")
+    assert len(marks) > 40
+    assert set(marks) == {"cpu", "stand-ins", "documents"}
+    chinese = {"cpu": "cpu", "stand-ins": "桩程序", "documents": "文档"}
+    assert known_from("docs/zh-CN/ascend.md", "依据") == [chinese[mark] for mark in marks]
