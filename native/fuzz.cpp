@@ -24,12 +24,11 @@ using Bytes = std::vector<uint8_t>;
 bool read(const std::string &kind, const std::string &content) {
     try {
         if (kind == ".json") {
-            const Json found = parse_json(content);
-            for (const auto &[name, value] : found.members) json_text(name + repr(value.value) + value.str());
+            for (const auto &[place, text] : parse_json(content)) json_text(place + text);
         } else if (kind == ".txt") {
             labels_in(content, "labels.txt");
         } else {
-            npy_values(content, "a.npy", input_of("input", "float32", {3, 4, 4}));
+            npy_values(content, "a.npy", input_of("float32", {3, 4, 4}));
         }
         return true;
     } catch (const Error &) {

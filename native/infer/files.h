@@ -1,9 +1,9 @@
 // What went wrong, and the file habits of ResNeSt/common/files.py.
 #pragma once
 
-#include <string>
+#include <sstream>
 #include <stdexcept>
-#include <vector>
+#include <string>
 
 #include "json.h"
 
@@ -14,41 +14,34 @@ struct Error : std::runtime_error {
 };
 constexpr int ARGUMENTS = 2, RUNTIME = 3, INTERRUPTED = 130;
 
-[[noreturn]] void fail_by_errno(const std::string &path);
+// Texts and whole numbers, one behind the other.
+template <typename... Parts> std::string cat(const Parts &...parts) {
+    std::ostringstream text;
+    (text << ... << parts);
+    return text.str();
+}
 
-std::string with_commas(size_t number);  // 1,024
-std::string hex_sha256(const std::string &content);
-std::string hex_sha256_of_file(const std::string &path);
+[[noreturn]] void fail_by_errno(const std::string &path);
+void print_line(const std::string &line);  // on stdout, at once
 
 bool is_file(const std::string &path);
 bool is_folder(const std::string &path);
 std::string joined(const std::string &folder, const std::string &name);  // os.path.join
 std::string base_name(const std::string &path);
 std::string stem(const std::string &path);    // the name up to its first dot, where ais_bench cuts
-std::string suffix(const std::string &path);  // of pathlib: ".xml"
+std::string suffix(const std::string &path);  // ".xml"
 std::string lower(std::string text);
 std::string natural_key(const std::string &name);  // sorts img2 before img10
 bool lies_in(const std::string &path, const std::string &folder);
 
 // The content of a plain file; raises Error for what is none.
 std::string read_file(const std::string &path);
-// Raises Error where it is damaged; null where there is no such file and `missing` allows that.
-Json read_json(const std::string &path, bool missing = false);
+// Raises Error where it is damaged; nothing where there is no such file.
+Json read_json(const std::string &path);
 
 // Raises Error where a link, a device, a pipe or a folder is at `path`.
 void check_plain(const std::string &path);
 // Writes a file whole or not at all; one of the same name is replaced.
 void write_whole(const std::string &path, const std::string &content);
-void remove_plain(const std::string &path);
-
-// Holds a folder for one writing process and clears what a killed one left half-written.
-class SoleWriter {
-  public:
-    explicit SoleWriter(const std::string &folder);
-    SoleWriter(const SoleWriter &) = delete;
-    SoleWriter &operator=(const SoleWriter &) = delete;
-    ~SoleWriter();
-
-  private:
-    int handle_ = -1;
-};
+// Keeps a folder to this process, for as long as it lives, and clears what a killed one left half-written.
+void hold_folder(const std::string &folder);

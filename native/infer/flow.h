@@ -1,25 +1,29 @@
-// Items in order through a pool that loads them, instances that run them, and a caller that takes what they gave.
+// Images through threads that load them, a model that runs them in batches, and a caller that takes the answers in order.
 #pragma once
 
 #include <atomic>
-#include <cstddef>
 #include <functional>
+#include <string>
+#include <vector>
+
+#include "engine.h"
 
 extern std::atomic<bool> interrupted;  // by Ctrl-C
-// Raises Error where it was; between two runs of a model, and by whoever waits.
-void check_interrupted();
 
 double now();  // seconds of a clock that is never set
 
-struct Flow {
-    size_t items = 0, loaders = 1, instances = 1;
-    std::function<size_t(size_t item)> parts = [](size_t) { return 1; };  // of an item, loaded by several threads at once
-    std::function<void(size_t item, size_t part)> load = [](size_t, size_t) {};
-    std::function<void(size_t instance, size_t item)> run;  // one instance alone runs in the caller's thread
-    std::function<void(size_t item)> take;                  // in the caller's thread, in order
+struct Batch {
+    size_t first, images;    // the number of its first image, and of images without padding
+    std::string data;        // padded with its first image
+    std::vector<char> made;  // whether an image could be loaded
+    Answers answers;         // of the last run
+};
 
-    // How many items are held at once: what belongs to an item may lie in place `item % ahead()`.
-    size_t ahead() const { return 2 * instances + 1; }
-    // Raises what a function raised, at its item's turn.
-    void go() const;
+struct Flow {
+    size_t images, loaders, times;                      // in all; threads; runs of each batch
+    std::function<bool(size_t image, char *out)> load;  // whether it made the tensor at `out`; by several threads at once
+    std::function<void(const Batch &batch)> take;       // in the caller's thread, in order
+
+    // When each run began and ended. Raises what a function raised, once its batch's turn comes.
+    std::vector<Span> through(Engine &engine) const;
 };

@@ -1,8 +1,7 @@
-// OpenVINO on the CPU: a compiled .xml in the precision that it asks for, as ResNeSt/engines/openvino.py opens it.
+// OpenVINO on the CPU: a .xml that convert.sh compiled, in the precision that it asks for, as ResNeSt/engines/openvino.py.
 #include <algorithm>
-#include <mutex>
 #include <numeric>
-#include <set>
+#include <unistd.h>
 
 #include <openvino/openvino.hpp>
 
@@ -12,179 +11,130 @@
 
 namespace {
 
-// What convert.sh writes into a model (ResNeSt/models/model_info.py).
-constexpr const char *KEYS[] = {"model", "size", "recipe", "mean", "std", "classes", "weights", "architecture", "precision"};
-// These change the form of what they are given, and these choose among it.
-const std::set<std::string> PASSING{"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Convert", "FakeQuantize"};
-const std::set<std::string> CHOOSING{"TopK", "OneHot", "NonMaxSuppression"};
-
 std::string last_line(const std::string &text) {
-    const size_t end = text.find_last_not_of(" \n\t");
-    if (end == std::string::npos) return "nothing said";
-    const std::string whole = text.substr(0, end + 1);
+    const std::string whole = text.substr(0, text.find_last_not_of(" \n\t") + 1);
     return whole.substr(whole.rfind('\n') + 1);
-}
-
-std::string element_name(const ov::element::Type &type) {
-    if (type == ov::element::f32) return "float32";
-    if (type == ov::element::u8) return "uint8";
-    return type.get_type_name();
-}
-
-std::string told(const std::vector<ov::Output<ov::Node>> &ports) {
-    std::string text = "[";
-    for (const ov::Output<ov::Node> &port : ports)
-        text += (text.size() > 1 ? ", " : "") + port.get_any_name() + " " + element_name(port.get_element_type()) + " " +
-                port.get_partial_shape().to_string();
-    return text + "]";
 }
 
 class OpenVINO : public Engine {
   public:
-    OpenVINO(const std::string &path, const Opening &asked) : path_(path) {
+    OpenVINO(const std::string &path, size_t batch, size_t asked) : path_(path) {
         const std::string build = ov::get_openvino_version().buildNumber;
         title = "OpenVINO " + build.substr(0, build.find('-'));
+        core_.set_property(ov::enable_mmap(false));  // weights that are written over must not change its answers
         model_ = core_.read_model(path);
-        check_classifier();
-        for (const char *key : KEYS)
-            if (model_->has_rt_info(std::vector<std::string>{"resnest", key}))
-                info[key] = model_->get_rt_info<std::string>(std::vector<std::string>{"resnest", key});
-        const ov::Dimension set = model_->input().get_partial_shape()[0];
-        free_ = set.is_dynamic();
-        if (free_) {
+        check_model();
+        const ov::PartialShape takes = model_->input().get_partial_shape();
+        if (takes[0].is_dynamic()) {
             sizes.resize(LARGEST_BATCH);
             std::iota(sizes.begin(), sizes.end(), 1);
+            input.batch = fitting(sizes, batch);
+            ov::PartialShape of_batch = takes;
+            of_batch[0] = ov::Dimension(int64_t(input.batch));
+            model_->reshape(of_batch);
         } else {
-            sizes = {size_t(set.get_length())};
+            sizes = {size_t(takes[0].get_length())};
+            input.batch = sizes[0];
         }
-        input.batch = fitting(asked.batch);
-        const std::shared_ptr<ov::Model> of_size = free_ ? model_->clone() : model_;
-        if (free_) of_size->reshape(shape(input.batch));
-
-        const size_t busy = asked.busy(input.batch);
-        const size_t wanted = asked.instances != AUTO ? asked.instances : busy == 1 ? 1 : AUTO;
-        compiled_ = compile(of_size, wanted);
-        const size_t best = compiled_.get_property(ov::optimal_number_of_infer_requests);
-        if (wanted == AUTO && busy < best) compiled_ = compile(of_size, busy);
-        instances = wanted != AUTO ? wanted : std::min(best, busy);
-        for (size_t instance = 0; instance < instances; ++instance) requests_.push_back(compiled_.create_infer_request());
-        free_requests_.resize(instances);
+        compile(asked);
+        instances = asked == AUTO ? compiled_.get_property(ov::optimal_number_of_infer_requests) : asked;
+        spans_.resize(instances);
+        for (size_t instance = 0; instance < instances; ++instance) {
+            requests_.push_back(compiled_.create_infer_request());
+            requests_[instance].set_callback([this, instance](std::exception_ptr) { spans_[instance].ended = now(); });
+        }
     }
 
-    Answers run(size_t instance, const void *data, size_t images, size_t times) override {
+    void start(size_t instance, const char *data) override {
         try {
-            ov::InferRequest &request = request_for(instance, images);
-            ov::Shape of(1, images);
-            for (const size_t side : input.shape()) of.push_back(side);
-            const auto element = input.element == "float32" ? ov::element::f32 : ov::element::u8;
-            request.set_input_tensor(ov::Tensor(element, of, const_cast<void *>(data)));
-            Answers answers;
-            for (; times > 0; --times) {
-                check_interrupted();
-                const double begun = now();
-                request.start_async();
-                request.wait();
-                answers.runs.push_back({begun, now()});
-            }
-            take(request.get_output_tensor(), images, answers);
-            return answers;
+            const ov::Output<const ov::Node> port = compiled_.input();
+            requests_[instance].set_input_tensor(ov::Tensor(port.get_element_type(), port.get_shape(), const_cast<char *>(data)));
+            spans_[instance].begun = now();
+            requests_[instance].start_async();
         } catch (const ov::Exception &error) {
-            throw Error(path_ + ": OpenVINO cannot run it for " + std::to_string(images) + " images (" +
-                        last_line(error.what()) + "); export it again");
+            fail(error);
         }
+    }
+
+    Answers finish(size_t instance) override {
+        try {
+            requests_[instance].wait();
+        } catch (const ov::Exception &error) {
+            fail(error);
+        }
+        const ov::Tensor output = requests_[instance].get_output_tensor();
+        const ov::Shape &rows = output.get_shape();
+        if (rows.size() != 2 || rows[0] != input.batch)
+            throw Error(cat(path_, ": gives ", rows.to_string(), " for ", input.batch, " images, expected a row each; export it "
+                            "again with its batch axis kept"));
+        const auto *const values = reinterpret_cast<const char *>(output.data<float>());
+        return {std::string(values, output.get_byte_size()), rows[1], false, spans_[instance]};
+    }
+
+    void stop() noexcept override {
+        for (ov::InferRequest &request : requests_) try {
+                request.wait();
+            } catch (const std::exception &) {
+            }
     }
 
   private:
-    void check_classifier() {
-        if (model_->inputs().size() == 1 && model_->input().get_partial_shape().rank().is_static()) {
-            const ov::PartialShape sides = model_->input().get_partial_shape();
-            std::vector<long long> of_image;
-            for (size_t axis = 1; axis < sides.size(); ++axis)
-                of_image.push_back(sides[axis].is_static() ? sides[axis].get_length() : 0);
-            input = input_of(model_->input().get_any_name(), element_name(model_->input().get_element_type()), of_image);
+    [[noreturn]] void fail(const ov::Exception &error) const {
+        throw Error(cat(path_, ": OpenVINO cannot run it (", last_line(error.what()), "); export it again"));
+    }
+
+    void check_model() {
+        // What it says of itself (ResNeSt/models/model_info.py); convert.sh has checked whatever has it.
+        if (!model_->has_rt_info(std::vector<std::string>{"resnest"}))
+            throw Error(path_ + ": is not from convert.sh, which checks what a network is; compile it with that, or run "
+                                "python -m ResNeSt.infer, which checks it itself");
+        for (const std::string key : {"recipe", "mean", "std", "precision"}) {
+            const std::vector<std::string> place{"resnest", key};
+            if (model_->has_rt_info(place)) info[key] = model_->get_rt_info<std::string>(place);
         }
-        if (input.kind.empty())
-            throw Error(path_ + ": inputs are " + told(model_->inputs()) +
-                        ", expected one of float32 [N, 3, height, width] or uint8 NHWC or NV12; export it again");
-        if (model_->outputs().size() != 1)
-            throw Error(path_ + ": outputs are " + told(model_->outputs()) + ", expected one of [N, classes]; keep that one");
-        const ov::PartialShape answers = model_->output().get_partial_shape();
-        const bool flat = answers.rank().is_dynamic() || (answers.size() == 2 && answers[1] != ov::Dimension(1));
-        if (!model_->output().get_element_type().is_real() || !flat || CHOOSING.count(last_operator()))
-            throw Error(path_ + ": its output is " + told(model_->outputs()) + " of " + last_operator() +
-                        ", expected float [N, classes]; export it without the ArgMax or TopK at its end, with a Flatten");
+        const auto &in = model_->inputs(), &out = model_->outputs();
+        if (in.size() == 1 && in[0].get_partial_shape().rank().is_static()) {
+            std::vector<size_t> sides;
+            for (const ov::Dimension &side : in[0].get_partial_shape())
+                sides.push_back(side.is_static() ? size_t(side.get_length()) : 0);
+            if (!sides.empty()) sides.erase(sides.begin());  // of the batch
+            const auto type = in[0].get_element_type();
+            input = input_of(type == ov::element::f32 ? "float32" : type == ov::element::u8 ? "uint8" : "", sides);
+        }
+        const bool answers = out.size() == 1 && out[0].get_element_type() == ov::element::f32 &&
+                             out[0].get_partial_shape().compatible(ov::PartialShape::dynamic(2));
+        if (input.kind.empty() || !answers)
+            throw Error(path_ + ": is no network of this project (one input of images, float32 [N, 3, side, side] or uint8 "
+                                "NHWC or NV12, and one output, float32 [N, classes]); export and compile it again");
     }
 
-    std::string last_operator() const {
-        std::shared_ptr<ov::Node> node = model_->get_results()[0]->get_input_node_shared_ptr(0);
-        while (PASSING.count(node->get_type_name()) && node->get_input_size()) node = node->get_input_node_shared_ptr(0);
-        return node->get_type_name();
-    }
-
-    ov::PartialShape shape(size_t images) const {
-        ov::PartialShape of = model_->input().get_partial_shape();
-        of[0] = ov::Dimension(int64_t(images));
-        return of;
-    }
-
-    ov::CompiledModel compile(const std::shared_ptr<ov::Model> &model, size_t wanted) {
-        const auto mode = wanted == 1 ? ov::hint::PerformanceMode::LATENCY : ov::hint::PerformanceMode::THROUGHPUT;
+    // Instances that run side by side, or AUTO for as many as OpenVINO finds best.
+    void compile(size_t wanted) {
         const std::string precision = info.count("precision") ? info["precision"] : "fp32";
         if (precision != "fp32" && precision != "bf16" && precision != "int8")
-            throw Error(path_ + ": OpenVINO cannot compile it (its precision is '" + precision +
-                        "', expected one of fp32, bf16, int8); make it again with convert.sh");
+            throw Error(cat(path_, ": its precision is ", precision, ", expected fp32, bf16 or int8; make it again with convert.sh"));
+        const auto mode = wanted == 1 ? ov::hint::PerformanceMode::LATENCY : ov::hint::PerformanceMode::THROUGHPUT;
         const auto element = precision == "fp32" ? ov::element::f32 : ov::element::bf16;
         ov::AnyMap settings{ov::hint::performance_mode(mode), ov::hint::inference_precision(element)};
         if (wanted != AUTO) settings.insert(ov::num_streams(ov::streams::Num(int32_t(wanted))));
-        if (!has_all_cores()) settings.insert(ov::inference_num_threads(int32_t(cores())));
-        return core_.compile_model(model, "CPU", settings);
-    }
-
-    // One of any other size than the model was compiled for, such as a short last batch, has a model of its own.
-    ov::InferRequest &request_for(size_t instance, size_t images) {
-        if (images == input.batch || !free_) return requests_[instance];
-        std::lock_guard<std::mutex> alone(compiling_);
-        if (!compiled_free_) compiled_free_ = compile(model_, instances);
-        if (!free_requests_[instance]) free_requests_[instance] = compiled_free_.create_infer_request();
-        return free_requests_[instance];
-    }
-
-    void take(const ov::Tensor &output, size_t images, Answers &answers) const {
-        const ov::Shape &of = output.get_shape();
-        if (of.size() != 2 || of[0] != images)
-            throw Error(path_ + ": gives " + ov::PartialShape(of).to_string() + " for " + std::to_string(images) +
-                        " images, expected [" + std::to_string(images) + ", classes]; export it again with its batch axis "
-                        "kept (a Reshape in it may set it) and a Flatten at the end");
-        answers.classes = of[1];
-        std::vector<float> values(output.get_size());
-        const ov::element::Type type = output.get_element_type();
-        if (type == ov::element::f32)
-            std::copy_n(output.data<float>(), values.size(), values.begin());
-        else if (type == ov::element::f16)
-            std::copy_n(output.data<ov::float16>(), values.size(), values.begin());
-        else if (type == ov::element::bf16)
-            std::copy_n(output.data<ov::bfloat16>(), values.size(), values.begin());
-        else
-            std::transform(output.data<double>(), output.data<double>() + values.size(), values.begin(),
-                           [](double value) { return float(value); });
-        answers.values.assign(reinterpret_cast<const char *>(values.data()), values.size() * sizeof(float));
+        if (long(cores()) < sysconf(_SC_NPROCESSORS_ONLN)) settings.insert(ov::inference_num_threads(int32_t(cores())));
+        compiled_ = core_.compile_model(model_, "CPU", settings);
     }
 
     const std::string path_;
     ov::Core core_;
     std::shared_ptr<ov::Model> model_;
-    bool free_ = false;
-    ov::CompiledModel compiled_, compiled_free_;
-    std::vector<ov::InferRequest> requests_, free_requests_;
-    std::mutex compiling_;
+    ov::CompiledModel compiled_;
+    std::vector<Span> spans_;
+    std::vector<ov::InferRequest> requests_;
 };
 
 }  // namespace
 
-std::unique_ptr<Engine> open_openvino(const std::string &path, const Opening &asked) {
+std::unique_ptr<Engine> open_openvino(const std::string &path, size_t batch, size_t instances) {
     try {
-        return std::make_unique<OpenVINO>(path, asked);
+        return std::make_unique<OpenVINO>(path, batch, instances);
     } catch (const ov::Exception &error) {
-        throw Error(path + ": OpenVINO cannot compile it (" + last_line(error.what()) + "); make it again with convert.sh");
+        throw Error(cat(path, ": OpenVINO cannot compile it (", last_line(error.what()), "); make it again with convert.sh"));
     }
 }

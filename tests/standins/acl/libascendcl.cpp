@@ -64,31 +64,40 @@ template <typename Undo> aclError undone(const char *name, bool in_order, Undo u
     return code;
 }
 
-const Json &entry(const char *kind) { return model.description.get(kind)->items[0]; }
-const std::vector<Json> &sizes() { return model.description.get("sizes")->items; }
+std::string entry(const std::string &kind, const char *name) { return model.description["/" + kind + "/0/" + name]; }
 
-size_t element(const Json &of) {
-    const std::string &dtype = of.get("dtype")->str();
+// A list of whole numbers, at `path` in the description.
+std::vector<int64_t> list(const std::string &path) {
+    std::vector<int64_t> found;
+    for (std::string place; model.description.count(place = path + "/" + std::to_string(found.size()));)
+        found.push_back(std::stoll(model.description[place]));
+    return found;
+}
+std::vector<int64_t> sizes() { return list("/sizes"); }
+std::vector<int64_t> sides(const std::string &kind) { return list("/" + kind + "/0/shape"); }
+
+size_t element(const std::string &kind) {
+    const std::string dtype = entry(kind, "dtype");
     return dtype == "float32" ? 4 : dtype == "float16" ? 2 : 1;
 }
 
 size_t bytes_of(const char *kind, double batch) {
-    double bytes = double(element(entry(kind)));
-    for (const Json &side : entry(kind).get("shape")->items) bytes *= side.value < 0 ? batch : side.value;
+    double bytes = double(element(kind));
+    for (const int64_t side : sides(kind)) bytes *= side < 0 ? batch : double(side);
     return size_t(bytes);
 }
 
-double largest() { return sizes().empty() ? 0 : sizes().back().value; }
+double largest() { return sizes().empty() ? 0 : double(sizes().back()); }
 
 aclDataType type_of(const char *kind) {
-    const std::string &dtype = entry(kind).get("dtype")->str();
+    const std::string dtype = entry(kind, "dtype");
     return dtype == "float32" ? ACL_FLOAT : dtype == "float16" ? ACL_FLOAT16 : ACL_UINT8;
 }
 
 void dims_of(const char *kind, aclmdlIODims *out) {
-    std::snprintf(out->name, sizeof out->name, "%s", entry(kind).get("name")->str().c_str());
+    std::snprintf(out->name, sizeof out->name, "%s", entry(kind, "name").c_str());
     out->dimCount = 0;
-    for (const Json &side : entry(kind).get("shape")->items) out->dims[out->dimCount++] = int64_t(side.value);
+    for (const int64_t side : sides(kind)) out->dims[out->dimCount++] = side;
 }
 
 bool read_model(const char *path) {
@@ -106,7 +115,7 @@ bool read_model(const char *path) {
         if (number(at, 4) == 8) model.description = parse_json(content.substr(payload + number(at + 8, 8), number(at + 16, 8)));
     }
     model.path = path;
-    return model.description.kind == Json::object;
+    return !model.description.empty();
 }
 
 void start() {
@@ -251,12 +260,12 @@ aclError aclmdlGetDynamicBatch(const aclmdlDesc *desc, aclmdlBatch *out) {
     const aclError code = answer("aclmdlGetDynamicBatch", desc->filled);
     if (code != ACL_SUCCESS) return code;
     out->batchCount = 0;
-    for (const Json &size : sizes()) out->batch[out->batchCount++] = uint64_t(size.value);
+    for (const int64_t size : sizes()) out->batch[out->batchCount++] = uint64_t(size);
     return code;
 }
 aclError aclmdlSetDynamicBatchSize(uint32_t id, aclmdlDataset *in, size_t index, uint64_t batch) {
     bool known = false;
-    for (const Json &size : sizes()) known = known || uint64_t(size.value) == batch;
+    for (const int64_t size : sizes()) known = known || uint64_t(size) == batch;
     const aclError code = answer("aclmdlSetDynamicBatchSize", id == 7 && index == 1 && things.count(in) && known);
     if (code == ACL_SUCCESS) in->batch = batch;
     return code;
