@@ -51,9 +51,10 @@ MODULES = {"convert.sh": "ResNeSt.convert", "bench.sh": "ResNeSt.bench"}
 
 
 class Warm:
-    """The waiting process, started with the first command."""
+    """The waiting process, started with the first command; it imports this project, or a copy of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, project: Path = PROJECT) -> None:
+        self._project = project
         self._lock = threading.Lock()
         self._address = ""
 
@@ -65,7 +66,7 @@ class Warm:
             listening.listen()
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.warm", str(listening.fileno())],
-                cwd=PROJECT,
+                cwd=self._project,
                 # The first test to run a command may have set it for itself.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
                 pass_fds=[listening.fileno()],
