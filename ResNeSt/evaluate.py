@@ -26,6 +26,7 @@ from ResNeSt.common.arguments import Parser
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import PipelineError, run
 from ResNeSt.common.files import PathLike, write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.journal import Journal
 from ResNeSt.common.machines import Machines
 from ResNeSt.common.made_of import Unchanged, state_of
@@ -318,12 +319,10 @@ def make_parser() -> Parser:
     parser = Parser(prog="python -m ResNeSt.evaluate", description=__doc__)
     add_model_flags(parser)
     add_ray_flag(parser)
-    parser.reads(
-        "--images", required=True, metavar="SRC", help="folder, flat or with a sub-folder per class; .tar, .parquet"
-    )
-    parser.reads("--labels", metavar="FILE", help="a line 'NAME CLASS' for every image [what comes with the images]")
+    take(parser, "images", required=True)
+    take(parser, "labels", note="what comes with the images")
     parser.writes("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
-    parser.writes("--json", metavar="FILE", help="write the figures and all problems here as well")
+    take(parser, "json")
     add_allow_flags(parser, KINDS)
     return parser
 

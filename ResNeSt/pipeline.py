@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ResNeSt.common.ais_bench_paths import check_output, check_path
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, check_share, positive
+from ResNeSt.common.arguments import Parser, check_share
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import alone, read_json, remove_plain, write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import calibration, chips, targets
-from ResNeSt.convert.targets import check_dynamic, check_taken, compiled_name, parse_batches
+from ResNeSt.convert.targets import check_batches, check_dynamic, check_taken, compiled_name
 from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import run_client
 from ResNeSt.labels.class_names import class_list
@@ -72,7 +73,7 @@ REDUCED = Tolerance(agreement=0.95)
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """What is run on what; `folder` takes every file that is made; `model` is what the scripts call the card.
+    """What is run on what; `output` takes every file that is made; `arch` is what the scripts call the card.
 
     `calibration` holds the pictures to calibrate with, or their tensors; None takes those that are scored.
     `min_agreement` is the share of images that must keep the top-1, of compiled models with PyTorch; None the usual.
@@ -80,7 +81,7 @@ class RunPlan:
     """
 
     card: Card
-    model: str
+    arch: str
     weights: Path
     images: Path
     labels: Path
@@ -88,7 +89,7 @@ class RunPlan:
     precision: str
     batches: list[int]
     loop: int
-    folder: Path
+    output: Path
     calibration: Path | None = None
     min_agreement: float | None = None
     exif: bool = False
@@ -98,14 +99,14 @@ class RunPlan:
     @property
     def tensors(self) -> Path:
         """Stage 1's result."""
-        return self.folder / "prep_dataset"
+        return self.output / "prep_dataset"
 
     @property
     def calibration_tensors(self) -> Path:
         """Those to calibrate with, and to judge by."""
         if self.calibration is None:
             return self.tensors
-        return self.calibration if _holds_tensors(self.calibration) else self.folder / "calibration"
+        return self.calibration if _holds_tensors(self.calibration) else self.output / "calibration"
 
     @property
     def tolerance(self) -> Tolerance:
@@ -116,17 +117,17 @@ class RunPlan:
     @property
     def onnx(self) -> Path:
         """Stage 2's result."""
-        return self.folder / f"{self.card.name}.onnx"
+        return self.output / f"{self.card.name}.onnx"
 
     @property
     def simplified(self) -> Path:
         """Stage 3's first result."""
-        return self.folder / f"{self.card.name}_sim.onnx"
+        return self.output / f"{self.card.name}_sim.onnx"
 
     @property
     def results(self) -> Path:
         """Stage 4's results."""
-        return self.folder / "results"
+        return self.output / "results"
 
 
 class Stage(NamedTuple):
@@ -178,21 +179,21 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
     if chips.is_ascend(plan.chip):
         check_path(plan.tensors)
         check_output(plan.results)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with alone(plan.folder / "summary.json"):
+    plan.output.mkdir(parents=True, exist_ok=True)
+    with alone(plan.output / "summary.json"):
         return _run_all(plan, say)
 
 
 def _run_all(plan: RunPlan, say: Say) -> list[Stage]:
     for name in ("summary.json", *REPORTS):  # of an earlier run
-        remove_plain(plan.folder / name)
+        remove_plain(plan.output / name)
     steps = [*_preprocess(plan, say), *_export(plan, say), *_convert(plan, say)]
     stages = _run_uncompiled(plan, steps, say)
     if not any(stage.complaint for stage in stages):
         stages += _run_compiled(plan, steps, say)
     calibrated = _calibrated(plan)
     _write(plan, stages, calibrated)
-    data.write(plan.folder, _report(plan, stages, steps, calibrated))
+    data.write(plan.output, _report(plan, stages, steps, calibrated))
     return stages
 
 
@@ -203,9 +204,7 @@ def _preprocess(plan: RunPlan, say: Say) -> list[data.Step]:
         made["preprocess, calibration"] = (plan.calibration, plan.calibration_tensors)
     exif = ["--exif"] if plan.exif else []
     return [
-        _command(
-            say, step, "resnest_preprocess.py", pictures, tensors, "--model", plan.model, *_naming(pictures), *exif
-        )
+        _command(say, step, "resnest_preprocess.py", pictures, tensors, "--arch", plan.arch, *_naming(pictures), *exif)
         for step, (pictures, tensors) in made.items()
     ]
 
@@ -236,7 +235,7 @@ def _calibrated(plan: RunPlan) -> dict[str, str]:
 def _export(plan: RunPlan, say: Say) -> list[data.Step]:
     if _is_exported(plan):
         return []
-    flags = [f"--source={plan.weights}", f"--target={plan.onnx}", f"--model={plan.model}", *_ema_flag(plan)]
+    flags = [f"--source={plan.weights}", f"--target={plan.onnx}", f"--arch={plan.arch}", *_ema_flag(plan)]
     return [_command(say, "export", "resnest_pth2onnx.py", *flags)]
 
 
@@ -254,7 +253,7 @@ def _is_exported(plan: RunPlan) -> bool:
 
 
 def _convert(plan: RunPlan, say: Say) -> list[data.Step]:
-    flags = [f"--onnx={plan.onnx}", f"--output-dir={plan.folder}"]
+    flags = [f"--onnx={plan.onnx}", f"--output={plan.output}"]
     if plan.precision != chips.precision(None, plan.chip):
         flags.append(f"--precision={plan.precision}")
     if plan.precision == "int8" or plan.calibration is not None:
@@ -276,7 +275,7 @@ def _of_another_question(plan: RunPlan) -> list[Path]:
     if plan.dynamic_batch:
         asked["batch"] = plan.batches
     batches = targets.models(plan.batches, plan.dynamic_batch)
-    models = [plan.folder / compiled_name(plan.card.name, batch, plan.chip) for batch in batches]
+    models = [plan.output / compiled_name(plan.card.name, batch, plan.chip) for batch in batches]
     found = {model: sidecar.recorded(model, asked) for model in models if model.exists()}
     return [model for model, says in found.items() if says and says != asked]
 
@@ -293,10 +292,10 @@ def _run_uncompiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Sta
     for number, (name, model) in enumerate(models.items()):
         say(f"running {model} on {plan.tensors}")
         flags = [f"--input={plan.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
-        architecture = [f"--arch={plan.model}", *_ema_flag(plan)] if model == plan.weights else []
+        architecture = [f"--arch={plan.arch}", *_ema_flag(plan)] if model == plan.weights else []
         (summary,), spent = run_client(model, plan.results, f"stage{number}", *flags, *architecture)
         steps.append(data.Step(name, spent.seconds, spent.peak_bytes))
-        look = ["--layers", str(before), str(model), f"--input={plan.tensors}", f"--arch={plan.model}"]
+        look = ["--layers", str(before), str(model), f"--tensors={plan.tensors}", f"--arch={plan.arch}"]
         look += _ema_flag(plan)
         rows.append(_stage(name, batch, summary, plan, FP32, look))
         before = model
@@ -307,16 +306,16 @@ def _run_compiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Stage
     """bench.sh, its outputs judged by PyTorch's; a closer look is at them and those of what was compiled."""
     batches = ",".join(map(str, plan.batches))
     flags = [
-        f"--input={plan.tensors}",
+        f"--tensors={plan.tensors}",
         f"--labels={plan.labels}",
         f"--loop={plan.loop}",
-        f"--output-dir={plan.results}",
+        f"--output={plan.results}",
     ]
     if plan.dynamic_batch:
         flags.append("--dynamic-batch")
     flags.append("--no-report")  # what it would say is in ours
     steps.append(
-        _command(say, "bench", "bench.sh", batches, plan.chip, f"--model={plan.folder / plan.card.name}", *flags)
+        _command(say, "bench", "bench.sh", batches, plan.chip, f"--prefix={plan.output / plan.card.name}", *flags)
     )
     speeds = {row["batch"]: row["images_per_second"] for row in read_json(plan.results / "bench.json")["rows"]}
     tolerance = plan.tolerance
@@ -403,7 +402,7 @@ def _write(plan: RunPlan, stages: list[Stage], calibrated: dict[str, str]) -> No
         **calibrated,
         **environment(plan.chip),
     }
-    write_json(plan.folder / "summary.json", {**made_of, "stages": rows})
+    write_json(plan.output / "summary.json", {**made_of, "stages": rows})
 
 
 def main() -> None:
@@ -411,14 +410,14 @@ def main() -> None:
     plan = _plan(make_parser().parse_args())
     stages = run_pipeline(plan, aloud)
     print(f"\n{_table(stages)}\n")
-    calibrated = read_json(plan.folder / "summary.json").get(CALIBRATED)
+    calibrated = read_json(plan.output / "summary.json").get(CALIBRATED)
     if calibrated:
         print(f"{calibrated}\n")
     images = stages[0].agreement.images
-    print(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.folder}/summary.json")
+    print(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.output}/summary.json")
     for remark in remarks_on(stages[0].result, plan.labels):
         print(f"note: {remark}")
-    draw_where_possible(plan.folder)
+    draw_where_possible(plan.output)
     for complaint in filter(None, (stage.complaint for stage in stages)):
         raise PipelineError(complaint)
 
@@ -426,40 +425,37 @@ def main() -> None:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="run.sh", description=__doc__)
-    parser.reads("--images", type=Path, metavar="DIR", help="folder of images [the bundled demo]")
-    parser.reads("--labels", type=Path, metavar="FILE", help="val_label.txt of these images")
-    parser.reads_card(
-        "--model",
-        metavar="NAME",
-        help=f"or a card file [by --weights; without, {DEFAULT_MODEL}, or {DEMO_MODEL} without --images]",
+    take(parser, "images", type=Path, note="the bundled demo")
+    take(parser, "labels", type=Path, note="the demo's")
+    take(
+        parser,
+        "arch",
+        note=f"by --weights; without, {DEFAULT_MODEL}, or {DEMO_MODEL} without --images",
+        old=["--model"],
     )
-    parser.reads("--weights", metavar="PTH", default="auto", help="checkpoint [auto: fetch the official file]")
-    add_ema_flag(parser)
-    parser.add_argument(
-        "--chip",
+    take(parser, "weights", default="auto")
+    take(parser, "ema")
+    take(
+        parser,
+        "chip",
         default="cpu",
-        help="cpu, cuda, ncnn, auto, or one like 310P3, where this Python has PyTorch and ais_bench [%(default)s]",
+        note="%(default)s; or cuda, ncnn, auto, or one like 310P3, where this Python has PyTorch and ais_bench",
     )
-    parser.add_argument("--precision", metavar="P", help="of the compiled models, as convert.sh takes it [the chip's]")
-    parser.reads(
-        "--calibration",
+    take(parser, "precision", note="the chip's own, as convert.sh has it")
+    take(
+        parser,
+        "calibration",
         type=Path,
-        metavar="DIR",
-        help="other pictures, or float32 tensors of them, to calibrate int8 with and to judge by "
-        "[the demo's train; without --precision int8 none; else the images that are scored, and the table says so]",
+        note="the demo's train; without --precision int8 none; else the images that are scored, and the table says so; "
+        "pictures, or float32 tensors of them",
     )
-    parser.add_argument(
-        "--min-agreement",
-        type=float,
-        metavar="SHARE",
-        help=f"of the images, with PyTorch's top-1 [fp32: {FP32.agreement}, else {REDUCED.agreement}]",
-    )
-    parser.add_argument("--batch", metavar="LIST", help="batch sizes [1,4,8; ncnn: 1]")
-    parser.add_argument("--dynamic-batch", action="store_true", help="one model that takes all of --batch, 2 to 100")
-    parser.add_argument("--loop", type=positive, default=100, help="runs of each speed measurement [%(default)s]")
-    parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
-    parser.fills("--work", type=Path, metavar="DIR", help="folder for all files [work/NAME]")
-    add_threads_flag(parser)
+    take(parser, "min-agreement", note=f"fp32: {FP32.agreement}, else {REDUCED.agreement}; with PyTorch")
+    take(parser, "batch", several=True, note="1,4,8; ncnn: 1")
+    take(parser, "dynamic-batch")
+    take(parser, "loop", default=100)
+    take(parser, "exif")
+    take(parser, "output", type=Path, note="work/NAME", old=["--work"])
+    take(parser, "threads")
     return parser
 
 
@@ -469,25 +465,25 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     demo = options.images is None
     if demo and not DEMO.is_dir():
         raise ArgumentError(f"{DEMO}: the demo is not installed, it lies in the project's folder; name yours: --images")
-    model, model_card = _model(options.weights, options.model, DEMO_MODEL if demo else DEFAULT_MODEL)
+    arch, model_card = _arch(options.weights, options.arch, DEMO_MODEL if demo else DEFAULT_MODEL)
     if demo and model_card.classes != card(DEMO_MODEL).classes:
-        raise ArgumentError(f"--model {model}: the demo's images go with {DEMO_MODEL}; name yours with --images")
-    folder = options.work or Path("work") / model_card.name
+        raise ArgumentError(f"--arch {arch}: the demo's images go with {DEMO_MODEL}; name yours with --images")
+    folder = options.output or Path("work") / model_card.name
     chip = chips.resolve(options.chip)
     precision = chips.precision(options.precision, chip)
-    batches = parse_batches(options.batch or ("1" if chip == chips.NCNN else "1,4,8"))
+    batches = check_batches(options.batch or ([1] if chip == chips.NCNN else [1, 4, 8]))
     check_taken(chip, batches, dynamic=options.dynamic_batch)
     if options.dynamic_batch:
         batches = check_dynamic(batches, chip, precision)
     images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
     truth, found = read_labels(labels), list_images(images)
     check_names(labels, truth, images, found)
-    check_folders(labels, truth, found, images, class_list(model, model_card.class_names, model_card.classes))
+    check_folders(labels, truth, found, images, class_list(arch, model_card.class_names, model_card.classes))
     check_labels(truth, model_card.classes, labels)
     check_share("--min-agreement", options.min_agreement)
     return RunPlan(
         card=model_card,
-        model=model,
+        arch=arch,
         weights=_weights(model_card, options.weights, folder),
         images=images,
         labels=labels,
@@ -495,7 +491,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
         precision=precision,
         batches=batches,
         loop=options.loop,
-        folder=folder,
+        output=folder,
         calibration=_calibration(options.calibration, chip, precision, demo),
         min_agreement=options.min_agreement,
         exif=options.exif,
@@ -514,15 +510,15 @@ def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> P
     return given
 
 
-def _model(weights: str, model: str | None, default: str) -> tuple[str, Card]:
+def _arch(weights: str, arch: str | None, default: str) -> tuple[str, Card]:
     """What the scripts call the card, and the card: the one asked for, else that of the weights."""
     if weights == "auto":
-        return model or default, card(model or default)
-    model_card = card_for(weights, model, "--model")
-    if model is None:
+        return arch or default, card(arch or default)
+    model_card = card_for(weights, arch)
+    if arch is None:
         beside = card_beside(weights)
-        model = str(beside) if beside.is_file() else model_card.name
-    return model, model_card
+        arch = str(beside) if beside.is_file() else model_card.name
+    return arch, model_card
 
 
 def _weights(model_card: Card, given: str, folder: Path) -> Path:

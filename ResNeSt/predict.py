@@ -20,6 +20,7 @@ from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
+from ResNeSt.common.flags import take
 from ResNeSt.common.machines import Machines
 from ResNeSt.common.made_of import file_above
 from ResNeSt.common.progress import Say, silent
@@ -187,9 +188,9 @@ def make_parser() -> Parser:
     parser = Parser(prog="python -m ResNeSt.predict", description=__doc__)
     add_model_flags(parser)
     add_ray_flag(parser)
-    parser.reads("images", nargs="+", metavar="IMAGE|SRC", help="image files, folders, .tar, .parquet")
+    take(parser, "images", positional=True, nargs="+", metavar="IMAGE|SRC", note="or image files")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes an image [%(default)s]")
-    parser.reads("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
+    take(parser, "names", note="the model's, or ImageNet's for 1,000")
     parser.add_argument("--format", choices=list(FORMATS), default="text", help="of what is printed [%(default)s]")
     return parser
 

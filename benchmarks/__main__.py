@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.plots import draw
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
+from ResNeSt.common.flags import take
 from ResNeSt.images.listing import find_images
 
 PARTS = {
@@ -41,7 +42,7 @@ def main() -> None:
     for part in parts:
         print(f"\n{part}: {PARTS[part]}\n", flush=True)
         images = [] if part in WITHOUT_IMAGES else [options.images]
-        length = options.seconds if part == "serving" else options.rounds
+        length = options.duration if part == "serving" else options.rounds
         importlib.import_module(f"benchmarks.{part}").measure(*images, length, options.output)
     draw(options.output)
 
@@ -57,25 +58,14 @@ def make_parser() -> Parser:
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"[all but {' and '.join(NAMED_ONLY)}] {', '.join(PARTS)}"
     )
-    parser.reads(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help=f"a few hundred photographs; all but {', '.join(WITHOUT_IMAGES)} take them",
-    )
+    without = f"none: {', '.join(WITHOUT_IMAGES)} take none, the others a few hundred .JPEG files of one folder"
+    take(parser, "images", type=Path, note=without)
     parser.add_argument(
-        "--rounds", type=positive, default=5, help="of every contender, after one uncounted [%(default)s]"
+        "--rounds", type=positive, default=5, metavar="N", help="of every contender, after one uncounted [%(default)s]"
     )
-    parser.add_argument(
-        "--seconds", type=positive, default=60, help="of serving, with each number of clients [%(default)s]"
-    )
-    parser.fills(
-        "--output",
-        type=Path,
-        default=Path("work/benchmarks"),
-        metavar="DIR",
-        help="for the tables and the picture; the published ones lie in benchmarks/results [%(default)s]",
-    )
+    take(parser, "duration", default=60.0, note="60; of serving, with each number of clients", old=["--seconds"])
+    output = Path("work/benchmarks")
+    take(parser, "output", type=Path, default=output, note="%(default)s; the published ones lie in benchmarks/results")
     return parser
 
 

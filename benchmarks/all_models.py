@@ -52,11 +52,11 @@ def _measure(model_card: Card, images: Path, scratch: Path, rounds: int) -> tupl
     run_on = (f"--input={tensors}", f"--output={scratch}", "--output_dirname=result", "--outfmt=TXT")
     score = (f"--result_path={scratch / 'result_summary.json'}", f"--gt_path={labels}")
     spent = {
-        "preprocess": spend("resnest_preprocess.py", few, tensors, f"--model={model_card.name}"),
-        "export": spend("resnest_pth2onnx.py", "--untrained", f"--model={model_card.name}", f"--target={onnx}"),
-        "fp32": spend(*compile_, f"--output-dir={models['fp32'].parent}"),
-        "bf16": spend(*compile_, f"--output-dir={models['bf16'].parent}", "--precision=bf16"),
-        "int8": spend(*compile_, f"--output-dir={models['int8'].parent}", *int8),
+        "preprocess": spend("resnest_preprocess.py", few, tensors, f"--arch={model_card.name}"),
+        "export": spend("resnest_pth2onnx.py", "--untrained", f"--arch={model_card.name}", f"--target={onnx}"),
+        "fp32": spend(*compile_, f"--output={models['fp32'].parent}"),
+        "bf16": spend(*compile_, f"--output={models['bf16'].parent}", "--precision=bf16"),
+        "int8": spend(*compile_, f"--output={models['int8'].parent}", *int8),
         "infer": spend("-m", "ResNeSt.infer", f"--model={models['fp32']}", *run_on),
         "score": spend("ResNeSt_postprocess.py", *score),
     }

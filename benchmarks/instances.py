@@ -63,7 +63,7 @@ def _bench(model: Path, batch: int, instances: int | None, scratch: Path) -> Cal
 
     def measure() -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            asked = Benchmark([batch], "cpu", prefix, duration=SECONDS, instances=[instances], folder=folder)
+            asked = Benchmark([batch], "cpu", prefix, duration=SECONDS, instances=[instances], output=folder)
             return bench(asked).fastest.images_per_second
 
     return measure

@@ -52,9 +52,9 @@ def _stages(images: Path, scratch: Path) -> dict[str, Spent]:
     return {
         f"preprocess, {FEW} images": spend("resnest_preprocess.py", few, tensors),
         "export": spend("resnest_pth2onnx.py", "--untrained", f"--target={onnx}"),
-        "simplify and compile, fp32": spend(*compile_, f"--output-dir={scratch / 'fp32'}"),
+        "simplify and compile, fp32": spend(*compile_, f"--output={scratch / 'fp32'}"),
         "calibrate and compile, int8": spend(
-            *compile_, "--precision=int8", f"--calibration={tensors}", "--min-agreement=0", f"--output-dir={int8}"
+            *compile_, "--precision=int8", f"--calibration={tensors}", "--min-agreement=0", f"--output={int8}"
         ),
         f"infer, {FEW} images, int8, batch 16": spend(
             "-m",

@@ -17,6 +17,7 @@ from ResNeSt.common.arguments import Parser
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import sha256, whole, write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
 from ResNeSt.images.decode import tensor_maker
 from ResNeSt.images.listing import find_images
@@ -49,9 +50,7 @@ SETTINGS = Settings(
 
 def main() -> None:
     """Trains, evaluates, writes the checkpoint and the expected answers."""
-    parser = Parser(description=__doc__)
-    parser.fills("--output", type=Path, default=Path("demo_training"), help="checkpoints, log [%(default)s]")
-    options = parser.parse_args()
+    options = make_parser().parse_args()
     model_card = card("resnest_demo")
     learned, judged_by = (read_samples(DEMO / split, DEMO / f"{split}_label.txt") for split in ("train", "val"))
     with joined("cpu") as alone:
@@ -61,6 +60,13 @@ def main() -> None:
     # The last epoch's, since the best one's accuracy on demo/val would be a matter of having been chosen by it.
     model.load_state_dict(torch.load(options.output / LAST, weights_only=True)["model"])
     _evaluate(model, _save(model, model_card), model_card)
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m demo.train", description=__doc__)
+    take(parser, "output", type=Path, default=Path("demo_training"))
+    return parser
 
 
 def _save(model: ResNeSt, model_card: Card) -> Path:

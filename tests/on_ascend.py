@@ -5,7 +5,6 @@ Every fact is a line, `ok` or `DIFFERS` with what was found. Python 3.9, no torc
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -23,8 +22,10 @@ from typing import Any, NamedTuple
 
 from ResNeSt.bench import msprof, overlap
 from ResNeSt.common import cann, cann_libraries
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError, run
 from ResNeSt.common.files import read_json
+from ResNeSt.common.flags import take
 from ResNeSt.convert import aoe, atc, chips
 from ResNeSt.convert.finding import FAILS
 from ResNeSt.convert.host import findings as host_findings
@@ -65,16 +66,12 @@ class Host(NamedTuple):
     folder: Path
     chip: str
     toolkit: cann.Toolkit
-    tune: bool
+    tune: str | None
 
 
 def main() -> int:
     """Prints every fact, and what to do with those that do not hold; 1 where there are any."""
-    parser = argparse.ArgumentParser(prog="tests/on_ascend.sh", description=__doc__)
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="of the demo model")
-    parser.add_argument("--chip", default="auto", help="[auto: what npu-smi shows]")
-    parser.add_argument("--tune", action="store_true", help="let AOE tune, too, which takes hours")
-    options = parser.parse_args()
+    options = make_parser().parse_args()
     chip = chips.resolve(options.chip)
     toolkit = cann.find_toolkit()
     if toolkit is None or importlib.util.find_spec("ais_bench") is None or not chips.is_ascend(chip):
@@ -99,6 +96,15 @@ def main() -> int:
     print("What differs is recorded wrongly, or of this release: docs/ascend.md says what rests on it. Please open an")
     print(f"issue with all these lines; the files behind them stay in {host.folder}.")
     return 1
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="tests/on_ascend.sh", description=__doc__)
+    take(parser, "onnx", type=Path, required=True, note="the demo model")
+    take(parser, "chip", default="auto", note="auto: what npu-smi shows")
+    take(parser, "tune", nargs="?", const=aoe.OPERATORS, choices=list(aoe.JOBS))
+    return parser
 
 
 def _version(package: str) -> str:
@@ -199,10 +205,10 @@ def _header(path: Path) -> Fact:
 def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
     """The project's own commands, as a user would type them."""
     stages = {
-        "preprocess": ["resnest_preprocess.py", str(IMAGES), "prep", "--model=resnest_demo"],
+        "preprocess": ["resnest_preprocess.py", str(IMAGES), "prep", "--arch=resnest_demo"],
         "convert": ["convert.sh", str(BATCH), chip, "--onnx=demo.onnx"],
         "bench": [
-            *("bench.sh", str(BATCH), chip, "--model=demo", "--input=prep", f"--labels={LABELS}"),
+            *("bench.sh", str(BATCH), chip, "--prefix=demo", "--tensors=prep", f"--labels={LABELS}"),
             *("--loop=20", "--no-report"),
         ],
         "evaluate": [
@@ -272,7 +278,7 @@ def _client(folder: Path) -> Iterator[Fact]:
 
 def _processes(folder: Path, chip: str) -> Iterator[Fact]:
     """Two processes on one card, as bench.sh adds them up."""
-    flags = ["--model=demo", "--duration=1", "--warmup=5", "--output-dir=two", "--processes=2", "--no-report"]
+    flags = ["--prefix=demo", "--duration=1", "--warmup=5", "--output=two", "--processes=2", "--no-report"]
     done = _run(folder, ["bench.sh", str(BATCH), chip, *flags])
     yield Fact("bench.sh --processes 2 --duration 1 --warmup 5 ends with 0", done.returncode == 0, done.stderr[-500:])
     log = folder / f"two/pure_bs{BATCH}_x2.log"
@@ -284,7 +290,7 @@ def _processes(folder: Path, chip: str) -> Iterator[Fact]:
 
 def _profile(folder: Path, chip: str) -> Iterator[Fact]:
     """What msprof leaves of a pure loop, as bench.sh --profile reads it."""
-    flags = ["--model=demo", "--loop=20", "--output-dir=profiled", "--profile", "--no-report"]
+    flags = ["--prefix=demo", "--loop=20", "--output=profiled", "--profile", "--no-report"]
     done = _run(folder, ["bench.sh", str(BATCH), chip, *flags])
     yield Fact("bench.sh --profile ends with 0", done.returncode == 0, done.stderr[-500:])
     runs = list((folder / f"profiled/profile_bs{BATCH}").glob("PROF_*"))
@@ -297,7 +303,7 @@ def _profile(folder: Path, chip: str) -> Iterator[Fact]:
 
 def _bench_of_one_model(folder: Path, chip: str) -> Iterator[Fact]:
     """The model of several batch sizes, as bench.sh runs it."""
-    flags = ["--model=dyn/demo", "--input=prep", f"--labels={LABELS}", "--loop=20", "--output-dir=sizes", "--no-report"]
+    flags = ["--prefix=dyn/demo", "--tensors=prep", f"--labels={LABELS}", "--loop=20", "--output=sizes", "--no-report"]
     done = _run(folder, ["bench.sh", f"1,{BATCH}", chip, "--dynamic-batch", *flags])
     yield Fact("bench.sh --dynamic-batch ends with 0", done.returncode == 0, done.stderr[-500:])
     rows, static = (read_json(folder / name / "bench.json")["rows"] for name in ("sizes", "bench"))
@@ -353,7 +359,7 @@ def _tensor_rules(folder: Path) -> Iterator[Fact]:
 
 def _devices(folder: Path, chip: str) -> Iterator[Fact]:
     """One device of two is not there; the reason that bench.sh tells has to be that one's."""
-    flags = ["--model=demo", "--loop=2", "--output-dir=devices", f"--device=0,{NO_DEVICE}", "--no-report"]
+    flags = ["--prefix=demo", "--loop=2", "--output=devices", f"--device=0,{NO_DEVICE}", "--no-report"]
     done = _run(folder, ["bench.sh", str(BATCH), chip, *flags])
     told = f": device {NO_DEVICE}: " in done.stderr
     yield Fact("the reason of two devices is that of the one that failed", told, done.stderr[-500:])
@@ -389,7 +395,7 @@ def _dynamic_batch(folder: Path, chip: str) -> Iterator[Fact]:
     sizes, model = [1, BATCH, 2 * BATCH], "dyn/demo_dyn.om"
     pictures = [str(path) for path in sorted(IMAGES.iterdir())[: 2 * BATCH + 3]]
     for what, dtype in (("with AIPP", "uint8"), ("of float32", "float32")):
-        flags = ["--onnx=demo.onnx", "--output-dir=dyn", "--dynamic-batch", f"--dtype={dtype}", "--force"]
+        flags = ["--onnx=demo.onnx", "--output=dyn", "--dynamic-batch", f"--dtype={dtype}", "--force"]
         done = _run(folder, ["convert.sh", ",".join(map(str, sizes)), chip, *flags])
         yield Fact(f"ATC takes --dynamic_batch_size {what}", done.returncode == 0, (done.stdout + done.stderr)[-500:])
         done = _run(folder, ["-m", "ResNeSt.predict", f"--model={model}", *pictures])
@@ -440,10 +446,10 @@ def _nv12(folder: Path, chip: str) -> Iterator[Fact]:
     """AIPP's YUV420SP_U8 with its matrix, as `--dtype yuv420sp` writes it."""
     nv12, data = "--dtype=yuv420sp", [f"--images={IMAGES}", f"--labels={LABELS}"]
     stages = {
-        "preprocess makes NV12": ["resnest_preprocess.py", str(IMAGES), "nv12", "--model=resnest_demo", nv12],
-        "ATC takes YUV420SP_U8": ["convert.sh", str(BATCH), chip, "--onnx=demo.onnx", "--output-dir=yuv", nv12],
+        "preprocess makes NV12": ["resnest_preprocess.py", str(IMAGES), "nv12", "--arch=resnest_demo", nv12],
+        "ATC takes YUV420SP_U8": ["convert.sh", str(BATCH), chip, "--onnx=demo.onnx", "--output=yuv", nv12],
         "bench gives ais_bench 1.5 bytes a pixel": [
-            *("bench.sh", str(BATCH), chip, "--model=yuv/demo", "--input=nv12", "--output-dir=nv12_bench"),
+            *("bench.sh", str(BATCH), chip, "--prefix=yuv/demo", "--tensors=nv12", "--output=nv12_bench"),
             *(f"--labels={LABELS}", "--loop=20", "--no-report"),
         ],
         "evaluate opens the model of NV12": ["-m", "ResNeSt.evaluate", f"--model=yuv/demo_bs{BATCH}.om", *data],
@@ -475,7 +481,7 @@ print(json.dumps({"sizes": model.batcher.sizes, "apart": float(np.ptp(logits, ax
 
 def _service(folder: Path, chip: str) -> Iterator[Fact]:
     """Several models open in one thread, which is not the process's main one, and in another thread once more."""
-    done = _run(folder, ["convert.sh", f"1,{BATCH}", chip, "--onnx=demo.onnx", "--output-dir=served"])
+    done = _run(folder, ["convert.sh", f"1,{BATCH}", chip, "--onnx=demo.onnx", "--output=served"])
     yield Fact("convert.sh for the service ends with 0", done.returncode == 0, done.stderr[-500:])
     files = [f"served/demo_bs{batch}.om" for batch in (1, BATCH)]
     done = _run(folder, ["-c", _SERVED, *files, str(next(iter(sorted(IMAGES.iterdir()))))])
@@ -501,7 +507,7 @@ def _tune(host: Host) -> Iterator[Fact]:
     """AOE's options, its last line, and the bank that ATC reads."""
     if not host.tune:
         return
-    done = _run(host.folder, ["convert.sh", "1", host.chip, "--onnx=demo.onnx", "--tune"], TUNING)
+    done = _run(host.folder, ["convert.sh", "1", host.chip, "--onnx=demo.onnx", f"--tune={host.tune}"], TUNING)
     yield Fact("convert --tune ends with 0", done.returncode == 0, done.stderr[-500:])
     bank = host.folder / "demo_bs1_aoe_bank"
     log = bank.with_name(f"{bank.name}.log")

@@ -29,7 +29,7 @@ def source(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     shutil.copy(demo_onnx, folder / "m.onnx")
     for command in (
-        ["resnest_preprocess.py", PROJECT / "demo/val", "prep", "--model=resnest_demo"],
+        ["resnest_preprocess.py", PROJECT / "demo/val", "prep", "--arch=resnest_demo"],
         ["convert.sh", "1", "cpu", "--onnx=m.onnx"],
     ):
         result = call(*command, cwd=folder)
@@ -83,7 +83,7 @@ def test_the_compiled_model_runs_the_calibrated_weights_and_keeps_the_accuracy(
     assert result.returncode == 0, result.stderr
     assert json.loads((folder / "score.json").read_text())["top1_acc"] > 0.98
     result = call(
-        "-m", "ResNeSt.compare", "m.onnx", "m_bs4.om", "--input=prep", "--json=c.json", cwd=folder, env=standins
+        "-m", "ResNeSt.compare", "m.onnx", "m_bs4.om", "--tensors=prep", "--json=c.json", cwd=folder, env=standins
     )
     assert json.loads((folder / "c.json").read_text())["difference"] > 1e-4, result.stderr
 

@@ -46,16 +46,16 @@ def test_batch_sizes_that_are_none_are_refused(batches: Any) -> None:
 def test_batch_sizes_and_paths_of_any_kind_are_taken(onnx_file: Path, tmp_path: Path) -> None:
     for number, batches in enumerate([np.array([2, 1]), (2, 1), (value for value in (2, 1)), [np.int64(2), 1, 2]]):
         folder = str(tmp_path / f"out{number}")
-        compiled = convert(asked(onnx=str(onnx_file), batches=batches, folder=folder))
+        compiled = convert(asked(onnx=str(onnx_file), batches=batches, output=folder))
         assert [(model.path.name, model.batch) for model in compiled] == [("m_bs2.xml", 2), ("m_bs1.xml", 1)]
 
 
 def test_a_dtype_that_there_is_not_is_refused_before_anything_is_lost(onnx_file: Path, tmp_path: Path) -> None:
-    (model,) = convert(asked(onnx=onnx_file, folder=tmp_path))
+    (model,) = convert(asked(onnx=onnx_file, output=tmp_path))
     before = model.path.read_bytes()
     for function in (convert, plan):
         with pytest.raises(ArgumentError, match="dtype 'int7', expected one of float32, uint8"):
-            function(asked(onnx=onnx_file, folder=tmp_path, dtype="int7"))
+            function(asked(onnx=onnx_file, output=tmp_path, dtype="int7"))
     with pytest.raises(ArgumentError, match="dtype 'int7'"):
         format_of(card("resnest_demo"), "int7")
     assert model.path.read_bytes() == before
@@ -63,23 +63,23 @@ def test_a_dtype_that_there_is_not_is_refused_before_anything_is_lost(onnx_file:
 
 @pytest.mark.parametrize("part", [".xml", ".bin"])
 def test_a_compiled_model_damaged_at_equal_size_is_compiled_again(part: str, onnx_file: Path, tmp_path: Path) -> None:
-    (model,) = convert(asked(onnx=onnx_file, folder=tmp_path))
+    (model,) = convert(asked(onnx=onnx_file, output=tmp_path))
     path = model.path.with_suffix(part)
     content = path.read_bytes()
     path.write_bytes(content[:-9] + b"x" + content[-8:])
-    (again,) = convert(asked(onnx=onnx_file, folder=tmp_path))
+    (again,) = convert(asked(onnx=onnx_file, output=tmp_path))
     assert not again.kept
     assert path.read_bytes() == content
-    assert convert(asked(onnx=onnx_file, folder=tmp_path))[0].kept
+    assert convert(asked(onnx=onnx_file, output=tmp_path))[0].kept
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged", None])
 def test_force_makes_a_damaged_simplified_file_anew(content: bytes | None, onnx_file: Path, tmp_path: Path) -> None:
-    convert(asked(onnx=onnx_file, folder=tmp_path))
+    convert(asked(onnx=onnx_file, output=tmp_path))
     path = tmp_path / "m_sim.onnx"
     whole = path.read_bytes()
     path.write_bytes(whole[:-900] if content is None else content)
-    convert(asked(onnx=onnx_file, folder=tmp_path, force=True))
+    convert(asked(onnx=onnx_file, output=tmp_path, force=True))
     assert path.read_bytes() == whole
 
 
@@ -91,10 +91,10 @@ def test_a_model_that_fails_the_gate_leaves_no_part_of_itself(
     for picture in sorted((PROJECT / "demo/val").iterdir())[:12]:
         shutil.copy(picture, tmp_path / "pictures")
     assert call("resnest_preprocess.py", tmp_path / "pictures", tmp_path / "prep", *flags).returncode == 0
-    convert(asked(onnx=onnx_file, folder=tmp_path))
+    convert(asked(onnx=onnx_file, output=tmp_path))
     monkeypatch.setattr("ResNeSt.convert.gate.FURTHEST", -1)  # nothing is as near as that
     with pytest.raises(PipelineError, match=r"not written: agrees with fp32 on 1\.000 of the images"):
-        convert(asked(onnx=onnx_file, folder=tmp_path, calibration=tmp_path / "prep"))
+        convert(asked(onnx=onnx_file, output=tmp_path, calibration=tmp_path / "prep"))
     assert not list(tmp_path.glob("m_bs1*"))
 
 
@@ -138,14 +138,12 @@ def test_nothing_to_score_is_refused() -> None:
 
 
 def test_bench_and_compare_take_numbers_and_paths_of_any_kind(onnx_file: Path, tmp_path: Path) -> None:
-    convert(asked(onnx=onnx_file, folder=tmp_path))
+    convert(asked(onnx=onnx_file, output=tmp_path))
     wanted: dict[str, Any] = {"batches": np.array([1]), "prefix": tmp_path / "m", "loop": np.int64(2)}
-    assert [row.batch for row in bench(Benchmark(chip="CPU", folder=tmp_path / "b", **wanted)).rows] == [1]
+    assert [row.batch for row in bench(Benchmark(chip="CPU", output=tmp_path / "b", **wanted)).rows] == [1]
     with pytest.raises(ArgumentError, match="loop 0"):
         bench(Benchmark([1], "cpu", str(tmp_path / "m"), loop=0))
-    assert (
-        call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "prep", "--model=resnest_demo").returncode == 0
-    )
+    assert call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "prep", "--arch=resnest_demo").returncode == 0
     assert compare(str(onnx_file), str(tmp_path / "m_bs1.xml"), str(tmp_path / "prep"), 3).images == 3
 
 
@@ -160,7 +158,7 @@ def test_a_command_whose_stdout_is_closed_does_its_work(onnx_file: Path, tmp_pat
 def test_a_simplified_file_is_taken_as_one_and_the_models_have_its_network_s_name(
     onnx_file: Path, tmp_path: Path
 ) -> None:
-    (expected,) = convert(asked(onnx=onnx_file, folder=tmp_path / "there"))
+    (expected,) = convert(asked(onnx=onnx_file, output=tmp_path / "there"))
     for number, force in enumerate([False, True]):
         folder = tmp_path / f"out{number}"
         simplified = folder / "m_sim.onnx" if force else tmp_path / "there/m_sim.onnx"
@@ -168,10 +166,10 @@ def test_a_simplified_file_is_taken_as_one_and_the_models_have_its_network_s_nam
             folder.mkdir()
             shutil.copy(tmp_path / "there/m_sim.onnx", simplified)
         before = simplified.read_bytes()
-        (model,) = convert(asked(onnx=simplified, folder=folder, force=force))
+        (model,) = convert(asked(onnx=simplified, output=folder, force=force))
         assert (model.path, simplified.read_bytes()) == (folder / "m_bs1.xml", before)
         assert model.path.read_bytes() == expected.path.read_bytes()
         assert not list(folder.glob("*_sim_sim*"))
-        assert "onnxsim" not in "".join(plan(asked(onnx=simplified, folder=folder)))
-    (kept,) = convert(asked(onnx=tmp_path / "there/m_sim.onnx", folder=tmp_path / "there"))
+        assert "onnxsim" not in "".join(plan(asked(onnx=simplified, output=folder)))
+    (kept,) = convert(asked(onnx=tmp_path / "there/m_sim.onnx", output=tmp_path / "there"))
     assert kept.kept

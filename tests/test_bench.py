@@ -55,8 +55,8 @@ COLUMNS = [
 def work(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo's tensors and its models compiled for cpu at batch 1 and 4."""
     folder = tmp_path_factory.mktemp("bench")
-    assert call("resnest_preprocess.py", PROJECT / "demo/val", folder / "prep", "--model=resnest_demo").returncode == 0
-    result = call("convert.sh", "1,4", "cpu", f"--onnx={demo_onnx}", f"--output-dir={folder}")
+    assert call("resnest_preprocess.py", PROJECT / "demo/val", folder / "prep", "--arch=resnest_demo").returncode == 0
+    result = call("convert.sh", "1,4", "cpu", f"--onnx={demo_onnx}", f"--output={folder}")
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -75,7 +75,7 @@ def bench(
         chip,
         "--model=resnest_demo",
         "--loop=5",
-        f"--output-dir={output}",
+        f"--output={output}",
         *flags,
         cwd=work,
         env=env,
@@ -227,7 +227,7 @@ def compiled(tmp_path: Path) -> Callable[..., Path]:
 def test_a_model_of_another_chip_is_refused(compiled: Callable[..., Path], tmp_path: Path) -> None:
     model = compiled(1)
     with pytest.raises(PipelineError, match=r"m_bs1\.om: is compiled for 310P3, says m_bs1\.om\.json, not for 910B3;"):
-        bench_models(Benchmark([1], "910B3", prefix=str(tmp_path / "m"), folder=tmp_path / "out"))
+        bench_models(Benchmark([1], "910B3", prefix=str(tmp_path / "m"), output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     model.write_bytes(b"another one, of which nothing is known")
     assert record_of(model, digests(model)) == {}
@@ -243,14 +243,14 @@ def test_a_model_that_was_renamed_with_its_record_keeps_it(compiled: Callable[..
 def test_a_model_file_in_place_of_what_the_names_begin_with_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     with pytest.raises(ArgumentError, match=rf"{name}: is a file; name what .* begin with: \S*/m$"):
-        bench_models(Benchmark([1], "cpu", prefix=str(tmp_path / name), folder=tmp_path / "out"))
+        bench_models(Benchmark([1], "cpu", prefix=str(tmp_path / name), output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_without_its_weights_is_refused_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "m_bs1.xml").write_text("<net/>")
     with pytest.raises(PipelineError, match=r"m_bs1\.bin: no such file; make it with: bash convert\.sh 1 cpu"):
-        bench_models(Benchmark([1], "cpu", prefix=str(tmp_path / "m"), folder=tmp_path / "out"))
+        bench_models(Benchmark([1], "cpu", prefix=str(tmp_path / "m"), output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -259,7 +259,7 @@ def test_models_of_two_networks_make_no_table(compiled: Callable[..., Path], tmp
     compiled(2, network="a", source="2")  # in int8
     compiled(4, network="b", source="1")  # without the ONNX file that it was simplified from
     compiled(8, network="b", source="3")
-    asked = Benchmark([1, 2, 4, 8], "310P3", prefix=str(tmp_path / "m"), folder=tmp_path / "out")
+    asked = Benchmark([1, 2, 4, 8], "310P3", prefix=str(tmp_path / "m"), output=tmp_path / "out")
     with pytest.raises(
         PipelineError, match=r"m_bs8\.om: is compiled from another network than .*m_bs1\.om; .* 1,2,4,8 310P3\b"
     ):
@@ -312,8 +312,8 @@ def test_a_model_that_is_not_compiled_is_named_with_the_command_that_compiles_it
     [
         ("resnest50", ""),
         ("pets", " --onnx=pets.onnx"),
-        ("work/pets", " --onnx=work/pets.onnx --output-dir=work"),
-        ("my work/resnest50", " '--onnx=my work/resnest50.onnx' '--output-dir=my work'"),
+        ("work/pets", " --onnx=work/pets.onnx --output=work"),
+        ("my work/resnest50", " '--onnx=my work/resnest50.onnx' '--output=my work'"),
     ],
 )
 def test_the_command_that_makes_a_missing_model_names_its_onnx_file_and_its_folder(prefix: str, flags: str) -> None:
@@ -325,7 +325,7 @@ def test_pictures_that_are_not_those_of_the_tensors_are_refused_before_anything_
     work: Path, tmp_path: Path
 ) -> None:
     model, out = str(work / "resnest_demo"), tmp_path / "out"
-    asked = Benchmark([1], "cpu", model, tensors=work / "prep", labels=LABELS, folder=out)
+    asked = Benchmark([1], "cpu", model, tensors=work / "prep", labels=LABELS, output=out)
     (tmp_path / "empty").mkdir()
     (tmp_path / "others").mkdir()
     shutil.copy(PROJECT / "demo/train/digits_train_00000001.JPEG", tmp_path / "others")
@@ -398,7 +398,7 @@ def test_what_an_earlier_run_measured_does_not_stay_beside_one_that_failed(work:
     (tmp_path / "out/report.html").touch()
     shutil.copy(work / "resnest_demo_bs4.xml", tmp_path / "resnest_demo_bs4.xml")
     (tmp_path / "resnest_demo_bs4.bin").write_bytes(b"damaged")
-    assert call("bench.sh", "4", "cpu", "--model=resnest_demo", "--output-dir=out", cwd=tmp_path).returncode == 1
+    assert call("bench.sh", "4", "cpu", "--prefix=resnest_demo", "--output=out", cwd=tmp_path).returncode == 1
     assert not [path for path in (tmp_path / "out").iterdir() if path.stem in ("bench", "report")]
 
 
@@ -407,7 +407,7 @@ def test_a_report_that_was_drawn_before_stays_where_none_is_asked_for(work: Path
         shutil.copy(work / f"resnest_demo_bs1{suffix}", tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/report.html").write_text("precious")
-    flags = ["--model=resnest_demo", "--output-dir=out", "--loop=1", "--no-report"]
+    flags = ["--model=resnest_demo", "--output=out", "--loop=1", "--no-report"]
     assert call("bench.sh", "1", "cpu", *flags, cwd=tmp_path).returncode == 0
     assert (tmp_path / "out/report.html").read_text() == "precious"
 
@@ -415,7 +415,7 @@ def test_a_report_that_was_drawn_before_stays_where_none_is_asked_for(work: Path
 def test_an_output_folder_that_was_there_keeps_its_mode(work: Path, tmp_path: Path, ascend: dict[str, str]) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     result = call(
-        "bench.sh", "1", "cpu", f"--model={work / 'resnest_demo'}", "--loop=1", "--output-dir=open", cwd=tmp_path
+        "bench.sh", "1", "cpu", f"--prefix={work / 'resnest_demo'}", "--loop=1", "--output=open", cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
     assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o755
@@ -426,7 +426,7 @@ def test_an_output_folder_that_was_there_keeps_its_mode(work: Path, tmp_path: Pa
 @pytest.fixture
 def ascend(work: Path, demo_onnx: Path, standins: dict[str, str]) -> dict[str, str]:
     """The environment of an Ascend host on which the demo is compiled for 310P3."""
-    result = call("convert.sh", "1,4", "310P3", f"--onnx={demo_onnx}", f"--output-dir={work}", env=standins)
+    result = call("convert.sh", "1,4", "310P3", f"--onnx={demo_onnx}", f"--output={work}", env=standins)
     assert result.returncode == 0, result.stderr
     return standins
 
@@ -445,9 +445,9 @@ def test_the_ascend_path_gives_the_accuracy_of_the_cpu_path(
 def test_uint8_tensors_through_aipp_give_the_accuracy_of_float32_tensors(
     demo_onnx: Path, tmp_path: Path, standins: dict[str, str], on_cpu: dict[str, Any]
 ) -> None:
-    call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "prep", "--model=resnest_demo", "--dtype=uint8")
+    call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "prep", "--arch=resnest_demo", "--dtype=uint8")
     for chip in ("310P3", "cpu"):
-        flags = (f"--onnx={demo_onnx}", f"--output-dir={tmp_path}", "--dtype=uint8")
+        flags = (f"--onnx={demo_onnx}", f"--output={tmp_path}", "--dtype=uint8")
         assert call("convert.sh", "4", chip, *flags, env=standins).returncode == 0
         result = bench(tmp_path, chip, *ACCURACY, chip=chip, batches="4", env=standins)
         assert result.returncode == 0, result.stderr
@@ -553,7 +553,7 @@ def test_one_model_of_several_batch_sizes_has_the_rows_of_one_model_each(
     work: Path, demo_onnx: Path, standins: dict[str, str], on_cpu: dict[str, Any]
 ) -> None:
     for chip, suffix in (("cpu", "xml"), ("310P3", "om")):
-        flags = (f"--onnx={demo_onnx}", f"--output-dir={work}", "--dynamic-batch")
+        flags = (f"--onnx={demo_onnx}", f"--output={work}", "--dynamic-batch")
         assert call("convert.sh", "1,4", chip, *flags, env=standins).returncode == 0
         result = bench(
             work, f"dyn-{chip}", *ACCURACY, "--dynamic-batch", "--profile", "--no-report", chip=chip, env=standins
@@ -578,7 +578,7 @@ def test_one_model_of_several_batch_sizes_has_the_rows_of_one_model_each(
 
 def test_a_model_of_several_batch_sizes_that_lacks_one_is_named_with_the_command_that_adds_it(tmp_path: Path) -> None:
     prefix = str(tmp_path / "m")
-    asked = Benchmark([4], "310P3", prefix, folder=tmp_path / "out", dynamic_batch=True)
+    asked = Benchmark([4], "310P3", prefix, output=tmp_path / "out", dynamic_batch=True)
     with pytest.raises(
         PipelineError, match=r"m_dyn\.om: no such file; make it with: bash convert\.sh 4,8 310P3 .*--dynamic-batch$"
     ):

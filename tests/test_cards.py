@@ -138,7 +138,7 @@ def test_the_four_stages_run_a_user_s_own_card_images_labels_and_weights(tmp_pat
         shutil.copy(source, images)
         labels.append(f"{source.name} {number % 3}\n")
     (tmp_path / "labels.txt").write_text("".join(labels))
-    flags = ["--images=images", "--labels=labels.txt", "--model=pets.json", "--weights=pets.pth", "--work=here"]
+    flags = ["--images=images", "--labels=labels.txt", "--model=pets.json", "--weights=pets.pth", "--output=here"]
     result = call("-m", "ResNeSt.pipeline", *flags, "--batch=2", "--loop=2", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert {stage["total"] for stage in json.loads((tmp_path / "here/summary.json").read_text())["stages"]} == {6}

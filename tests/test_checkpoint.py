@@ -296,7 +296,7 @@ def test_the_export_says_which_weights_it_took_and_a_run_with_others_exports_aga
 ) -> None:
     exported = export(card("resnest_demo"), averaged, tmp_path / "resnest_demo.onnx", ema=False)
     assert exported.entries == "state_dict"
-    flags = ["--weights", str(averaged), "--work", str(tmp_path)]
+    flags = ["--weights", str(averaged), "--output", str(tmp_path)]
     for flag, same in (("--no-ema", True), ("--ema", False), (None, False)):
         given = pipeline.make_parser().parse_args([*flags, *([flag] if flag else [])])
         assert pipeline._is_exported(pipeline._plan(given)) is same
@@ -365,13 +365,13 @@ def as_large_as(name: str, folder: Path, classes: int = 1000) -> Path:
 
 def test_a_name_that_says_nothing_with_the_shapes_of_several_networks_asks_for_the_model(tmp_path: Path) -> None:
     path = as_large_as("resnest50", tmp_path, 7)
-    asked = r"shapes are those of resnest50 and resnest50_fast_2s1x64d; name it with --model, .* \(model_best\.json\)"
+    asked = r"shapes are those of resnest50 and resnest50_fast_2s1x64d; name it with --arch, .* \(model_best\.json\)"
     with pytest.raises(PipelineError, match=asked):
-        card_for(path, None, "--model")
+        card_for(path, None)
     with pytest.raises(PipelineError, match=asked):
         train._base(str(path), None)
     with pytest.raises(PipelineError, match=asked):
-        pipeline._model(str(path), None, "resnest50")
+        pipeline._arch(str(path), None, "resnest50")
     assert train._base(str(path), "resnest50_fast_2s1x64d") == card("resnest50_fast_2s1x64d")
 
 
@@ -388,11 +388,11 @@ def test_shapes_of_no_published_network_ask_for_a_card(tmp_path: Path) -> None:
         card_for(tmp_path / "best.pth", None)
 
 
-@pytest.mark.parametrize("start", [lambda path, model: card_for(path, model, "--model"), train._base])
+@pytest.mark.parametrize("start", [card_for, train._base])
 def test_weights_whose_name_speaks_of_another_network_are_refused(
     start: Callable[[str, str], Card], tmp_path: Path
 ) -> None:
-    with pytest.raises(ArgumentError, match="resnest50_fast_2s1x64d, --model says resnest50"):
+    with pytest.raises(ArgumentError, match="resnest50_fast_2s1x64d, --arch says resnest50"):
         start(str(tmp_path / "resnest50_fast_2s1x64d-x.pth"), "resnest50")
 
 
@@ -419,7 +419,7 @@ def test_run_finds_the_card_beside_the_weights_as_the_export_does(
     torch.save(state, tmp_path / "best.pth")
     write_card(dataclasses.replace(card("resnest_demo"), size=64), tmp_path / "best.json")
     plan = pipeline._plan(pipeline.make_parser().parse_args(["--weights", str(tmp_path / "best.pth")]))
-    assert (plan.model, plan.card) == (str(tmp_path / "best.json"), card_for(tmp_path / "best.pth", None))
+    assert (plan.arch, plan.card) == (str(tmp_path / "best.json"), card_for(tmp_path / "best.pth", None))
     assert plan.card.size == 64
 
 

@@ -30,8 +30,8 @@ def work(demo_onnx: Path, demo_checkpoint: Path, tmp_path_factory: pytest.TempPa
     shutil.copy(demo_onnx, folder / "u.onnx")
     shutil.copy(demo_checkpoint, folder)
     commands: list[list[object]] = [
-        ["resnest_preprocess.py", PROJECT / "demo/val", "prep", "--model=resnest_demo"],
-        ["resnest_preprocess.py", PROJECT / "demo/val", "prep8", "--model=resnest_demo", "--dtype=uint8"],
+        ["resnest_preprocess.py", PROJECT / "demo/val", "prep", "--arch=resnest_demo"],
+        ["resnest_preprocess.py", PROJECT / "demo/val", "prep8", "--arch=resnest_demo", "--dtype=uint8"],
         ["resnest_pth2onnx.py", f"--source={demo_checkpoint}", "--target=reference.onnx", "--form=reference"],
         ["convert.sh", "3,4", "cpu", "--onnx=m.onnx"],
         ["convert.sh", "4", "cpu", "--onnx=u.onnx", "--dtype=uint8"],

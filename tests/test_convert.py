@@ -560,7 +560,7 @@ def test_of_two_networks_of_one_name_converted_at_once_one_is_compiled_and_one_r
         model.producer_name = name
         (folder / name).mkdir()
         onnx.save(model, folder / name / "demo.onnx")
-    command = [sys.executable, "-m", "ResNeSt.convert", "1", "cpu", "--output-dir=out"]
+    command = [sys.executable, "-m", "ResNeSt.convert", "1", "cpu", "--output=out"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     at_once = {
         name: subprocess.Popen(
@@ -856,7 +856,7 @@ def test_log_shows_all_that_atc_prints(folder: Path, ascend: None, capsys: pytes
 def test_the_script_works_from_any_directory_with_its_relative_paths(folder: Path, ascend: None) -> None:
     (folder / "sub").mkdir()
     os.chdir("sub")
-    result = call("convert.sh", "1", "auto", "--onnx", "../demo.onnx", "--output-dir", "../out")
+    result = call("convert.sh", "1", "auto", "--onnx", "../demo.onnx", "--output", "../out")
     assert (result.returncode, result.stderr) == (0, "")
     assert "demo_bs1.om" in names(folder / "out")
     assert names(folder / "sub") == set()

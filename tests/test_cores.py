@@ -121,9 +121,10 @@ def test_more_cores_than_there_are_is_refused(tmp_path: Path) -> None:
 
 WORK = """
 import os, sys, threading
-from ResNeSt.common.arguments import Parser, add_threads_flag
+from ResNeSt.common.arguments import Parser
+from ResNeSt.common.flags import take
 parser = Parser()
-add_threads_flag(parser)
+take(parser, "threads")
 parser.parse_args()
 from ResNeSt.common.cores import cores
 import torch

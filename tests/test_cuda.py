@@ -121,7 +121,7 @@ def test_every_command_says_so_in_one_line(made: dict[str, Path], tmp_path: Path
     ):
         assert_refused(call(*command, cwd=PROJECT), "has no CUDA provider", code=3)
     prefix = str(made["fp32"]).replace("_bs4.onnx", "")
-    benched = call("bench.sh", "4", "cuda", f"--model={prefix}", f"--output-dir={tmp_path / 'bench'}")
+    benched = call("bench.sh", "4", "cuda", f"--prefix={prefix}", f"--output={tmp_path / 'bench'}")
     assert "has no CUDA provider" in benched.stderr
     assert benched.returncode in (1, 3)
 

@@ -109,7 +109,7 @@ def test_every_engine_gives_the_answers_that_training_measured_image_by_image(
 
 
 def test_top_5_is_that_of_the_four_stages_image_by_image(work: Path, tmp_path: Path) -> None:
-    assert call("resnest_preprocess.py", VAL, tmp_path / "prep", "--model=resnest_demo").returncode == 0
+    assert call("resnest_preprocess.py", VAL, tmp_path / "prep", "--arch=resnest_demo").returncode == 0
     flags = [f"--input={tmp_path / 'prep'}", f"--output={tmp_path / 'out'}", "--output_dirname=r"]
     assert call("-m", "ResNeSt.infer", "--model=m_bs8.xml", *flags, cwd=work).returncode == 0
     stages = score_summary(tmp_path / "out/r_summary.json", LABELS)
@@ -123,7 +123,7 @@ def test_an_om_runs_through_the_python_api_of_the_ascend_client(
     demo_onnx: Path, tmp_path: Path, standins: dict[str, str], dtype: str
 ) -> None:
     assert call("-m", "onnxsim", demo_onnx, tmp_path / "resnest_demo_sim.onnx").returncode == 0
-    flags = [f"--onnx={demo_onnx}", f"--output-dir={tmp_path}", f"--dtype={dtype}"]
+    flags = [f"--onnx={demo_onnx}", f"--output={tmp_path}", f"--dtype={dtype}"]
     assert call("convert.sh", "4", "310P3", *flags, env=standins).returncode == 0
     result = run(tmp_path, "resnest_demo_bs4.om", env=standins)
     assert result.returncode == 0, result.stderr

@@ -162,7 +162,7 @@ def test_a_file_named_after_one_model_is_not_exported_as_another_of_the_same_sha
     torch.save(create_model("resnest50").state_dict(), tmp_path / "resnest50-1.pth")
     source = f"--source={tmp_path / 'resnest50-1.pth'}"
     result = call(SCRIPT, source, "--target=m.onnx", "--model", "resnest50_fast_2s1x64d", cwd=tmp_path)
-    assert_refused(result, "the file name says resnest50, --model says resnest50_fast_2s1x64d", code=2)
+    assert_refused(result, "the file name says resnest50, --arch says resnest50_fast_2s1x64d", code=2)
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_what_differs(demo_checkpoint: Path, tmp_path: Path) -> None:

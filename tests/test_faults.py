@@ -40,7 +40,7 @@ def work(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """m.onnx, its models for batch 1 and 4, and the demo's tensors in `prep`."""
     folder = tmp_path_factory.mktemp("work")
     shutil.copy(demo_onnx, folder / "m.onnx")
-    run(folder, "resnest_preprocess.py", PROJECT / "demo/val", "prep", "--model=resnest_demo")
+    run(folder, "resnest_preprocess.py", PROJECT / "demo/val", "prep", "--arch=resnest_demo")
     run(folder, "convert.sh", "1,4", "cpu", "--onnx=m.onnx")
     return folder
 
@@ -232,7 +232,7 @@ def test_two_processes_do_not_write_into_one_folder(work: Path, tmp_path: Path) 
     with sole_writer(tmp_path / "r"):
         result = call("-m", "ResNeSt.infer", *flags)
         assert_refused(result, "r: another process is writing here")
-        result = call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "r", "--model=resnest_demo")
+        result = call("resnest_preprocess.py", PROJECT / "demo/val", tmp_path / "r", "--arch=resnest_demo")
         assert_refused(result, "r: another process is writing here")
 
 
@@ -261,10 +261,10 @@ def stage_commands(work: Path, target: Path) -> dict[str, list[object]]:
     images, labels = PROJECT / "demo/val", PROJECT / "demo/val_label.txt"
     model = f"--model={work / 'm_bs4.xml'}"
     return {
-        "preprocess": ["resnest_preprocess.py", images, target / "prep", "--model=resnest_demo"],
-        "pack": ["resnest_preprocess.py", images, target / "packed", "--model=resnest_demo", "--pack"],
+        "preprocess": ["resnest_preprocess.py", images, target / "prep", "--arch=resnest_demo"],
+        "pack": ["resnest_preprocess.py", images, target / "packed", "--arch=resnest_demo", "--pack"],
         "export": ["resnest_pth2onnx.py", f"--source={weights}", f"--target={target / 'x.onnx'}"],
-        "convert": ["convert.sh", "4", "cpu", f"--onnx={work / 'm.onnx'}", f"--output-dir={target}"],
+        "convert": ["convert.sh", "4", "cpu", f"--onnx={work / 'm.onnx'}", f"--output={target}"],
         "infer": ["-m", "ResNeSt.infer", model, f"--input={work / 'prep'}", f"--output={target}", "--output_dirname=r"],
         "evaluate": ["-m", "ResNeSt.evaluate", model, f"--images={images}", f"--labels={labels}",
                      f"--predictions={target / 'p.jsonl'}"],
@@ -311,14 +311,14 @@ def test_a_model_of_another_batch_size_than_its_name_says_is_refused(work: Path,
     result = call("bench.sh", "1", "cpu", *flags, cwd=tmp_path)
     assert_refused(result, "m_bs1.xml: took 99 runs for 396 images, a batch of 1 takes 396")
     shutil.copy(work / "m_bs4.xml.json", tmp_path / "m_bs1.xml.json")
-    assert_refused(call("bench.sh", "1", "cpu", "--model=m", cwd=tmp_path), "m_bs1.xml: is compiled for batch 4")
+    assert_refused(call("bench.sh", "1", "cpu", "--prefix=m", cwd=tmp_path), "m_bs1.xml: is compiled for batch 4")
 
 
 def test_a_record_that_is_no_record_is_taken_for_none(work: Path, tmp_path: Path) -> None:
     for suffix in (".xml", ".bin"):
         shutil.copy(work / f"m_bs1{suffix}", tmp_path)
     (tmp_path / "m_bs1.xml.json").write_text("[]")
-    assert "images/s" in run(tmp_path, "bench.sh", "1", "cpu", "--model=m", "--loop=2")
+    assert "images/s" in run(tmp_path, "bench.sh", "1", "cpu", "--prefix=m", "--loop=2")
 
 
 # Hostile files
@@ -355,9 +355,9 @@ def test_shell_characters_in_paths_are_characters(work: Path, tmp_path: Path) ->
     folder.mkdir()
     shutil.copy(work / "m.onnx", folder / "m $x;y.onnx")
     shutil.copytree(work / "prep", folder / "p r*p")
-    run(tmp_path, "convert.sh", "1", "cpu", f"--onnx={folder / 'm $x;y.onnx'}", f"--output-dir={folder}")
+    run(tmp_path, "convert.sh", "1", "cpu", f"--onnx={folder / 'm $x;y.onnx'}", f"--output={folder}")
     labels = f"--labels={PROJECT / 'demo/val_label.txt'}"
-    flags = [f"--model={folder / 'm $x;y'}", f"--input={folder / 'p r*p'}", labels, f"--output-dir={folder / 'o;o'}"]
+    flags = [f"--model={folder / 'm $x;y'}", f"--input={folder / 'p r*p'}", labels, f"--output={folder / 'o;o'}"]
     top1 = json.loads((PROJECT / "demo/expected.json").read_text())["top1"]
     assert f"{100 * top1:.2f}" in run(tmp_path, "bench.sh", "1", "cpu", *flags, "--loop=2")
     assert not list(tmp_path.rglob("pwned"))

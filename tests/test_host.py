@@ -75,10 +75,10 @@ def test_the_ascend_host_s_steps_run_on_python_3_9_and_numpy_1(
         return result.stdout
 
     step(host, "-c", f"import {', '.join(light_modules())}")
-    step(host, PROJECT / "resnest_preprocess.py", PROJECT / "demo/val", "prep_dataset", "--model=resnest_demo")
+    step(host, PROJECT / "resnest_preprocess.py", PROJECT / "demo/val", "prep_dataset", "--arch=resnest_demo")
     step("bash", PROJECT / "convert.sh", "4", "310P3", "--onnx=resnest_demo.onnx")
     labels = PROJECT / "demo/val_label.txt"
-    flags = ["--model=resnest_demo", "--input=prep_dataset", f"--labels={labels}", "--loop=3", "--output-dir=out"]
+    flags = ["--model=resnest_demo", "--input=prep_dataset", f"--labels={labels}", "--loop=3", "--output=out"]
     step("bash", PROJECT / "bench.sh", "4", "310P3", *flags)
     summary = "--result_path=out/result_bs4_summary.json"
     printed = step(host, PROJECT / "ResNeSt_postprocess.py", summary, f"--gt_path={labels}")
@@ -88,6 +88,6 @@ def test_the_ascend_host_s_steps_run_on_python_3_9_and_numpy_1(
     assert f"top1_acc\t{expected['top1']:.4f}" in printed
     assert f"top1_acc\t{expected['top1']:.4f}" in evaluated
     compared = step(
-        host, "-m", "ResNeSt.compare", "out/result_bs4_summary.json", "resnest_demo_bs4.om", "--input=prep_dataset"
+        host, "-m", "ResNeSt.compare", "out/result_bs4_summary.json", "resnest_demo_bs4.om", "--tensors=prep_dataset"
     )
     assert compared.splitlines()[-1].split()[1:4] == ["396", "100.00", "%"]

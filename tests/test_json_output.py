@@ -15,7 +15,7 @@ from tests.conftest import PROJECT, call
 
 Command = Callable[[Path], list[object]]
 COMMANDS: dict[str, tuple[Command, str]] = {
-    "preprocess": (lambda onnx: ["resnest_preprocess.py", "three", "prep", "--model=resnest_demo"], "written"),
+    "preprocess": (lambda onnx: ["resnest_preprocess.py", "three", "prep", "--arch=resnest_demo"], "written"),
     "evaluate": (
         lambda onnx: ["-m", "ResNeSt.evaluate", "--model", onnx, "--images=three", "--labels=labels.txt"],
         "top1_acc",

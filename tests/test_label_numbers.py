@@ -160,7 +160,7 @@ def test_a_part_of_the_classes_is_numbered_as_in_training_by_names_card_and_mode
     for model, record in (("m.xml", {"info": info}), ("foreign.xml", {"info": {"classes": 1.5}})):
         (tmp_path / model).write_text("")
         (tmp_path / f"{model}.json").write_text(json.dumps(record))
-    flags = ("--names=names.txt", "--names=mine.json", "--card=mine.json", "--model=mine.pth", "--model=m.xml")
+    flags = ("--names=names.txt", "--names=mine.json", "--arch=mine.json", "--model=mine.pth", "--model=m.xml")
     for number, flag in enumerate(flags):
         monkeypatch.setattr(sys, "argv", ["labels", "tree", "val", f"{number}.txt", flag])
         assert main() == 0
@@ -480,7 +480,7 @@ def test_the_pipeline_refuses_labels_that_contradict_the_card_before_it_starts(t
     write_labels({"a.png": 0, "b.png": 1}, tmp_path / "l.txt")
     flags = [f"--images={root}", f"--labels={tmp_path / 'l.txt'}", f"--model={tmp_path / 'mine.json'}"]
     with pytest.raises(PipelineError, match=r"b\.png, class 1, while fish is class 2 of .*mine\.json"):
-        pipeline._plan(pipeline.make_parser().parse_args([*flags, "--weights=m.pth", f"--work={tmp_path / 'work'}"]))
+        pipeline._plan(pipeline.make_parser().parse_args([*flags, "--weights=m.pth", f"--output={tmp_path / 'work'}"]))
     assert not (tmp_path / "work").exists()
 
 

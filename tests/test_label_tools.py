@@ -153,7 +153,7 @@ def test_check_names_images_without_a_label_and_labels_without_an_image(tmp_path
 def test_a_flat_folder_becomes_synset_folders_and_comes_back_with_the_same_labels(tmp_path: Path) -> None:
     root = tree(tmp_path, val=["a.jpg", "b.jpg", "c.jpg"]) / "val"
     write_labels({"a.jpg": 65, "b.jpg": 970, "c.jpg": 65}, tmp_path / "l.txt")
-    assert call("-m", "ResNeSt.labels", "to-tree", tmp_path / "l.txt", root, "--card=resnest50").returncode == 0
+    assert call("-m", "ResNeSt.labels", "to-tree", tmp_path / "l.txt", root, "--arch=resnest50").returncode == 0
     assert files(root) == ["n01751748/a.jpg", "n01751748/c.jpg", "n09193705/b.jpg"]
     assert call("-m", "ResNeSt.labels", "to-flat", root, tmp_path / "again.txt").returncode == 0
     assert files(root) == ["a.jpg", "b.jpg", "c.jpg"]

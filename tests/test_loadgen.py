@@ -116,7 +116,7 @@ def test_the_benchmark_has_a_row_for_offline_and_single_stream(
 
     monkeypatch.setattr(rounds, "SECONDS", 0.1)
     monkeypatch.setattr(part, "interleave", lambda contenders, _: {name: work() for name, work in contenders.items()})
-    prepared = call("resnest_preprocess.py", few, tmp_path / "prep", "--model=resnest_demo")
+    prepared = call("resnest_preprocess.py", few, tmp_path / "prep", "--arch=resnest_demo")
     assert prepared.returncode == 0, prepared.stderr
     compiled = convert(Conversion(demo_onnx, list(part.BATCHES.values()), "cpu", tmp_path))
     models = {"fp32": {model.batch: model.path for model in compiled}}

@@ -378,7 +378,7 @@ def oms(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     path = f"{STANDINS / 'bin'}{os.pathsep}{os.environ['PATH']}"
     for name, flags in {"static": ["4"], "dynamic": ["1,4", "--dynamic-batch"]}.items():
         folder = tmp_path_factory.mktemp(name)
-        command = ["convert.sh", *flags, "310P3", f"--onnx={demo_onnx}", f"--output-dir={folder}"]
+        command = ["convert.sh", *flags, "310P3", f"--onnx={demo_onnx}", f"--output={folder}"]
         result = call(*command, env={"PATH": path, "STANDIN_PYTHON": sys.executable})
         assert result.returncode == 0, result.stderr
         (made[name],) = folder.glob("*.om")

@@ -215,7 +215,7 @@ def test_evaluate_predict_and_bench_take_it(models: dict[str, Path], few: Path, 
     first = sorted((few / "pictures").iterdir())[0]
     assert [answer.reason for answer in predict(ModelChoice(model), [first])] == [""]
     benched = bench(
-        Benchmark([1], "ncnn", str(model).removesuffix("_bs1.ncnn.param"), few / "tensors", labels, 2, folder=tmp_path)
+        Benchmark([1], "ncnn", str(model).removesuffix("_bs1.ncnn.param"), few / "tensors", labels, 2, output=tmp_path)
     )
     (row,) = benched.rows
     assert (row.compiled_for, row.precision, row.top1) == ("ncnn", "fp32", 100 * result.score.top1 / 20)
@@ -240,7 +240,7 @@ main()
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not here to see what a program asks for")
 def test_no_step_opens_a_socket_or_starts_pip(demo_onnx: Path, few: Path, tmp_path: Path) -> None:
     """Of the steps that take ncnn and pnnx, with all the processes that they start."""
-    convert_ = ["-m", "ResNeSt.convert", "1", "ncnn", f"--onnx={demo_onnx}", f"--output-dir={tmp_path}"]
+    convert_ = ["-m", "ResNeSt.convert", "1", "ncnn", f"--onnx={demo_onnx}", f"--output={tmp_path}"]
     model = tmp_path / "resnest_demo_bs1.ncnn.param"
     evaluate_ = ["-m", "ResNeSt.evaluate", f"--model={model}", f"--images={few / 'pictures'}"]
     for step in (convert_, [*evaluate_, f"--labels={few / 'val_label.txt'}"]):
@@ -284,14 +284,14 @@ def test_what_ncnn_does_not_take_is_refused(changes: dict[str, Any], reason: str
 )
 def test_what_bench_cannot_do_with_ncnn_is_refused(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=reason):
-        bench(Benchmark(**{"batches": [1], "chip": "ncnn", "folder": tmp_path, **changes}))
+        bench(Benchmark(**{"batches": [1], "chip": "ncnn", "output": tmp_path, **changes}))
 
 
 def test_run_sh_takes_one_image_at_a_time_where_no_batch_is_named(tmp_path: Path) -> None:
-    asked = _plan(make_parser().parse_args(["--chip=ncnn", f"--work={tmp_path}"]))
+    asked = _plan(make_parser().parse_args(["--chip=ncnn", f"--output={tmp_path}"]))
     assert (asked.batches, asked.precision) == ([1], "fp32")
     with pytest.raises(ArgumentError, match="batch 4 is not for ncnn"):
-        _plan(make_parser().parse_args(["--chip=ncnn", "--batch=1,4", f"--work={tmp_path}"]))
+        _plan(make_parser().parse_args(["--chip=ncnn", "--batch=1,4", f"--output={tmp_path}"]))
 
 
 def test_the_plan_names_pnnx_and_its_file(demo_onnx: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def host(demo_onnx: Path, tmp_path: Path, standins: dict[str, str], monkeypatch:
     monkeypatch.setattr(on_ascend, "PROGRAM", tmp_path / "not built")  # tests/test_native_infer.py builds it
     toolkit = cann.find_toolkit()
     assert toolkit is not None
-    return on_ascend.Host(tmp_path, "310P3", toolkit, tune=True)
+    return on_ascend.Host(tmp_path, "310P3", toolkit, tune="operators")
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def tensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures").mkdir()
     for picture in sorted((DEMO / "val").iterdir())[:30]:
         shutil.copy(picture, folder / "pictures")
-    done = call("resnest_preprocess.py", folder / "pictures", folder / "prep", "--model=resnest_demo")
+    done = call("resnest_preprocess.py", folder / "pictures", folder / "prep", "--arch=resnest_demo")
     assert done.returncode == 0, done.stderr
     return folder / "prep"
 
@@ -304,8 +304,8 @@ TAKERS = {
     "infer by nothing": ["-m", "ResNeSt.infer", "--model=m.onnx", "--engine=null", "--input={tensors}"],
     "evaluate": ["-m", "ResNeSt.evaluate", "--model=m.onnx", "--images={pictures}", LABELS, "--allow-missing"],
     "predict": ["-m", "ResNeSt.predict", "--model=m.onnx", "{pictures}"],
-    "compare": ["-m", "ResNeSt.compare", "one.onnx", "m.onnx", "--input={tensors}", "--max-difference=1e-6"],
-    "compare --layers": ["-m", "ResNeSt.compare", "--layers", "one.onnx", "m.onnx", "--input={tensors}"],
+    "compare": ["-m", "ResNeSt.compare", "one.onnx", "m.onnx", "--tensors={tensors}", "--max-difference=1e-6"],
+    "compare --layers": ["-m", "ResNeSt.compare", "--layers", "one.onnx", "m.onnx", "--tensors={tensors}"],
     "onnxsim by convert": ["convert.sh", "1", "cpu", "--onnx=m.onnx"],
     "int8": ["convert.sh", "1", "cpu", "--onnx=m.onnx", "--precision=int8", "--calibration={tensors}"],
     "convert": ["convert.sh", "1", "cpu", "--onnx=x.onnx"],

@@ -252,8 +252,8 @@ def test_bench_on_cpu_scores_packed_tensors_like_single_files(work: Path) -> Non
     assert call("convert.sh", "8", "cpu", "--onnx=m.onnx", cwd=work).returncode == 0
     rows = {}
     for name in ("single", "packed"):
-        flags = [f"--input={name}", f"--labels={PROJECT / 'demo/val_label.txt'}", "--loop=2", f"--output-dir=b_{name}"]
-        result = call("bench.sh", "8", "cpu", "--model=m", *flags, cwd=work)
+        flags = [f"--input={name}", f"--labels={PROJECT / 'demo/val_label.txt'}", "--loop=2", f"--output=b_{name}"]
+        result = call("bench.sh", "8", "cpu", "--prefix=m", *flags, cwd=work)
         assert result.returncode == 0, result.stderr
         rows[name] = json.loads((work / f"b_{name}/bench.json").read_text())["rows"][0]
     assert (rows["packed"]["top1"], rows["packed"]["top5"]) == (rows["single"]["top1"], rows["single"]["top5"])
@@ -299,6 +299,6 @@ def test_bench_for_an_ascend_chip_refuses_packed_tensors(work: Path, standins: d
 
 
 def test_compare_reads_packed_tensors(work: Path) -> None:
-    result = call("-m", "ResNeSt.compare", "m.onnx", "m_sim.onnx", "--input=packed", cwd=work)
+    result = call("-m", "ResNeSt.compare", "m.onnx", "m_sim.onnx", "--tensors=packed", cwd=work)
     assert result.returncode == 0, result.stderr
     assert "396" in result.stdout

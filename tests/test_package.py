@@ -67,7 +67,7 @@ def test_the_installed_pipeline_runs_the_stages_as_commands_of_its_own(installed
         picture(60, 50, number).save(tmp_path / "images" / f"img_{number}.png")
     (tmp_path / "labels.txt").write_text("img_1.png 0\nimg_2.png 1\n")
     (tmp_path / "none.pth").write_bytes(b"none")
-    flags = ["--images=images", "--labels=labels.txt", "--model=resnest_demo", "--weights=none.pth", "--work=w"]
+    flags = ["--images=images", "--labels=labels.txt", "--model=resnest_demo", "--weights=none.pth", "--output=w"]
     done = run(installed, "run", *flags, cwd=tmp_path)
     assert re.findall(r"^\$ resnest (\w+)", done.stdout, re.MULTILINE) == ["preprocess", "export"]
     assert "2 tensors written" in done.stdout

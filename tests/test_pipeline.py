@@ -125,7 +125,7 @@ def test_it_runs_for_an_ascend_chip(tmp_path: Path, standins: dict[str, str]) ->
 
 
 def test_a_folder_that_ais_bench_would_refuse_is_named_before_anything_runs(tmp_path: Path) -> None:
-    result = pipeline(tmp_path, "--chip=310P3", "--work=my work")
+    result = pipeline(tmp_path, "--chip=310P3", "--output=my work")
     assert_refused(result, "my work", "ais_bench takes only letters, digits and _ - . / in a path", "name another")
     assert not (tmp_path / "my work").exists()
 
@@ -192,7 +192,7 @@ def test_a_compiled_model_that_parts_ends_the_run_and_the_command_to_dig_compare
 def plan(folder: Path) -> RunPlan:
     return RunPlan(
         card=card("resnest_demo"),
-        model="resnest_demo",
+        arch="resnest_demo",
         weights=next(DEMO.glob("*.pth")),
         images=DEMO / "val",
         labels=DEMO / "val_label.txt",
@@ -200,7 +200,7 @@ def plan(folder: Path) -> RunPlan:
         precision="fp32",
         batches=[8],
         loop=1,
-        folder=folder,
+        output=folder,
     )
 
 
@@ -243,7 +243,7 @@ def test_one_model_for_all_batch_sizes_is_compiled_and_measured_by_the_same_comm
 def test_batch_sizes_that_no_dynamic_batch_takes_are_refused_before_anything_runs(tmp_path: Path) -> None:
     for flags in (["--batch=8"], ["--batch=1,8", "--chip=310P3", "--precision=int8"]):
         with pytest.raises(ArgumentError, match=r"^--dynamic-batch "):
-            _plan(make_parser().parse_args([*flags, "--dynamic-batch", f"--work={tmp_path}"]))
+            _plan(make_parser().parse_args([*flags, "--dynamic-batch", f"--output={tmp_path}"]))
 
 
 def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
@@ -305,16 +305,16 @@ def test_int8_calibrates_on_the_demo_s_training_pictures_and_else_on_what_is_nam
 ) -> None:
     assert planned("--precision=int8").calibration == pipeline_module.DEMO / "train"
     assert planned().calibration is None
-    mine = planned("--precision=int8", *MINE, "--work", str(tmp_path))
+    mine = planned("--precision=int8", *MINE, "--output", str(tmp_path))
     assert mine.calibration_tensors == mine.tensors
-    pictures = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={DEMO / 'train'}")
+    pictures = planned("--precision=int8", *MINE, "--output", str(tmp_path), f"--calibration={DEMO / 'train'}")
     assert pictures.calibration_tensors == tmp_path / "calibration"
     with tarfile.open(tmp_path / "train.tar", "w") as archive:
         archive.add(DEMO / "train", ".")
-    archived = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={tmp_path / 'train.tar'}")
+    archived = planned("--precision=int8", *MINE, "--output", str(tmp_path), f"--calibration={tmp_path / 'train.tar'}")
     assert archived.calibration_tensors == tmp_path / "calibration"
     tensors = demo_run[0] / "work/resnest_demo/prep_dataset"
-    named = planned("--precision=int8", *MINE, "--work", str(tmp_path), f"--calibration={tensors}")
+    named = planned("--precision=int8", *MINE, "--output", str(tmp_path), f"--calibration={tensors}")
     assert named.calibration_tensors == tensors
 
 
@@ -324,14 +324,14 @@ def test_the_same_pictures_under_other_names_overlap_with_those_that_are_scored(
     work = demo_run[0] / "work/resnest_demo"
     for number, path in enumerate(sorted((work / "prep_dataset").glob("*.bin"))[:24]):
         shutil.copy(path, tmp_path / f"other_{number}.bin")
-    asked = ("--precision=int8", *MINE, "--work", str(work))
+    asked = ("--precision=int8", *MINE, "--output", str(work))
     assert _calibrated(planned(*asked))["calibration"].startswith("int8 was calibrated on 128 of the images that are")
     told = _calibrated(planned(*asked, f"--calibration={tmp_path}"))["calibration"]
     assert told == (
         "int8 was calibrated on 16 of the images that are scored; they overlap, so the score flatters it "
         "(--calibration DIR takes others)"
     )
-    assert _calibrated(planned(*MINE, "--work", str(work))) == {}
+    assert _calibrated(planned(*MINE, "--output", str(work))) == {}
 
 
 def test_min_agreement_reaches_the_gate_and_the_final_judgement_and_0_is_not_left_out(
@@ -340,7 +340,7 @@ def test_min_agreement_reaches_the_gate_and_the_final_judgement_and_0_is_not_lef
     commands: list[tuple[object, ...]] = []
     monkeypatch.setattr(pipeline_module, "_command", lambda say, step, *arguments: commands.append(arguments))
     for flags, agreement in (([], 0.95), (["--min-agreement=0"], 0), (["--min-agreement=0.5"], 0.5)):
-        plan = planned("--precision=int8", *MINE, "--work", str(tmp_path), *flags)
+        plan = planned("--precision=int8", *MINE, "--output", str(tmp_path), *flags)
         assert plan.tolerance == (agreement, None)
         _convert(plan, silent)
         assert list(commands[-1][7:]) == flags

@@ -53,7 +53,7 @@ def test_every_picture_gets_the_class_that_the_checkpoint_gave_it(demo_onnx: Pat
 
 
 def test_a_model_of_one_batch_size_takes_any_number_of_pictures(demo_onnx: Path, few: Path, tmp_path: Path) -> None:
-    assert call("convert.sh", "2", "cpu", f"--onnx={demo_onnx}", f"--output-dir={tmp_path}").returncode == 0
+    assert call("convert.sh", "2", "cpu", f"--onnx={demo_onnx}", f"--output={tmp_path}").returncode == 0
     (model,) = tmp_path.glob("*_bs2.xml")
     assert predict(model, few).count("digits_val_") == 5
     assert_refused(call("-m", "ResNeSt.predict", f"--model={model}", "--batch=3", few), "batch size is 2", code=2)

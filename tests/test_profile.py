@@ -162,7 +162,7 @@ def test_openvino_s_counters_are_means_over_all_runs_and_the_first_one_does_not_
 def test_the_operators_of_a_cpu_model_are_timed_by_openvino(demo_onnx: Path, tmp_path: Path) -> None:
     convert(Conversion(demo_onnx, [1], "cpu", tmp_path))
     prefix = str(tmp_path / "resnest_demo")
-    benched = bench(Benchmark([1], "cpu", prefix, loop=7, folder=tmp_path / "out", profile=True))
+    benched = bench(Benchmark([1], "cpu", prefix, loop=7, output=tmp_path / "out", profile=True))
     (profile,) = benched.profiles
     assert profile.path == tmp_path / "out/profile_bs1.csv"
     rows = list(csv.DictReader(profile.path.read_text().splitlines()))
@@ -172,21 +172,21 @@ def test_the_operators_of_a_cpu_model_are_timed_by_openvino(demo_onnx: Path, tmp
     assert len(convolutions) > 20
     assert all(row["runs_on"] for row in convolutions)
     assert sum(float(row["ms"]) for row in rows) < 20 * benched.fastest.mean_ms
-    bench(Benchmark([1], "cpu", prefix, loop=1, folder=tmp_path / "out"))
+    bench(Benchmark([1], "cpu", prefix, loop=1, output=tmp_path / "out"))
     assert not profile.path.exists()  # nor does the profile of an earlier run stay beside newer figures
 
 
 @pytest.fixture
 def npu(demo_onnx: Path, tmp_path: Path, standins: dict[str, str]) -> dict[str, str]:
     """A host with the stand-ins, where the demo is compiled for 310P3."""
-    flags = (f"--onnx={demo_onnx}", f"--output-dir={tmp_path}")
+    flags = (f"--onnx={demo_onnx}", f"--output={tmp_path}")
     assert call("convert.sh", "4", "310P3", *flags, env=standins).returncode == 0
     return standins
 
 
 @pytest.mark.parametrize("kind", ["new", "old", "statistic"])
 def test_the_operators_of_an_npu_model_are_timed_by_msprof(kind: str, npu: dict[str, str], tmp_path: Path) -> None:
-    flags = ("--model=resnest_demo", "--loop=3", "--output-dir=out", "--no-report", "--profile")
+    flags = ("--model=resnest_demo", "--loop=3", "--output=out", "--no-report", "--profile")
     result = call("bench.sh", "4", "310P3", *flags, cwd=tmp_path, env={**npu, "STANDIN_MSPROF": kind})
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader((tmp_path / "out/profile_bs4.csv").read_text().splitlines()))
@@ -200,7 +200,7 @@ def test_the_operators_of_an_npu_model_are_timed_by_msprof(kind: str, npu: dict[
 
 
 def test_an_msprof_that_leaves_nothing_or_is_not_there_ends_in_one_line(npu: dict[str, str], tmp_path: Path) -> None:
-    flags = ("--model=resnest_demo", "--loop=3", "--output-dir=out", "--no-report", "--profile")
+    flags = ("--model=resnest_demo", "--loop=3", "--output=out", "--no-report", "--profile")
     result = call("bench.sh", "4", "310P3", *flags, cwd=tmp_path, env={**npu, "STANDIN_MSPROF": "none"})
     assert_refused(result, "holds no op_summary_*.csv", "msprof --export=on")
     assert not (tmp_path / "out/profile_bs4.csv").exists()

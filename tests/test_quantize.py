@@ -38,7 +38,7 @@ def work(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo, exported, preprocessed and compiled in int8 for batches 1 and 8."""
     folder = tmp_path_factory.mktemp("int8")
     shutil.copy(demo_onnx, folder / "m.onnx")
-    assert call("resnest_preprocess.py", PROJECT / "demo/val", folder / "prep", "--model=resnest_demo").returncode == 0
+    assert call("resnest_preprocess.py", PROJECT / "demo/val", folder / "prep", "--arch=resnest_demo").returncode == 0
     result = convert(folder, "1,8", *INT8)
     assert result.returncode == 0, result.stderr
     (folder / "printed").write_text(result.stdout)
@@ -51,7 +51,7 @@ def convert(folder: Path, batches: str, *flags: str) -> Completed:
 
 def accuracy(folder: Path, *flags: str) -> list[dict[str, Any]]:
     labels = f"--labels={PROJECT / 'demo/val_label.txt'}"
-    result = call("bench.sh", "1,8", "cpu", "--model=m", "--input=prep", labels, "--loop=3", *flags, cwd=folder)
+    result = call("bench.sh", "1,8", "cpu", "--prefix=m", "--tensors=prep", labels, "--loop=3", *flags, cwd=folder)
     assert result.returncode == 0, result.stderr
     rows: list[dict[str, Any]] = json.loads((folder / "bench/bench.json").read_text())["rows"]
     return rows
@@ -284,7 +284,7 @@ def compiled(work: Path, folder: Path, **changes: Any) -> list[str]:
     """What is said of compiling the demo for batch 8 into `folder`."""
     said: list[str] = []
     asked: dict[str, Any] = {"onnx": work / "m_sim.onnx", "batches": [8], "chip": "cpu", "calibration": work / "prep"}
-    conversion.convert(Conversion(**{**asked, "folder": folder, **changes}), said.append)
+    conversion.convert(Conversion(**{**asked, "output": folder, **changes}), said.append)
     return said
 
 
@@ -363,7 +363,7 @@ def test_int8_without_tensors_is_refused(work: Path) -> None:
 
 
 def test_tensors_of_another_size_or_too_few_are_refused(work: Path, images: Path, tmp_path: Path) -> None:
-    call("resnest_preprocess.py", images, tmp_path / "large", "--model=resnest50")
+    call("resnest_preprocess.py", images, tmp_path / "large", "--arch=resnest50")
     found = onnx_file.read(work / "m_sim.onnx")
     with pytest.raises(PipelineError, match=r"tensors of shape \[3, 224, 224\], the model takes float32 \[3, 96, 96\]"):
         calibration.choose(tmp_path / "large", found)
@@ -373,7 +373,7 @@ def test_tensors_of_another_size_or_too_few_are_refused(work: Path, images: Path
 
 
 def test_layers_names_the_ten_worst_of_the_int8_graph_which_does_not_part_from_fp32(work: Path) -> None:
-    result = call("-m", "ResNeSt.compare", "--layers", "m_sim.onnx", "m_int8.onnx", "--input=prep", cwd=work)
+    result = call("-m", "ResNeSt.compare", "--layers", "m_sim.onnx", "m_int8.onnx", "--tensors=prep", cwd=work)
     assert result.returncode == 0, result.stderr
     assert sum(line.startswith("/") for line in result.stdout.splitlines()) == 10
     assert "the graphs do not part" in result.stdout

@@ -213,7 +213,7 @@ def test_predict_and_preprocess_give_what_they_give_here(
     for pack in ([], ["--pack"]):
         folders = [tmp_path / f"{where}{len(pack)}" for where in ("here", "there")]
         for folder, more in zip(folders, ([], ray)):
-            done = call("resnest_preprocess.py", pictures, folder, "--model=resnest_demo", *pack, *more)
+            done = call("resnest_preprocess.py", pictures, folder, "--arch=resnest_demo", *pack, *more)
             assert "59 tensors written, 0 kept, 1 images broken" in done.stdout
         names = {file.name for file in folders[0].iterdir()} - {"sources.jsonl"}
         assert {file.name for file in folders[1].iterdir()} - {"sources.jsonl"} == names

@@ -53,7 +53,7 @@ def test_the_recipe_is_told_unless_it_is_the_model_s_own() -> None:
 def test_bench_records_both_recipes_and_remarks_on_them(model: Path) -> None:
     folder = model.parent
     convert(Conversion(model, [1], "cpu", folder))
-    asked = Benchmark([1], "cpu", str(folder / "m"), folder / "tensors", folder / "labels", 1, folder=folder / "bench")
+    asked = Benchmark([1], "cpu", str(folder / "m"), folder / "tensors", folder / "labels", 1, output=folder / "bench")
     assert NOTE in bench(asked).remarks
     record = json.loads((folder / "bench/bench.json").read_text())
     (row,) = csv.DictReader((folder / "bench/bench.csv").read_text().splitlines())

@@ -82,11 +82,11 @@ def asked(tmp_path: Path) -> Benchmark:
         (tmp_path / f"m_bs{batch}.bin").write_bytes(b"weights")
     for other in ("m_bs4.om", "m_bs04.xml", "mm_bs8.xml", "m_bs2.xml.json.part", "m_dyn.xml"):
         (tmp_path / other).touch()
-    return Benchmark("auto", "cpu", str(tmp_path / "m"), folder=tmp_path / "out")
+    return Benchmark("auto", "cpu", str(tmp_path / "m"), output=tmp_path / "out")
 
 
 def told(asked: Benchmark) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(asked.folder) / "bench.json").read_text())
+    found: dict[str, Any] = json.loads((Path(asked.output) / "bench.json").read_text())
     return found
 
 
@@ -125,7 +125,7 @@ def test_what_was_measured_before_a_run_died_is_not_measured_again(client: Clien
     assert len(benched.rows) == 9
     for row in before:
         assert {**row, "best": False} in told(asked)["rows"]
-    assert len(json.loads((Path(asked.folder) / "report.json").read_text())["speeds"]) == 9
+    assert len(json.loads((Path(asked.output) / "report.json").read_text())["speeds"]) == 9
     bench(asked)
     assert client.names() == []
 
@@ -168,18 +168,18 @@ def other_warmup(asked: Benchmark, monkeypatch: pytest.MonkeyPatch) -> Benchmark
 
 
 def changed_results(asked: Benchmark, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    for path in Path(asked.folder).glob("*_summary.json"):
+    for path in Path(asked.output).glob("*_summary.json"):
         path.write_text(path.read_text().replace("5.0", "1.0"))
     return asked
 
 
 def damaged_table(asked: Benchmark, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    (Path(asked.folder) / "bench.json").write_text('{"runs": {"pure_bs1"')
+    (Path(asked.output) / "bench.json").write_text('{"runs": {"pure_bs1"')
     return asked
 
 
 def foreign_table(asked: Benchmark, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
-    (Path(asked.folder) / "bench.json").write_text('{"runs": {"pure_bs1": 3, "pure_bs2": {"made_of": [], "left": 1}}}')
+    (Path(asked.output) / "bench.json").write_text('{"runs": {"pure_bs1": 3, "pure_bs2": {"made_of": [], "left": 1}}}')
     return asked
 
 
@@ -265,7 +265,7 @@ def test_instances_that_the_runtime_finds_best_have_one_row_with_their_number(cl
 def test_no_model_at_all_is_named_with_the_command_that_makes_some(tmp_path: Path) -> None:
     for chip, suffix in (("cpu", "xml"), ("310P3", "om")):
         with pytest.raises(PipelineError, match=rf"m_bs\*\.{suffix}: no such files; make .* 1,4,8 {chip} "):
-            bench(Benchmark("auto", chip, str(tmp_path / "m"), folder=tmp_path / "out"))
+            bench(Benchmark("auto", chip, str(tmp_path / "m"), output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -319,7 +319,7 @@ def test_what_has_no_meaning_is_refused_before_anything_runs(
     with pytest.raises(ArgumentError, match=words):
         bench(dataclasses.replace(asked, **changes))
     assert client.calls == []
-    assert not Path(asked.folder).exists()
+    assert not Path(asked.output).exists()
 
 
 @pytest.mark.parametrize(
@@ -347,13 +347,13 @@ def test_the_command_line_takes_times_and_instances_and_names_the_fastest(
     client: Client, asked: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(Path(asked.prefix).parent)
-    flags = ["--model=m", "--instances=1,auto", "--duration=0.1", "--warmup=0", "--no-report", "--output-dir=out"]
+    flags = ["--model=m", "--instances=1,auto", "--duration=0.1", "--warmup=0", "--no-report", "--output=out"]
     monkeypatch.setattr(sys, "argv", ["bench.sh", "auto", "cpu", *flags])
     assert main() == 0
     lines = capsys.readouterr().out.splitlines()
     assert "batch 2, 4 instances: 604.0 images/s" in lines
     assert lines[-4] == "chip cpu, 0.1 s a row, * is the fastest; written to out/bench.csv and bench.json"
-    assert lines[-1] == "  bash bench.sh 16 cpu --model=m --instances=4"
+    assert lines[-1] == "  bash bench.sh 16 cpu --prefix=m --instances=4"
 
 
 def test_runs_a_second_count_while_all_instances_are_at_work() -> None:
@@ -370,7 +370,7 @@ def test_the_fastest_is_named_with_the_commands_that_use_it(client: Client, aske
     prefix, checked = asked.prefix, benchmark_module.checked(asked)
     assert commands(benched.fastest, checked) == [
         f"python -m ResNeSt.infer --model={prefix}_bs16.xml --input=prep_dataset --output=results --instances=4",
-        f"bash bench.sh 16 cpu --model={prefix} --instances=4",
+        f"bash bench.sh 16 cpu --prefix={prefix} --instances=4",
     ]
     row = dataclasses.replace(benched.fastest, batch=8, processes=2, instances=1, model="resnest50_dyn.om")
     on_npu = Benchmark("auto", "310P3", tensors="prep", labels="l", devices=[1, 3], dynamic_batch=True)
@@ -387,7 +387,7 @@ def test_instances_of_a_real_model_share_a_process_and_their_images_count_by_the
 ) -> None:
     (compiled,) = convert(Conversion(demo_onnx, [1], "cpu", tmp_path))
     prefix = str(compiled.path).removesuffix("_bs1.xml")
-    asked = Benchmark("auto", "cpu", prefix, loop=20, instances=[2], folder=tmp_path / "out")
+    asked = Benchmark("auto", "cpu", prefix, loop=20, instances=[2], output=tmp_path / "out")
     (row,) = bench(asked).rows
     summary = json.loads((tmp_path / "out/pure_bs1_i2_summary.json").read_text())
     assert (row.instances, summary["instances"], row.runs) == (2, 2, 40)
@@ -400,12 +400,12 @@ def test_instances_of_a_real_model_share_a_process_and_their_images_count_by_the
 def test_a_search_on_an_npu_fills_the_time_through_ais_bench(
     demo_onnx: Path, tmp_path: Path, standins: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = (f"--onnx={demo_onnx}", f"--output-dir={tmp_path}")
+    flags = (f"--onnx={demo_onnx}", f"--output={tmp_path}")
     assert call("convert.sh", "4", "310P3", *flags, env=standins).returncode == 0
     for name, value in standins.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "path", [str(STANDINS), *sys.path])
-    asked = Benchmark("auto", "310P3", str(tmp_path / "resnest_demo"), duration=0.2, warmup=2, folder=tmp_path / "out")
+    asked = Benchmark("auto", "310P3", str(tmp_path / "resnest_demo"), duration=0.2, warmup=2, output=tmp_path / "out")
     (row,) = bench(dataclasses.replace(asked, processes=[1])).rows
     summary = json.loads((tmp_path / "out/pure_bs4_summary.json").read_text())
     assert (row.batch, row.processes, row.runs) == (4, 1, len(summary["npu_compute_time_list"]))

@@ -122,14 +122,14 @@ def test_a_model_that_cannot_be_opened_ends_all_processes_with_its_own_reason(mo
     (tmp_path / "m.xml").write_bytes(model.read_bytes())
     with pytest.raises(PipelineError, match=r"m\.xml: OpenVINO cannot compile it"):
         infer_side_by_side(Inference(tmp_path / "m.xml"), 2)
-    with pytest.raises(ArgumentError, match="with --input there is one"):
+    with pytest.raises(ArgumentError, match="with --tensors there is one"):
         infer_side_by_side(Inference(model, tensors=tmp_path), 2)
 
 
 @TWO
 def test_every_number_of_processes_has_a_row_and_the_accuracy_is_measured_once(model: Path, tmp_path: Path) -> None:
     prefix = str(model).removesuffix("_bs1.xml")
-    asked = Benchmark([1], "cpu", prefix, loop=100, folder=tmp_path / "out", processes=[1, 2, 2])
+    asked = Benchmark([1], "cpu", prefix, loop=100, output=tmp_path / "out", processes=[1, 2, 2])
     benched = bench(asked)
     assert [(row.batch, row.processes) for row in benched.rows] == [(1, 1), (1, 2)]
     record = json.loads((tmp_path / "out/bench.json").read_text())
@@ -153,7 +153,7 @@ def test_every_number_of_processes_has_a_row_and_the_accuracy_is_measured_once(m
 def test_processes_that_cannot_be_are_refused_before_anything_runs(
     changes: dict[str, object], words: str, model: Path, tmp_path: Path
 ) -> None:
-    asked = Benchmark([1], "cpu", str(model).removesuffix("_bs1.xml"), folder=tmp_path / "out")
+    asked = Benchmark([1], "cpu", str(model).removesuffix("_bs1.xml"), output=tmp_path / "out")
     with pytest.raises(ArgumentError, match=words):
         bench(dataclasses.replace(asked, **changes))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
@@ -162,10 +162,7 @@ def test_processes_that_cannot_be_are_refused_before_anything_runs(
 @pytest.fixture
 def ascend(demo_onnx: Path, tmp_path: Path, standins: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the demo's model for 310P3, on a host with the stand-ins."""
-    assert (
-        call("convert.sh", "4", "310P3", f"--onnx={demo_onnx}", f"--output-dir={tmp_path}", env=standins).returncode
-        == 0
-    )
+    assert call("convert.sh", "4", "310P3", f"--onnx={demo_onnx}", f"--output={tmp_path}", env=standins).returncode == 0
     for name, value in standins.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "path", [str(STANDINS), *sys.path])
@@ -175,7 +172,7 @@ def ascend(demo_onnx: Path, tmp_path: Path, standins: dict[str, str], monkeypatc
 @pytest.mark.parametrize("standins", CLIENTS, indirect=True)
 def test_processes_share_an_npu_and_their_images_add_up(ascend: Path) -> None:
     (row,) = bench(
-        Benchmark([4], "310P3", str(ascend / "resnest_demo"), loop=100, folder=ascend / "out", processes=[2])
+        Benchmark([4], "310P3", str(ascend / "resnest_demo"), loop=100, output=ascend / "out", processes=[2])
     ).rows
     told = [json.loads((ascend / f"out/pure_bs4_x2/device0_{index}_summary.json").read_text()) for index in range(2)]
     assert all("--device=0,0" in each["args"] for each in told)
@@ -190,7 +187,7 @@ def test_processes_that_begin_too_far_apart_run_once_more_and_longer(
     ascend: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN_LATE", "0.3")
-    asked = Benchmark([4], "310P3", str(ascend / "resnest_demo"), loop=2, folder=ascend / "out", processes=[2])
+    asked = Benchmark([4], "310P3", str(ascend / "resnest_demo"), loop=2, output=ascend / "out", processes=[2])
     (row,) = bench(asked).rows
     told = json.loads((ascend / "out/pure_bs4_x2/device0_0_summary.json").read_text())
     assert len(told["npu_compute_time_list"]) > 2

@@ -48,7 +48,7 @@ from ResNeSt.training.meter import Meter
 from ResNeSt.training.mixup import share_of_first
 from ResNeSt.training.saved import write_tensors
 from ResNeSt.training.schedule import peak_rate, rate_at
-from ResNeSt.training.settings import RECIPES, Settings
+from ResNeSt.training.settings import PRESETS, Settings
 from tests.conftest import PROJECT, call, picture
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -429,8 +429,8 @@ def test_one_flag_names_the_paper_s_recipe_and_others_change_it(monkeypatch: pyt
         "mixup": 0.2,
         "dropblock": 0.1,
     }
-    assert parsed(monkeypatch, "--recipe=paper") == Settings(**paper)
-    changed = parsed(monkeypatch, "--recipe=paper", "--mixup=0", "--no-augment-whole", "--augment=rand", "--no-flip")
+    assert parsed(monkeypatch, "--preset=paper") == Settings(**paper)
+    changed = parsed(monkeypatch, "--preset=paper", "--mixup=0", "--no-augment-whole", "--augment=rand", "--no-flip")
     assert changed == Settings(**{**paper, "mixup": 0, "augment_whole": False, "augment": "rand", "flip": False})
 
 
@@ -443,7 +443,7 @@ def test_the_warm_up_that_nobody_typed_fits_any_number_of_epochs(epochs: int, wa
     ("wrong", "words"),
     [
         ({"epochs": 0}, "--epochs 0: expected 1 or more"),
-        ({"epochs": 5, "warmup": 5}, "--warmup 5: expected 0 or more, and fewer than --epochs 5"),
+        ({"epochs": 5, "warmup": 5}, "--warmup-epochs 5: expected 0 or more, and fewer than --epochs 5"),
         ({"rate": math.nan}, "--rate nan"),
         ({"decay": math.nan}, "--decay nan: expected a number of at least 0"),
         ({"dropblock": 1.0}, "--dropblock 1.0: expected a number of at least 0 and below 1"),
@@ -473,7 +473,7 @@ def test_two_processes_learn_as_one_with_the_same_global_batch(pictures: Path, t
     write_card(TINY, tmp_path / "tiny.json")
     common: list[object] = [f"--model={tmp_path / 'tiny.json'}"]
     common += [f"--train={pictures / 'train'}", f"--val={pictures / 'val'}"]
-    common += ["--epochs=4", "--warmup=1", "--rate=0.2", "--sync-bn"]
+    common += ["--epochs=4", "--warmup-epochs=1", "--rate=0.2", "--sync-bn"]
     torchrun(2, *common, "--batch=2", f"--output={tmp_path / 'two'}")
     settings = Settings(epochs=4, warmup=1, batch=4, rate=0.2)
     train(tiny_run(pictures, settings), tmp_path / "one", ALONE, tensorboard=False)
@@ -492,7 +492,7 @@ def test_two_processes_learn_as_one_with_the_same_global_batch(pictures: Path, t
 def test_a_run_that_was_stopped_ends_bit_for_bit_as_an_uninterrupted_one(
     recipe: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tiny_run(pictures, dataclasses.replace(SHORT, **RECIPES[recipe]))
+    run = tiny_run(pictures, dataclasses.replace(SHORT, **PRESETS[recipe]))
     train(run, tmp_path / "whole", ALONE, tensorboard=False)
     learn = Trainer._step
 
@@ -645,7 +645,7 @@ def test_more_epochs_than_a_finished_run_had_are_another_run_that_can_start_from
 ) -> None:
     train(tiny_run(pictures, ONE), tmp_path / "out", ALONE, tensorboard=False)
     longer = tiny_run(pictures, dataclasses.replace(ONE, epochs=2))
-    advice = r"is of a run with --epochs 1 --warmup 0, .*another --output, and --weights \S+last.pth"
+    advice = r"is of a run with --epochs 1 --warmup-epochs 0, .*another --output, and --weights \S+last.pth"
     with pytest.raises(PipelineError, match=advice):
         train(longer, tmp_path / "out", ALONE, tensorboard=False)
     said: list[str] = []
@@ -803,8 +803,14 @@ def test_a_fine_tuned_checkpoint_goes_through_the_stages_with_its_own_classes(
     pictures: Path, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = [f"--train={pictures / 'train'}", f"--val={pictures / 'val'}", "--model=resnest_demo", "--size=64"]
-    flags += [f"--weights={demo_checkpoint}", "--epochs=8", "--warmup=1", "--batch=4", "--rate=0.3", "--augment=crop"]
-    result = call("resnest_train.py", *flags, "--tensorboard", f"--output={tmp_path}")
+    flags += [
+        f"--weights={demo_checkpoint}",
+        "--epochs=8",
+        "--warmup-epochs=1",
+        "--batch=4",
+        "--rate=0.3",
+    ]
+    result = call("resnest_train.py", *flags, "--augment=crop", "--tensorboard", f"--output={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert "but a fresh classifier: its own has 10 classes, not 3" in result.stdout
     rows = log(tmp_path)
@@ -815,7 +821,7 @@ def test_a_fine_tuned_checkpoint_goes_through_the_stages_with_its_own_classes(
     best, onnx = tmp_path / "best.pth", tmp_path / "colours.onnx"
     monkeypatch.setattr(sys, "argv", ["resnest_pth2onnx.py", f"--source={best}", f"--target={onnx}"])
     export_main()
-    (model,) = convert(Conversion(onnx, [2], "cpu", folder=tmp_path))
+    (model,) = convert(Conversion(onnx, [2], "cpu", output=tmp_path))
     answers = list(predict(ModelChoice(model.path), sorted((pictures / "val").rglob("*.png"))))
     right = [Path(answer.image).parent.name == answer.guesses[0].name for answer in answers]
     assert 100 * sum(right) / len(right) == pytest.approx(max(row["top1"] for row in rows))

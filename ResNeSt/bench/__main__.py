@@ -10,8 +10,9 @@ from ResNeSt.bench.best import commands
 from ResNeSt.bench.models import PREFIX
 from ResNeSt.bench.profile import printed as printed_profile
 from ResNeSt.bench.rows import CSV, JSON, printed
-from ResNeSt.common.arguments import Parser, add_threads_flag, device, each, instances, positive
+from ResNeSt.common.arguments import Parser, each, positive
 from ResNeSt.common.errors import run
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud, silent
 from ResNeSt.convert.targets import parse_batches
 from ResNeSt.report.draw import draw_where_possible
@@ -27,7 +28,7 @@ def main() -> int:
         Benchmark(
             batches=SEARCH if options.batches == SEARCH else parse_batches(options.batches),
             chip=options.chip,
-            prefix=options.model,
+            prefix=options.prefix,
             tensors=tensors,
             labels=labels,
             loop=options.loop,
@@ -36,7 +37,7 @@ def main() -> int:
             devices=options.device,
             processes=options.processes,
             instances=options.instances,
-            folder=options.output_dir,
+            output=options.output,
             images=options.images,
             keep_report=options.no_report,
             profile=options.profile,
@@ -44,7 +45,7 @@ def main() -> int:
         )
     )
     if tensors is None:
-        print(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --input and --labels given")
+        print(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --tensors and --labels given")
     search = benchmark.batches == SEARCH
     benched = bench(benchmark, aloud if search else silent)
     print("\n".join([printed(benched.rows), *(f"note: {remark}" for remark in benched.remarks)]))
@@ -65,51 +66,44 @@ def main() -> int:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="bench.sh", description=__doc__)
-    parser.add_argument(
-        "batches", metavar="BATCHES", help="batch sizes, like 1,4,8, or auto, which looks for the fastest"
+    take(parser, "batches", positional=True, note="auto looks for the fastest")
+    take(parser, "chip", positional=True, note="like 310P3, cpu, cuda, ncnn, or auto")
+    parser.answer_to(
+        ["--model"],
+        parser.add_argument(
+            "--prefix",
+            default=PREFIX,
+            metavar="PREFIX",
+            help="models are PREFIX_bs<N>.om, or PREFIX_dyn.om [%(default)s]",
+        ),
     )
-    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3, cpu, cuda, ncnn, or auto")
-    parser.add_argument("--model", default=PREFIX, metavar="PREFIX", help="models are PREFIX_bs<N>.om [%(default)s]")
-    parser.add_argument("--dynamic-batch", action="store_true", help="the one model PREFIX_dyn.om takes all of BATCHES")
-    parser.reads("--input", metavar="DIR", help="tensors of stage 1 [prep_dataset, if there]")
-    parser.reads("--labels", metavar="FILE", help="for the accuracy [val_label.txt, if there]")
+    take(parser, "dynamic-batch")
+    take(parser, "tensors", note="prep_dataset, if there", old=["--input"])
+    take(parser, "labels", note="val_label.txt, if there")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--loop", type=positive, help=f"runs of the speed measurement, in each process or instance [{USUAL_LOOP}]"
-    )
-    length.add_argument("--duration", type=float, metavar="SECONDS", help="as many runs as fill this time instead")
-    parser.add_argument("--warmup", type=int, default=1, metavar="N", help="uncounted runs before [%(default)s]")
-    parser.add_argument(
-        "--device",
-        type=each(device),
-        default=[0],
-        metavar="N[,N…]",
-        help="NPUs, which share the data, or a GPU [0]",
-    )
+    take(parser, "loop", group=length, note=f"{USUAL_LOOP}, in each process or instance")
+    take(parser, "duration", group=length, note="as --loop says")
+    take(parser, "warmup", default=1)
+    take(parser, "device", several=True, default=[0], note="0; several NPUs share the data")
     parser.add_argument(
         "--processes",
         type=each(positive),
         metavar="N[,N…]",
         help="on each device side by side in the speed measurement, a row for each N; on cpu they share the cores [1]",
     )
-    parser.add_argument(
-        "--instances",
-        type=each(instances),
-        metavar="N[,N…]",
-        help="of the model in one process on cpu or ncnn, a row for each N; auto is what the runtime finds best [1]",
-    )
+    take(parser, "instances", several=True, note="1; on cpu or ncnn, a row for each N; auto: by the runtime")
     parser.add_argument("--profile", action="store_true", help="then time every operator: msprof, OpenVINO's counters")
-    parser.fills("--output-dir", default="bench", metavar="DIR", help="[%(default)s]")
-    parser.reads("--images", metavar="DIR", help="the pictures behind the tensors, for the report")
+    take(parser, "output", default="bench", old=["--output-dir"])
+    take(parser, "images", note="none; those behind the tensors, for the report")
     parser.add_argument("--no-report", action="store_true", help="draw no report.html")
-    add_threads_flag(parser)
+    take(parser, "threads")
     return parser
 
 
 def _data(options: argparse.Namespace) -> tuple[str | None, str | None]:
-    """--input and --labels as given, else the usual names where both are there, else none."""
-    if options.input or options.labels:
-        return options.input, options.labels
+    """--tensors and --labels as given, else the usual names where both are there, else none."""
+    if options.tensors or options.labels:
+        return options.tensors, options.labels
     if all(map(os.path.exists, USUAL_DATA)):
         return USUAL_DATA
     return None, None

@@ -52,7 +52,7 @@ class Benchmark:
     without both the speed alone is measured, by `loop` runs (100), or by as many as fill `duration` seconds, after
     `warmup` uncounted ones. `devices` are NPUs, which share the data set, or one GPU. The speed is that of each number
     of `instances` in one process on cpu or ncnn (None: as many as the runtime finds best), or of `processes` on every
-    device, which share the cores on cpu; one alone where neither is named. Everything is written to `folder`; `images`
+    device, which share the cores on cpu; one alone where neither is named. Everything is written to `output`; `images`
     are the pictures behind the tensors, for the report. A report.html of an earlier run is removed unless
     `keep_report`. With `profile` the operators of every model are timed, too, once all speeds are measured: by msprof
     on an NPU, by OpenVINO's counters on cpu.
@@ -73,7 +73,7 @@ class Benchmark:
     devices: Sequence[int] = (0,)
     processes: Sequence[int] | None = None
     instances: Sequence[int | None] | None = None
-    folder: PathLike = "bench"
+    output: PathLike = "bench"
     images: PathLike | None = None
     keep_report: bool = False
     profile: bool = False
@@ -113,11 +113,11 @@ def bench(benchmark: Benchmark, say: Say = silent) -> Benched:
     program = msprof.find() if benchmark.profile and chips.is_ascend(benchmark.chip) else None
     models = find_models(benchmark.prefix, _batches(benchmark), benchmark.chip, benchmark.dynamic_batch)
     _check_data(benchmark)
-    figures = [Path(benchmark.folder, name) for name in (rows.CSV, rows.JSON, data.NAME)]
-    figures += [profile.csv_of(Path(benchmark.folder), batch) for batch in models]
+    figures = [Path(benchmark.output, name) for name in (rows.CSV, rows.JSON, data.NAME)]
+    figures += [profile.csv_of(Path(benchmark.output), batch) for batch in models]
     read = [path for path in (benchmark.tensors, benchmark.labels, benchmark.images) if path is not None]
     refuse_clashes([*read, *models.values()], figures)
-    folder = Path(benchmark.folder)
+    folder = Path(benchmark.output)
     runs = Runs(
         *(folder, benchmark.tensors, benchmark.labels, benchmark.loop, benchmark.duration, benchmark.warmup),
         *(benchmark.devices, _copies(benchmark, search), benchmark.dynamic_batch, search),
@@ -190,7 +190,7 @@ def checked(benchmark: Benchmark) -> Benchmark:
     if warmup < 0:
         raise ArgumentError(f"warmup {warmup}, expected a whole number from 0")
     if (benchmark.tensors is None) != (benchmark.labels is None):
-        raise ArgumentError("accuracy takes both --input and --labels; for speed alone leave both out")
+        raise ArgumentError("accuracy takes both --tensors and --labels; for speed alone leave both out")
     if benchmark.profile and chip == chips.CUDA:
         raise ArgumentError("--profile is for NPUs and cpu; on a GPU Nsight Systems does it: nsys profile COMMAND")
     if benchmark.profile and chip == chips.NCNN:

@@ -26,7 +26,7 @@ def commands(row: BenchRow, benchmark: Benchmark) -> list[str]:
 
 def _model(benchmark: Benchmark) -> list[str]:
     dynamic = ["--dynamic-batch"] if benchmark.dynamic_batch else []
-    return [*([] if benchmark.prefix == PREFIX else [f"--model={benchmark.prefix}"]), *dynamic]
+    return [*([] if benchmark.prefix == PREFIX else [f"--prefix={benchmark.prefix}"]), *dynamic]
 
 
 def _copies(row: BenchRow) -> list[str]:

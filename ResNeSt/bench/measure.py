@@ -282,7 +282,7 @@ def accuracy(model: Path, batch: int, summaries: Sequence[Path], labels: PathLik
         if cases:
             raise PipelineError(
                 f"{summaries[0]}: {len(cases)} {kind}, such as {cases[0]}; look with: python ResNeSt_postprocess.py "
-                f"{' '.join(f'--result_path={summary}' for summary in summaries)} --gt_path={labels}"
+                f"{' '.join(f'--results={summary}' for summary in summaries)} --labels={labels}"
             )
     return result
 

@@ -39,7 +39,7 @@ def check_prefix(prefix: str) -> None:
     """Raises ArgumentError where it names one file, a model or the ONNX file that they are made of."""
     named = _FILE.fullmatch(prefix)
     if named and os.path.isfile(prefix):
-        raise ArgumentError(f"--model {prefix}: is a file; name what the names of all models begin with: {named[1]}")
+        raise ArgumentError(f"--prefix {prefix}: is a file; name what the names of all models begin with: {named[1]}")
 
 
 def compiled_batches(prefix: str, chip: str, dynamic: bool) -> list[int]:
@@ -111,7 +111,7 @@ def _compile_command(prefix: str, batches: Sequence[int], chip: str, dynamic: bo
     """The command that makes the models called so, of the ONNX file that is called so."""
     folder = os.path.dirname(prefix)
     flags = [] if prefix == PREFIX else [f"--onnx={prefix}.onnx"]
-    flags += [f"--output-dir={folder}"] if folder else []
+    flags += [f"--output={folder}"] if folder else []
     if dynamic:
         flags.append("--dynamic-batch")
         batches = batches if len(batches) >= FEWEST_SIZES else [*batches, 2 * batches[0]]

@@ -6,20 +6,16 @@ import argparse
 import contextlib
 import importlib.util
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError
+from ResNeSt.common.flags import take
 from ResNeSt.common.machines import CHUNK, Machines
 
 
 def add_ray_flag(parser: Parser) -> None:
     """The flag that `machines_of` reads."""
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS|local",
-        help="spread the work over a Ray cluster's nodes, or over this machine's cores; a task takes --workers cores "
-        "[1, or a card's share of its host's] (docs/cluster.md)",
-    )
-    parser.add_argument("--chunk", type=positive, metavar="N", help=f"images of a task, with --ray [{CHUNK}]")
+    take(parser, "ray")
+    take(parser, "chunk", note=str(CHUNK))
 
 
 def machines_of(options: argparse.Namespace) -> contextlib.AbstractContextManager[Machines | None]:

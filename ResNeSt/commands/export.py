@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, side
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.common.files import write_json
+from ResNeSt.common.flags import take
 from ResNeSt.export.to_onnx import FORMS, export
-from ResNeSt.models.cards import card, names
+from ResNeSt.models.cards import card
 from ResNeSt.models.checkpoint import card_for
 from ResNeSt.models.download import fetch
 
@@ -18,11 +19,11 @@ DEFAULT_MODEL = "resnest50"
 def main() -> None:
     """Parses the command line, exports, prints what was written."""
     options = make_parser().parse_args()
-    if options.untrained == (options.source is not None):
+    if options.untrained == (options.weights is not None):
         raise ArgumentError("give either --source or --untrained")
-    own = options.source not in (None, "auto")
-    model_card = card_for(options.source, options.model, "--model") if own else card(options.model or DEFAULT_MODEL)
-    source = fetch(model_card) if options.source == "auto" else options.source
+    own = options.weights not in (None, "auto")
+    model_card = card_for(options.weights, options.arch) if own else card(options.arch or DEFAULT_MODEL)
+    source = fetch(model_card) if options.weights == "auto" else options.weights
     exported = export(model_card, source, options.target, options.size, options.opset, options.form, options.ema)
     print(
         f"{options.target}: {exported.model}, input N,3,{exported.size},{exported.size}, opset {exported.opset}, "
@@ -41,28 +42,22 @@ def main() -> None:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="resnest_pth2onnx.py", description="Stage 2: checkpoint -> ONNX.")
-    parser.reads(
-        "--source",
-        "--weights",
-        metavar="PTH",
-        help="checkpoint (.pth, .safetensors, .ckpt of MindSpore, .pdparams of Paddle), or 'auto': fetch the official",
+    take(parser, "weights", "--source", note="or --untrained")
+    take(parser, "target", required=True)
+    take(parser, "arch", note=f"by --weights; {DEFAULT_MODEL} with auto", old=["--model"])
+    take(parser, "size", note="the model's own")
+    parser.add_argument(
+        "--opset", type=int, default=11, metavar="N", help="ONNX operator set [11, which every CANN release takes]"
     )
-    parser.writes("--target", metavar="ONNX", required=True, help="file to write")
-    parser.reads_card(
-        "--model",
-        help=f"architecture [by the file; {DEFAULT_MODEL} without one]: {', '.join(names())}, or a card file",
-    )
-    parser.add_argument("--size", type=side, help="input size in pixels [the model's own]")
-    parser.add_argument("--opset", type=int, default=11, help="ONNX operator set [11, which every CANN release takes]")
     parser.add_argument(
         "--form", choices=list(FORMS), default="deploy", help="deploy: rewritten for speed [%(default)s]"
     )
     parser.add_argument(
         "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
     )
-    add_ema_flag(parser)
-    parser.writes("--json", metavar="FILE", help="write what was exported here as well")
-    add_threads_flag(parser)
+    take(parser, "ema")
+    take(parser, "json")
+    take(parser, "threads")
     return parser
 
 

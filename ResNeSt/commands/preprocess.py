@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from ResNeSt.cluster.flag import add_ray_flag, machines_of
-from ResNeSt.common.arguments import Parser, add_threads_flag, positive, side
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
-from ResNeSt.models.cards import card, names
+from ResNeSt.models.cards import card
 from ResNeSt.models.model_info import format_of
 from ResNeSt.tensors.format import FILES, LAYOUTS
 from ResNeSt.tensors.shards import SHARD_IMAGES
@@ -21,30 +22,30 @@ def main() -> int:
     """Parses the command line and prints what was done; 1 where images were broken."""
     options = make_parser().parse_args()
     tensor_format = dataclasses.replace(
-        format_of(card(options.model), options.dtype, options.recipe, options.size), exif=options.exif
+        format_of(card(options.arch), options.dtype, options.recipe, options.size), exif=options.exif
     )
     with machines_of(options) as machines:
         done = preprocess(
-            options.source,
-            options.target,
+            options.images,
+            options.output,
             tensor_format,
             options.workers,
             options.pack,
             options.distinct_names,
             aloud,
             machines,
-            options.format,
+            options.tensor_format,
             options.list,
         )
     for reason in done.broken.values():
         print(f"broken: {reason}")
     print(
-        f"{options.target}: {tensor_format}: {done.written} tensors written, {done.kept} kept, "
+        f"{options.output}: {tensor_format}: {done.written} tensors written, {done.kept} kept, "
         f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s, "
         f"decoded by {done.decoder}"
     )
     if options.json:
-        told = {"target": options.target, "tensors": str(tensor_format)}
+        told = {"target": options.output, "tensors": str(tensor_format)}
         write_json(options.json, {**told, **dataclasses.asdict(done)})
     return 1 if done.broken and not options.allow_broken else 0
 
@@ -52,38 +53,33 @@ def main() -> int:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="resnest_preprocess.py", description="Stage 1: ImageNet images -> binary tensors.")
-    parser.reads("source", metavar="SRC", help="folder of images, flat or with a sub-folder per class; .tar, .parquet")
-    parser.fills("target", metavar="DST", help="folder for the tensors")
-    parser.reads_card(
-        "--model", default="resnest50", help=f"sets recipe and size [resnest50]: {', '.join(names())}, or a card file"
-    )
-    parser.add_argument("--recipe", choices=list(RECIPES), help="override the model's recipe")
-    parser.add_argument("--size", type=side, help="override the model's input size in pixels")
-    parser.add_argument(
-        "--dtype",
-        default="float32",
-        choices=list(LAYOUTS),
-        help=", ".join(f"{dtype} {layout.order}" for dtype, layout in LAYOUTS.items()) + " [%(default)s]",
-    )
+    take(parser, "images", positional=True)
+    take(parser, "output", positional=True)
+    take(parser, "arch", default="resnest50", note="resnest50; sets recipe and size", old=["--model"])
+    parser.add_argument("--recipe", choices=list(RECIPES), help="how images are prepared [as for --arch]")
+    take(parser, "size", note="as for --arch")
+    orders = ", ".join(f"{dtype} {layout.order}" for dtype, layout in LAYOUTS.items())
+    take(parser, "dtype", choices=list(LAYOUTS), default="float32", note=f"%(default)s; {orders}")
     parser.add_argument(
         "--pack",
         action="store_true",
         help=f"write {SHARD_IMAGES:,} images a file, for engines on cpu; ais_bench takes a file per image",
     )
-    parser.add_argument(
-        "--format", default="bin", choices=FILES, help="of a tensor's file: bare values, or an array of NumPy's [bin]"
+    own = parser.add_argument(
+        "--tensor-format", default="bin", choices=FILES, help="of a tensor's file: bare values, or NumPy's array [bin]"
     )
+    parser.answer_to(["--format"], own)
     parser.writes("--list", metavar="FILE", help="write the path of every tensor here, a line each")
-    parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
+    take(parser, "exif")
     parser.add_argument(
         "--distinct-names",
         action="store_true",
         help="call images of one name by their paths: n01/a.jpg becomes n01__a_jpg.bin",
     )
-    parser.add_argument("--workers", type=positive, help="threads [one per core]")
-    parser.add_argument("--allow-broken", action="store_true", help="exit 0 although some images cannot be decoded")
-    parser.writes("--json", metavar="FILE", help="write the counts and every broken image's reason here as well")
-    add_threads_flag(parser)
+    take(parser, "workers")
+    take(parser, "allow-broken")
+    take(parser, "json")
+    take(parser, "threads")
     add_ray_flag(parser)
     return parser
 

@@ -1,6 +1,6 @@
 """Trains a ResNeSt, or fine-tunes one; alone, or in many processes that torchrun starts.
 
-By default with what the published trainers share; `--recipe paper` adds what the paper has beyond that. What comes from
+By default with what the published trainers share; `--preset paper` adds what the paper has beyond that. What comes from
 where stands in docs/training.md. Run again with the same options, it goes on after the last epoch that was saved.
 """
 
@@ -10,23 +10,23 @@ import argparse
 import dataclasses
 from typing import Any
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, positive, side, variable
+from ResNeSt.common.arguments import Parser, variable
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import Say, aloud, silent
 from ResNeSt.labels.class_names import class_list, imagenet_classes
-from ResNeSt.models.cards import Card, card, find_card, names
+from ResNeSt.models.cards import Card, card, find_card
 from ResNeSt.models.checkpoint import card_for
 from ResNeSt.models.download import fetch
 from ResNeSt.training.data import Samples, read_samples
 from ResNeSt.training.distributed import joined, told_to_torchrun
 from ResNeSt.training.loop import Run, train
-from ResNeSt.training.settings import AUGMENTATIONS, PRECISIONS, RECIPES, Settings
+from ResNeSt.training.settings import AUGMENTATIONS, PRESETS, Settings
 
 HELP = {
     "epochs": "in all",
     "warmup": "epochs in which the learning rate rises [5, or a quarter of fewer than 20]",
-    "batch": "images of a step on each device",
     "rate": "peak learning rate for every 64 images of a step",
     "momentum": "of SGD",
     "nesterov": "Nesterov's momentum",
@@ -42,12 +42,11 @@ HELP = {
     "lighting": "deviation of the noise along the colours' principal components",
     "min_area": "least share of the picture that a crop keeps",
     "flip": "mirror every other picture",
-    "precision": "mixed with bfloat16 or float16, or not",
     "sync_bn": "batch norm over the images of all processes",
     "seed": "of all that is random",
 }
-DEFAULT_MODEL = "resnest50"
-CHOICES = {"augment": AUGMENTATIONS, "precision": PRECISIONS}
+DEFAULT_ARCH = "resnest50"
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # and what PyTorch calls them
 
 
 def main() -> None:
@@ -59,8 +58,8 @@ def main() -> None:
 def _train(options: argparse.Namespace) -> None:
     if options.train_labels and not options.val_labels:
         raise ArgumentError("--train-labels takes --val-labels, too: folders have class numbers of their own")
-    settings, base = _settings(options), _base(options.weights, options.model)
-    with joined(options.device) as processes:
+    settings, base = _settings(options), _base(options.weights, options.arch)
+    with joined(options.chip) as processes:
         train_on, judged_by = _samples(options, base, aloud if processes.rank == 0 else silent)
         if processes.rank == 0:
             for remark in (*train_on.remarks, *judged_by.remarks, *_unlearnt(train_on, judged_by)):
@@ -73,9 +72,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    """The options; those that a recipe changes are the recipe's unless they are given."""
+    """The options; those that a preset changes are the preset's unless they are given."""
     parser = make_parser()
-    parser.set_defaults(**RECIPES[parser.parse_args().recipe])
+    parser.set_defaults(**PRESETS[parser.parse_args().preset])
     return parser.parse_args()
 
 
@@ -86,24 +85,40 @@ def make_parser() -> Parser:
     parser.reads("--val", required=True, metavar="DIR", help="pictures to be judged by after each epoch")
     parser.reads("--train-labels", metavar="FILE", help="a line 'NAME CLASS' for every picture of --train")
     parser.reads("--val-labels", metavar="FILE", help="the same of --val")
-    parser.fills("--output", required=True, metavar="DIR", help="for checkpoints and log")
-    parser.reads_card(
-        "--model",
-        help=f"architecture [by --weights; {DEFAULT_MODEL} without]: {', '.join(names())}, or a card file",
-    )
-    parser.add_argument("--size", type=side, metavar="N", help="of the input in pixels [the model's own]")
-    parser.reads("--weights", metavar="PTH", help="start from this checkpoint, or 'auto' for the official one")
-    add_ema_flag(parser)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
-    parser.add_argument("--workers", type=positive, metavar="N", help="threads a process that decode [share of cores]")
+    take(parser, "output", required=True)
+    take(parser, "arch", note=f"by --weights; {DEFAULT_ARCH} without", old=["--model"])
+    take(parser, "size", note="the model's own")
+    take(parser, "weights", note="none; training starts from it")
+    take(parser, "ema")
+    take(parser, "chip", choices=("cpu", "cuda"), default="cpu", old=["--device"])
+    take(parser, "workers", note="share of cores, in each process")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard, too")
-    parser.add_argument(
-        "--recipe", choices=RECIPES, default="default", help=f"[%(default)s] paper is {_flags(RECIPES['paper'])}"
+    preset = parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="default",
+        help=f"other defaults: paper is {_flags(PRESETS['paper'])} [%(default)s]",
     )
+    parser.answer_to(["--recipe"], preset)
     for field in dataclasses.fields(Settings):
-        parser.add_argument("--" + field.name.replace("_", "-"), **_kind(field.name, field.default))
-    add_threads_flag(parser)
+        _add_setting(parser, field.name, field.default)
+    take(parser, "threads")
     return parser
+
+
+def _add_setting(parser: Parser, name: str, default: Any) -> None:
+    if name == "batch":
+        take(parser, name, default=default, note="%(default)s, of a step on each device")
+    elif name == "precision":
+        take(parser, name, choices=list(PRECISIONS), default="fp32", note="%(default)s; the others are mixed with it")
+    else:
+        setting = parser.add_argument(_flag(name), dest=name, **_kind(name, default))
+        parser.answer_to(["--warmup"] if name == "warmup" else [], setting)
+
+
+def _flag(name: str) -> str:
+    """What a setting is called on the command line."""
+    return "--warmup-epochs" if name == "warmup" else f"--{name.replace('_', '-')}"
 
 
 def _kind(name: str, default: Any) -> dict[str, Any]:
@@ -111,44 +126,45 @@ def _kind(name: str, default: Any) -> dict[str, Any]:
     if isinstance(default, bool):
         return {"action": argparse.BooleanOptionalAction, "default": default, "help": meaning}
     kind = int if default is None else type(default)
-    what = {"choices": CHOICES[name]} if name in CHOICES else {"metavar": "N"}
+    what = {"choices": AUGMENTATIONS} if name == "augment" else {"metavar": "N"}
     return {"type": kind, "default": default, "help": meaning, **what}
 
 
 def _flags(values: dict[str, Any]) -> str:
     """As they would be typed."""
-    typed = ("--" + name.replace("_", "-") + ("" if value is True else f" {value}") for name, value in values.items())
+    typed = (_flag(name) + ("" if value is True else f" {value}") for name, value in values.items())
     return " ".join(typed)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return Settings(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)})
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
+    return Settings(**{**given, "precision": PRECISIONS[options.precision]})
 
 
-def _base(weights: str | None, model: str | None) -> Card:
+def _base(weights: str | None, arch: str | None) -> Card:
     """The card that training starts from: the one asked for, else that of the start weights.
 
     A published name may be of another card than the weights', but not of another network: some share all shapes.
     """
     if weights in (None, "auto"):
-        return card(model or DEFAULT_MODEL)
+        return card(arch or DEFAULT_ARCH)
     named = find_card(weights)
-    if model is None:
+    if arch is None:
         # Its classes are those of other pictures.
-        return dataclasses.replace(card_for(weights, None, "--model"), class_names=None)
+        return dataclasses.replace(card_for(weights, None), class_names=None)
     if named is None:
-        return card(model)
-    asked = card(model)
+        return card(arch)
+    asked = card(arch)
     if asked.architecture != named.architecture:
         raise ArgumentError(
-            f"{weights}: is of {named.name}, --model says {model}; start from other weights or drop --model"
+            f"{weights}: is of {named.name}, --arch says {arch}; start from other weights or drop --arch"
         )
     return asked
 
 
 def _samples(options: argparse.Namespace, base: Card, say: Say) -> tuple[Samples, Samples]:
     """The pictures to learn from, in the classes of an own card's names, and those to be judged by, in the same."""
-    named = base.class_names and class_list(f"class_names in {options.model}", base.class_names, base.classes)
+    named = base.class_names and class_list(f"class_names in {options.arch}", base.class_names, base.classes)
     train_on = read_samples(options.train, options.train_labels, named or None, say)
     if len(set(train_on.labels)) == 1:
         raise PipelineError(

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from ResNeSt.common.cores import tell_of_quota, use_cores
@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self.roles: dict[str, str] = {}
-        super().__init__(*arguments, **settings)
+        # No first letters of a flag in its place: they would change their meaning with the next flag that begins so.
+        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
 
     def reads(self, *names: str, **settings: Any) -> None:
         """Adds an option for a file or folder that is read."""
@@ -45,10 +46,16 @@ class Parser(argparse.ArgumentParser):
         """Adds one for a folder that files are written into."""
         self.add_path(*names, role="fills", **settings)
 
-    def add_path(self, *names: str, role: str, group: Any = None, **settings: Any) -> None:
+    def add_path(self, *names: str, role: str, group: Any = None, **settings: Any) -> argparse.Action:
         """Adds an option for a path, to a group of options where one is given."""
         kind = _not_empty(settings.pop("type", str))
-        self.roles[(group or self).add_argument(*names, type=kind, **settings).dest] = role
+        action: argparse.Action = (group or self).add_argument(*names, type=kind, **settings)
+        self.roles[action.dest] = role
+        return action
+
+    def answer_to(self, spellings: Iterable[str], action: argparse.Action) -> None:
+        """Lets an option have further spellings, which neither --help nor an error shows."""
+        self._option_string_actions.update(dict.fromkeys(spellings, action))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; raises ArgumentError and PipelineError as `refuse_clashes` does."""
@@ -88,21 +95,6 @@ def _not_empty(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return made
 
 
-def add_threads_flag(parser: argparse.ArgumentParser) -> None:
-    """--threads, a bound for all that the command does; the Parser sees to it before anything runs."""
-    parser.add_argument("--threads", type=positive, metavar="N", help="cores that the command takes [all it may use]")
-
-
-def add_ema_flag(parser: argparse.ArgumentParser) -> None:
-    """--ema and --no-ema, None where neither is given."""
-    parser.add_argument(
-        "--ema",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="of a checkpoint with both: the moving average of its weights [yes, as timm does], or the weights",
-    )
-
-
 def positive(text: str) -> int:
     """A whole number above 0, of at most nine digits."""
     return _between(1, 999_999_999, text)
@@ -126,6 +118,11 @@ def instances(text: str) -> int | None:
 def device(text: str) -> int:
     """The number of an NPU."""
     return _between(0, LARGEST_DEVICE, text)
+
+
+def precision(text: str) -> str:
+    """What a network computes with, by its short name: bf16 is PyTorch's bfloat16."""
+    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(text, text)
 
 
 def each(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:

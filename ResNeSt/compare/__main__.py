@@ -1,8 +1,8 @@
 """Agreement between two stages on the same images: models, folders of saved outputs, or summaries of a client.
 
-    python -m ResNeSt.compare REFERENCE JUDGED --input prep_dataset
+    python -m ResNeSt.compare REFERENCE JUDGED --tensors prep_dataset
     python -m ResNeSt.compare bench/result_bs1_summary.json bench/result_bs8_summary.json
-    python -m ResNeSt.compare --layers resnest50.onnx resnest50_int8.onnx --input prep_dataset
+    python -m ResNeSt.compare --layers resnest50.onnx resnest50_int8.onnx --tensors prep_dataset
 
 The last form finds the first node at which two graphs part. The exit code is 1 where the agreement is below what is
 asked for.
@@ -14,9 +14,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, check_share, positive
+from ResNeSt.common.arguments import Parser, check_share, positive
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.tables import table
 from ResNeSt.compare.agreement import Agreement, Flip, Tolerance
 from ResNeSt.compare.pairs import compare
@@ -49,26 +50,26 @@ def make_parser() -> Parser:
     side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .param, .om, a folder of outputs, or a client's summary"
     parser.reads("reference", type=Path, metavar="REFERENCE", help=side)
     parser.reads("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
-    parser.reads("--input", type=Path, metavar="DIR", help="tensors of stage 1, for models")
+    take(parser, "tensors", type=Path, note="none; models need them", old=["--input"])
     parser.add_argument("--count", type=positive, metavar="N", help="images, at even distances [all; --layers: 8]")
-    parser.add_argument("--arch", metavar="NAME", help="the network of a checkpoint whose file name does not tell it")
-    add_ema_flag(parser)
-    parser.add_argument("--min-agreement", type=float, metavar="SHARE", help=f"with the same top-1 [{MIN_AGREEMENT}]")
+    take(parser, "arch", note="as the checkpoint tells")
+    take(parser, "ema")
+    take(parser, "min-agreement", note=str(MIN_AGREEMENT))
     parser.add_argument(
         "--max-difference",
         type=float,
         metavar="D",
         help="of a logit, relative to the largest [any]; --layers: a node's relative distance [0.001; 0.3 for int8]",
     )
-    parser.writes("--json", type=Path, metavar="FILE", help="writes the figures and every flipped image")
+    take(parser, "json", type=Path)
     parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
-    add_threads_flag(parser)
+    take(parser, "threads")
     return parser
 
 
 def _compare_outputs(options: argparse.Namespace) -> None:
     notes: list[str] = []
-    sides_of = (options.reference, options.judged, options.input, options.count, options.arch)
+    sides_of = (options.reference, options.judged, options.tensors, options.count, options.arch)
     agreement = compare(*sides_of, notes.append, options.ema)
     print("\n".join([_table(options.judged, agreement), *(f"note: {note}" for note in notes)]))
     if agreement.flips:
@@ -86,13 +87,13 @@ def _compare_outputs(options: argparse.Namespace) -> None:
 
 
 def _compare_layers(options: argparse.Namespace) -> None:
-    if options.input is None or options.min_agreement is not None:
-        raise ArgumentError("--layers takes --input DIR, and --max-difference instead of --min-agreement")
+    if options.tensors is None or options.min_agreement is not None:
+        raise ArgumentError("--layers takes --tensors DIR, and --max-difference instead of --min-agreement")
     layers = Layers(options.reference, options.judged, options.arch, options.ema)
     usual = INT8_DISTANCE if layers.is_quantized else FLOAT_DISTANCE
     threshold = usual if options.max_difference is None else options.max_difference
     spec = layers.judged.input
-    folder = TensorFolder(options.input, spec)
+    folder = TensorFolder(options.tensors, spec)
     names = spread(list(folder.files), options.count or LAYER_IMAGES)
     parting = layers.part(folder.adapter(options.judged, spec)(folder.load(names)), threshold)
     print(f"{parting.compared} nodes compared on {len(names)} images; furthest off:\n\n{_layer_table(parting.worst)}")

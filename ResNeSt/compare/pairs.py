@@ -86,9 +86,9 @@ def open_pair(
 def _check_source(paths: Sequence[Path], source: Path | None) -> None:
     models = [path for path in paths if _is_model(path)]
     if models and source is None:
-        raise ArgumentError(f"{models[0]}: is a model and runs on tensors; name their folder with --input")
+        raise ArgumentError(f"{models[0]}: is a model and runs on tensors; name their folder with --tensors")
     if source is not None and not models:
-        raise ArgumentError(f"--input {source}: {paths[0]} and {paths[1]} are outputs already; leave --input out")
+        raise ArgumentError(f"--tensors {source}: {paths[0]} and {paths[1]} are outputs already; leave --tensors out")
 
 
 def _is_model(path: Path) -> bool:

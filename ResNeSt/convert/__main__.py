@@ -10,8 +10,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, add_threads_flag
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
 from ResNeSt.convert import aoe, atc, chips, preflight
 from ResNeSt.convert.conversion import MIN_AGREEMENT, Conversion, check, convert, plan, resolved, simplification
@@ -40,7 +41,7 @@ def _conversion(options: argparse.Namespace) -> Conversion:
         onnx=options.onnx,
         batches=parse_batches(options.batches),
         chip=options.chip,
-        folder=options.output_dir,
+        output=options.output,
         dtype=options.dtype,
         precision=options.precision,
         calibration=options.calibration,
@@ -56,33 +57,27 @@ def _conversion(options: argparse.Namespace) -> Conversion:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="convert.sh", description="Compile an ONNX file, one model per batch size.")
-    parser.add_argument("batches", metavar="BATCHES", help="batch sizes, like 1,4,8")
-    parser.add_argument("chip", metavar="CHIP", help="a chip like 310P3 or Ascend310P3, cpu, cuda, ncnn, or auto")
-    parser.reads("--onnx", type=Path, default=Path("resnest50.onnx"), metavar="FILE", help="[%(default)s]")
-    parser.fills("--output-dir", type=Path, default=Path("."), metavar="DIR", help="[%(default)s]")
-    parser.add_argument("--dtype", choices=list(LAYOUTS), default="float32", help="of the tensors [%(default)s]")
-    parser.add_argument(
-        "--precision",
-        help="fp16, fp32, mixed or int8 on Ascend [fp16]; fp32, bf16 or int8 on cpu, fp32 or fp16 on cuda, ncnn [fp32]",
+    take(parser, "batches", positional=True)
+    take(parser, "chip", positional=True, note="like 310P3, cpu, cuda, ncnn, or auto")
+    take(parser, "onnx", type=Path, default=Path("resnest50.onnx"))
+    take(parser, "output", type=Path, default=Path("."), old=["--output-dir"])
+    take(parser, "dtype", choices=list(LAYOUTS), default="float32")
+    take(
+        parser,
+        "precision",
+        note="fp16 on Ascend, which takes fp32, mixed, int8, too; fp32 elsewhere: cpu takes bf16 and int8, cuda and "
+        "ncnn fp16",
     )
-    parser.reads("--calibration", type=Path, metavar="DIR", help="float32 tensors, to quantize and to judge by")
-    parser.add_argument(
-        "--min-agreement", type=float, metavar="SHARE", help=f"with the top-1 of fp32, on cpu [{MIN_AGREEMENT}]"
-    )
-    parser.add_argument("--dynamic-batch", action="store_true", help="one model that takes all of BATCHES, 2 to 100")
-    parser.add_argument("--arch", metavar="NAME", help="the card, a name or a file, where the ONNX does not tell it")
-    parser.add_argument(
-        "--tune",
-        nargs="?",
-        const=aoe.OPERATORS,
-        choices=list(aoe.JOBS),
-        help=f"let AOE tune on this card first, for hours, once [{aoe.OPERATORS}]",
-    )
+    take(parser, "calibration", type=Path, note="none; float32 tensors")
+    take(parser, "min-agreement", note=f"{MIN_AGREEMENT}; of int8 on cpu, with fp32")
+    take(parser, "dynamic-batch")
+    take(parser, "arch", note="as the ONNX tells")
+    take(parser, "tune", nargs="?", const=aoe.OPERATORS, choices=list(aoe.JOBS), note=f"none; alone: {aoe.OPERATORS}")
     parser.add_argument("--dry-run", action="store_true", help="print the exact commands and change nothing")
     parser.add_argument("--check", action="store_true", help="say what will fail on this Ascend host, and end there")
     parser.add_argument("--log", choices=atc.LOG_LEVELS, help="ATC's log level; shows all that it prints")
     parser.add_argument("--force", action="store_true", help="compile even what is up to date, or another model")
-    add_threads_flag(parser)
+    take(parser, "threads")
     return parser
 
 

@@ -40,7 +40,7 @@ from ResNeSt.tensors.format import check_dtype
 
 MIN_AGREEMENT = 0.95
 SIMPLIFIED = "_sim"  # ends the stem of a simplified file
-_WAYS_OUT = "--force replaces it, --output-dir names another folder"
+_WAYS_OUT = "--force replaces it, --output names another folder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Conversion:
     """What is asked of stage 3.
 
     `onnx` is the file of stage 2, `batches` the batch sizes, `chip` `cpu`, `cuda`, `ncnn` (batch 1, float32), one like
-    310P3, or `auto`, `folder` where the models go. `dtype` is that of the tensors: float32 NCHW; uint8 NHWC, with the
+    310P3, or `auto`, `output` where the models go. `dtype` is that of the tensors: float32 NCHW; uint8 NHWC, with the
     normalisation in the model; or yuv420sp, NV12 with even sides, with the change to RGB in it, too. `precision` is the
     chip's default if None. `calibration` is a folder of float32 tensors, to quantize with (precision int8) and to judge
     by (on cpu and ncnn); `min_agreement` the share of them that must keep the top-1 of fp32 [0.95], 0 takes whatever
@@ -61,7 +61,7 @@ class Conversion:
     onnx: Path
     batches: Sequence[int]
     chip: str
-    folder: Path = Path(".")
+    output: Path = Path(".")
     dtype: str = "float32"
     precision: str | None = None
     calibration: Path | None = None
@@ -90,12 +90,12 @@ class Conversion:
 
     def target(self, batch: Batch) -> Path:
         """The compiled model for `batch`."""
-        return self.folder / compiled_name(self.stem, batch, self.chip)
+        return self.output / compiled_name(self.stem, batch, self.chip)
 
     @property
     def simplified(self) -> Path:
         """The simplified ONNX file, which is made on the way where `onnx` is not one."""
-        return self.onnx if self.is_given_simplified else self.folder / f"{self.stem}{SIMPLIFIED}.onnx"
+        return self.onnx if self.is_given_simplified else self.output / f"{self.stem}{SIMPLIFIED}.onnx"
 
 
 def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
@@ -114,8 +114,8 @@ def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
         say(f"note: {doubt}")
     _refuse_missing(conversion)
     _refuse_mixing(conversion)
-    conversion.folder.mkdir(parents=True, exist_ok=True)
-    with alone(conversion.folder / f"{conversion.stem}{SIMPLIFIED}.onnx"):
+    conversion.output.mkdir(parents=True, exist_ok=True)
+    with alone(conversion.output / f"{conversion.stem}{SIMPLIFIED}.onnx"):
         _refuse_to_replace(conversion)
         _simplify(conversion, say)
         return _compile(conversion, say)
@@ -191,7 +191,7 @@ def resolved(conversion: Conversion) -> Conversion:
     return dataclasses.replace(
         conversion,
         onnx=Path(conversion.onnx),
-        folder=Path(conversion.folder),
+        output=Path(conversion.output),
         calibration=None if conversion.calibration is None else Path(conversion.calibration),
         chip=chip,
         batches=batches,
@@ -277,7 +277,7 @@ def _is_of_this_network(model: Path, conversion: Conversion) -> bool:
 def _question(conversion: Conversion) -> dict[str, Any]:
     """What a model is compiled for, as its record says it; the ONNX file as seen from the model's folder."""
     return {
-        "onnx": os.path.relpath(conversion.onnx, conversion.folder),
+        "onnx": os.path.relpath(conversion.onnx, conversion.output),
         "chip": conversion.chip,
         "dtype": conversion.dtype,
         "precision": _precision(conversion),
@@ -300,7 +300,7 @@ def _refuse_to_overwrite(compilation: Compilation, conversion: Conversion) -> No
     for path in compilation.network.files:
         if path.absolute() in written:
             raise PipelineError(
-                f"{path}: is a part of {compilation.network.path}, and would be written over; name another --output-dir"
+                f"{path}: is a part of {compilation.network.path}, and would be written over; name another --output"
             )
 
 
@@ -376,7 +376,7 @@ def _compilation(conversion: Conversion, network: onnx_file.Network, say: Say) -
     return Compilation(
         network,
         conversion.stem,
-        conversion.folder,
+        conversion.output,
         conversion.chip,
         conversion.dtype,
         _precision(conversion),

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import Parser, add_ema_flag, add_threads_flag, batch_size, instances, positive
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import ArgumentError
 from ResNeSt.common.files import PathLike
+from ResNeSt.common.flags import take
 from ResNeSt.common.parallel import Stopwatch, in_parallel
 from ResNeSt.engines.engine import Engine, fitting
 from ResNeSt.engines.instances import Instances
-from ResNeSt.engines.opening import CHECKPOINTS, NAMES, open_engine
+from ResNeSt.engines.opening import NAMES, open_engine
 from ResNeSt.images.decode import BrokenImageError, tensor_maker
 from ResNeSt.models import model_info
 from ResNeSt.models.cards import card
@@ -54,25 +55,18 @@ class ImageBatch(NamedTuple):
     tensor: np.ndarray
 
 
-def add_model_flags(parser: Parser) -> None:
-    """The flags that make a ModelChoice."""
-    parser.reads(
-        "--model",
-        required=True,
-        metavar="FILE",
-        help=f"a .om, .xml, .param, .onnx, or a checkpoint ({', '.join(CHECKPOINTS)})",
-    )
-    parser.add_argument("--batch", type=batch_size, metavar="N", help=f"of a model that takes several [{FREE_BATCH}]")
-    parser.add_argument("--engine", choices=NAMES, help="[by the model's suffix]")
-    parser.add_argument("--arch", metavar="NAME", help="the network, where the file does not tell it")
-    parser.add_argument("--device", type=int, default=0, metavar="N", help="of an NPU [%(default)s]")
-    parser.add_argument(
-        "--instances", type=instances, metavar="N|auto", help="of the model side by side [auto: by cores and network]"
-    )
-    parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode [one per core]")
-    parser.add_argument("--exif", action="store_true", help="turn images as their EXIF orientation says")
-    add_threads_flag(parser)
-    add_ema_flag(parser)
+def add_model_flags(parser: Parser, **model: Any) -> None:
+    """The flags that make a ModelChoice; `model` is what --model takes besides."""
+    take(parser, "model", required=True, **model)
+    take(parser, "batch", note=f"{FREE_BATCH}, of a model that takes several")
+    take(parser, "engine", choices=NAMES, note="by the model's suffix")
+    take(parser, "arch", note="as the file tells")
+    take(parser, "device", default=0)
+    take(parser, "instances", note="auto: by cores and network")
+    take(parser, "workers")
+    take(parser, "exif")
+    take(parser, "threads")
+    take(parser, "ema")
 
 
 def model_choice(options: argparse.Namespace) -> ModelChoice:

@@ -147,7 +147,9 @@ def _check_files(files: str, packed: bool, list_file: PathLike | None) -> None:
     if files not in FILES:
         raise ArgumentError(f"files {files!r}, expected one of {', '.join(FILES)}")
     if packed and (files != "bin" or list_file is not None):
-        raise ArgumentError("packed tensors have no files of their own; leave --pack out, or --format and --list")
+        raise ArgumentError(
+            "packed tensors have no files of their own; leave --pack out, or --tensor-format and --list"
+        )
 
 
 def _begin_list(path: PathLike | None, images: list[Image], target: Path) -> None:

@@ -32,6 +32,8 @@ SWITCHES = {
     *("debug", "dump", "dump_npy", "perf", "pipeline", "profiler", "profiler_rename", "divide_input"),
     *("display_all_summary", "energy_consumption", "auto_set_dymshape_mode", "auto_set_dymdims_mode"),
 }
+# Our names for what the client calls otherwise (ResNeSt/common/flags.py).
+OURS = {"--tensors": "--input", "--batch": "--dymBatch", "--warmup": "--warmup_count"}
 TRUE, FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
 
 
@@ -119,11 +121,12 @@ def _help(environment: tuple[tuple[str, str], ...]) -> str:
 
 
 def spoken(arguments: Sequence[str], dashes: bool) -> list[str]:
-    """`arguments`, written for either client, as the one with or without dashes takes them."""
+    """`arguments`, written for either client or in our own names, as the one with or without dashes takes them."""
     rest, said = list(arguments), []
     while rest:
         argument = rest.pop(0)
         flag, equals, value = argument.partition("=")
+        flag = OURS.get(flag, flag)
         name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
         switch = name[3:] if name.startswith("no_") and name[3:] in SWITCHES else name
         if switch in SWITCHES:
@@ -133,7 +136,7 @@ def spoken(arguments: Sequence[str], dashes: bool) -> list[str]:
         elif name in VALUES:
             said.append(f"--{name.replace('_', '-') if dashes else name}{equals}{value}")
         else:
-            said.append(argument)
+            said.append(f"{flag}{equals}{value}")
     return said
 
 

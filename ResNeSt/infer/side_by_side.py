@@ -31,7 +31,7 @@ def infer_side_by_side(inference: Inference, count: int, say: Say = silent) -> l
     as `infer` does.
     """
     if inference.tensors is not None:
-        raise ArgumentError("several processes run the pure loop; with --input there is one, which takes all cores")
+        raise ArgumentError("several processes run the pure loop; with --tensors there is one, which takes all cores")
     dealt = shares(count)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(count)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any, Callable
+from typing import Callable
 
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
 from ResNeSt.labels import folders
 from ResNeSt.labels.carried import carried
@@ -33,17 +34,10 @@ def main() -> int:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m ResNeSt.labels", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (work, meaning, arguments) in COMMANDS.items():
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help="what is to be done")
+    for name, (work, meaning, add_flags) in COMMANDS.items():
         command = commands.add_parser(name, help=meaning, description=meaning)
-        alternatives = arguments.keys() & {*_KNOWN, "--from-zero"}
-        one_of = command.add_mutually_exclusive_group() if alternatives else command
-        for argument, settings in arguments.items():
-            group = one_of if argument in alternatives else command
-            if "role" in settings:
-                command.add_path(argument, group=group, **settings)
-            else:
-                group.add_argument(argument, **settings)
+        add_flags(command)
         command.set_defaults(work=work)
     return parser
 
@@ -54,7 +48,7 @@ def _from_tree(options: argparse.Namespace) -> int:
     for remark in tree.remarks:
         print(f"note: {remark}")
     if tree.rule == BY_ORDER and not options.from_zero:
-        print("note: a model of other folders counts otherwise; --names, --card or --model tells its classes")
+        print("note: a model of other folders counts otherwise; --names, --arch or --model tells its classes")
     return 0
 
 
@@ -81,12 +75,12 @@ def _write(labels: dict[str, int], options: argparse.Namespace, remark: str = ""
 
 
 def _known(options: argparse.Namespace) -> ClassList | None:
-    """The classes that one of --names, --card and --model tells."""
+    """The classes that one of --names, --arch and --model tells."""
     if options.names:
         return ClassList(options.names, read_names(options.names))
-    if options.card:
-        found = card(options.card)
-        return class_list(options.card, found.class_names, found.classes)
+    if options.arch:
+        found = card(options.arch)
+        return class_list(options.arch, found.class_names, found.classes)
     if options.model:
         return classes_in(info_of_file(options.model), options.model)
     return None
@@ -121,84 +115,84 @@ def _to_flat(options: argparse.Namespace) -> int:
     return 0
 
 
-_LABELS: dict[str, Any] = {
-    "role": "reads",
-    "metavar": "LABELS",
-    "help": "a file with a line 'NAME CLASS' for every image",
-}
-_NEW_LABELS = {**_LABELS, "role": "writes"}
-_IMAGES: dict[str, Any] = {"role": "reads", "metavar": "DIR", "help": "the folder of images"}
-_FROM_ZERO: dict[str, Any] = {
-    "action": "store_true",
-    "help": "count the folders in the order of their names, whatever they are, as torchvision's ImageFolder does",
-}
-_KNOWN: dict[str, dict[str, Any]] = {
-    "--names": {
-        "role": "reads",
-        "metavar": "FILE",
-        "help": "names of all classes, one a line in the order of their numbers, or a card",
-    },
-    "--card": {
-        "role": "card",
-        "metavar": "CARD",
-        "help": "of the model whose classes they are: resnest50 for ImageNet's, or a file",
-    },
-    "--model": {"role": "reads", "metavar": "FILE", "help": "the model itself, whose file or card tells its classes"},
-}
-_Command = Callable[[argparse.Namespace], int]
-COMMANDS: dict[str, Any] = {
-    "tree": (
-        _from_tree,
-        "make LABELS from a folder with one folder per class",
-        {
-            "images": _IMAGES,
-            "labels": _NEW_LABELS,
-            "--from-zero": _FROM_ZERO,
-            **_KNOWN,
-        },
-    ),
+def _add_labels(command: Parser, role: str = "reads") -> None:
+    take(command, "labels", positional=True, metavar="LABELS", role=role)
+
+
+def _add_images(command: Parser) -> None:
+    take(command, "images", positional=True)
+
+
+def _add_known(command: Parser, from_zero: bool = False) -> None:
+    """Flags that tell the classes, of which one is given."""
+    one_of = command.add_mutually_exclusive_group()
+    if from_zero:
+        one_of.add_argument(
+            "--from-zero",
+            action="store_true",
+            help="count the folders in the order of their names, whatever they are, as torchvision's ImageFolder does",
+        )
+    take(command, "names", group=one_of, note="or a card")
+    take(command, "arch", group=one_of, note="resnest50 has ImageNet's classes", old=["--card"])
+    take(command, "model", group=one_of, note="it tells its classes")
+
+
+def _tree_flags(command: Parser) -> None:
+    _add_images(command)
+    _add_labels(command, "writes")
+    _add_known(command, from_zero=True)
+
+
+def _devkit_flags(command: Parser) -> None:
+    command.reads("kit", metavar="KIT", help="the unpacked folder")
+    _add_labels(command, "writes")
+
+
+def _csv_flags(command: Parser) -> None:
+    command.reads("csv", metavar="CSV", help="such as LOC_val_solution.csv")
+    _add_labels(command, "writes")
+    _add_known(command)
+
+
+def _archive_flags(command: Parser) -> None:
+    _add_images(command)
+    _add_labels(command, "writes")
+
+
+def _check_flags(command: Parser) -> None:
+    _add_labels(command)
+    _add_images(command)
+    take(command, "json")
+
+
+def _to_tree_flags(command: Parser) -> None:
+    _add_labels(command)
+    _add_images(command)
+    _add_known(command)
+
+
+def _to_flat_flags(command: Parser) -> None:
+    _add_images(command)
+    _add_labels(command)
+    _add_known(command, from_zero=True)
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, Callable[[Parser], None]]] = {
+    "tree": (_from_tree, "make LABELS from a folder with one folder per class", _tree_flags),
     "devkit": (
         _from_devkit,
         "make LABELS of ImageNet's validation images from ILSVRC2012_devkit_t12",
-        {"kit": {"role": "reads", "metavar": "KIT", "help": "the unpacked folder"}, "labels": _NEW_LABELS},
+        _devkit_flags,
     ),
-    "csv": (
-        _from_csv,
-        "make LABELS from a CSV with a head: name, then synset or class number",
-        {
-            "csv": {"role": "reads", "metavar": "CSV", "help": "such as LOC_val_solution.csv"},
-            "labels": _NEW_LABELS,
-            **_KNOWN,
-        },
-    ),
+    "csv": (_from_csv, "make LABELS from a CSV with a head: name, then synset or class number", _csv_flags),
     "archive": (
         _from_archive,
         "make LABELS of those that come with images in a WebDataset's .tar files or in .parquet files",
-        {"images": {**_IMAGES, "metavar": "SRC", "help": "the archive, a pattern, or a folder"}, "labels": _NEW_LABELS},
+        _archive_flags,
     ),
-    "check": (
-        _check,
-        "say whether every image has a label and every label an image",
-        {
-            "labels": _LABELS,
-            "images": _IMAGES,
-            "--json": {"role": "writes", "metavar": "FILE", "help": "write all of it here as well"},
-        },
-    ),
-    "to-tree": (
-        _to_tree,
-        "move the images of DIR into a folder per class",
-        {
-            "labels": _LABELS,
-            "images": _IMAGES,
-            **_KNOWN,
-        },
-    ),
-    "to-flat": (
-        _to_flat,
-        "move the images of DIR out of their class folders, after writing LABELS",
-        {"images": _IMAGES, "labels": _LABELS, "--from-zero": _FROM_ZERO, **_KNOWN},
-    ),
+    "check": (_check, "say whether every image has a label and every label an image", _check_flags),
+    "to-tree": (_to_tree, "move the images of SRC into a folder per class", _to_tree_flags),
+    "to-flat": (_to_flat, "move the images of SRC out of their class folders, after writing LABELS", _to_flat_flags),
 }
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def classes_in(info: Mapping[str, str], source: str) -> ClassList:
     """The classes that the metadata `info` of the model file `source` tell; raises PipelineError where they do not."""
     classes = str(info.get("classes", ""))
     if not re.fullmatch("[0-9]{1,6}", classes):
-        raise PipelineError(f"{source}: does not say what its classes are; give them with --names or --card")
+        raise PipelineError(f"{source}: does not say what its classes are; give them with --names or --arch")
     return ClassList(source, names_of(info, int(classes)))
 
 

@@ -103,7 +103,7 @@ def _folders(labels: PathLike, truth: Mapping[str, int], known: ClassList | None
     """Name of the folder of each class that has one."""
     if known is None and not _is_imagenet(truth):
         raise PipelineError(
-            f"{labels}: nothing says what its classes are called; give their names with --names, or --card resnest50 "
+            f"{labels}: nothing says what its classes are called; give their names with --names, or --arch resnest50 "
             "for ImageNet's synsets"
         )
     names = imagenet_classes() if known is None else known.names

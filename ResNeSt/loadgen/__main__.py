@@ -10,6 +10,7 @@ import dataclasses
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
 from ResNeSt.engines.image_batches import add_model_flags, model_choice
 from ResNeSt.loadgen.load_test import LoadTested, load_test
@@ -67,14 +68,14 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m ResNeSt.loadgen", description=__doc__)
     add_model_flags(parser)
-    parser.add_argument("--scenario", required=True, choices=SCENARIOS)
-    parser.add_argument("--mode", choices=tuple(MODES), default="performance", help="[%(default)s]")
-    parser.reads("--tensors", metavar="DIR", help="samples: tensors of stage 1")
-    parser.reads("--images", metavar="DIR", help="samples: images, decoded before they are asked for")
-    parser.reads("--labels", metavar="FILE", help="sample number n is line n of it; mode accuracy needs it")
-    parser.fills("--output", default="loadgen", metavar="DIR", help="logs go to DIR/SCENARIO/MODE [%(default)s]")
+    parser.add_argument("--scenario", required=True, choices=SCENARIOS, help="how the queries come")
+    parser.add_argument("--mode", choices=tuple(MODES), default="performance", help="what a run is for [%(default)s]")
+    take(parser, "tensors", note="--images, decoded before they are asked for")
+    take(parser, "images", note="--tensors")
+    take(parser, "labels", note="none; sample number n is line n of it; mode accuracy needs it")
+    take(parser, "output", default="loadgen", note="%(default)s; logs go to DIR/SCENARIO/MODE")
     parser.reads("--config", metavar="FILE", help="settings as in MLPerf's user.conf; flags go before them")
-    parser.add_argument("--duration", type=float, metavar="S", help=f"least seconds; MLPerf asks for 600 [{SECONDS:g}]")
+    take(parser, "duration", note=f"{SECONDS:g}; MLPerf asks for 600")
     parser.add_argument("--min-queries", type=positive, metavar="N", help="least queries, of Offline images [1]")
     parser.add_argument(
         "--target-qps",
@@ -85,7 +86,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--target-latency", type=float, metavar="MS", help="that Server allows, others expect [15, measured]"
     )
-    parser.writes("--json", metavar="FILE", help="write the figures here as well")
+    take(parser, "json")
     return parser
 
 

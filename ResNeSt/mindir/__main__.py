@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, batch_size
+from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
+from ResNeSt.common.flags import take
 from ResNeSt.mindir.to_mindir import export
 
 
@@ -32,9 +33,9 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="python -m ResNeSt.mindir", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.reads("--onnx", type=Path, required=True, metavar="FILE", help="what stage 2 writes, simplified or not")
-    parser.writes("--target", type=Path, metavar="FILE", help="[the same name, .mindir]")
-    parser.add_argument("--batch", type=batch_size, metavar="N", help="fixed batch size [free]")
+    take(parser, "onnx", type=Path, required=True)
+    take(parser, "target", type=Path, note="the same name, .mindir")
+    take(parser, "batch", note="free")
     return parser
 
 

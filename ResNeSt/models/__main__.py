@@ -1,13 +1,14 @@
-"""Lists the weight cards, or tells one whole: `python -m ResNeSt.models [NAME|CARD.json] [--json]`."""
+"""Lists the weight cards, or tells one whole: `python -m ResNeSt.models [NAME|CARD.json] [--json [FILE]]`."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
+from ResNeSt.common.files import STDOUT, write_json
+from ResNeSt.common.flags import take
 from ResNeSt.common.tables import table
 from ResNeSt.models.cards import Card, card, names
 
@@ -15,10 +16,10 @@ from ResNeSt.models.cards import Card, card, names
 def main() -> None:
     """Prints the table, one card, or either as JSON."""
     options = make_parser().parse_args()
-    cards = [card(options.model)] if options.model else [card(name) for name in names()]
+    cards = [card(options.arch)] if options.arch else [card(name) for name in names()]
     if options.json:
-        print(json.dumps([dataclasses.asdict(each) for each in cards], indent=1))
-    elif options.model:
+        write_json(options.json, [dataclasses.asdict(each) for each in cards])
+    elif options.arch:
         print(_whole(cards[0]))
     else:
         print(_table(cards))
@@ -64,8 +65,8 @@ def _or_dash(value: Any) -> str:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m ResNeSt.models", description=__doc__)
-    parser.reads_card("model", nargs="?", help="tell this one whole: a name, or a card file")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    take(parser, "arch", positional=True, nargs="?", note="all of them, in a table")
+    take(parser, "json", nargs="?", const=STDOUT)
     return parser
 
 

@@ -263,7 +263,7 @@ def load_state(model: ResNeSt, state: State, path: PathLike) -> None:
         *_named("wrongly shaped", [f"{name} {a} instead of {b}" for name, (a, b) in shapes.items() if a != b]),
     ]
     if problems:
-        raise PipelineError(f"{path}: does not fit the model: {'; '.join(problems)}; is --model the right one?")
+        raise PipelineError(f"{path}: does not fit the model: {'; '.join(problems)}; is --arch the right one?")
     unfit = _named("that are no weights", [f"{name} {reason}" for name, reason in odd.items() if reason])
     if unfit:
         raise PipelineError(f"{path}: has {unfit[0]}; save it again with plain finite float32 tensors")
@@ -290,35 +290,35 @@ def _some(entries: Collection[str], count: int = _SHOWN) -> str:
     return ", ".join(list(entries)[:count]) + (", …" if len(entries) > count else "")
 
 
-def card_for(path: PathLike, model: str | None, flag: str = "--arch") -> Card:
+def card_for(path: PathLike, arch: str | None) -> Card:
     """The card of a checkpoint: `model`'s where it is given, the one beside the file, that of its name, of its shapes.
 
     Raises ArgumentError where the file's name speaks of another than `model`, a published name; some share all shapes.
     Raises PipelineError, which asks for `flag`, where the shapes are those of several networks, or of none.
     """
     named = find_card(path)
-    if model is not None and (named is None or model.endswith(".json")):
-        return card(model)
+    if arch is not None and (named is None or arch.endswith(".json")):
+        return card(arch)
     if named is None:
-        return _card_by_shapes(path, flag)
-    if model not in (None, named.name):
+        return _card_by_shapes(path)
+    if arch not in (None, named.name):
         raise ArgumentError(
-            f"{path}: the file name says {named.name}, {flag} says {model}; rename the file or drop {flag}"
+            f"{path}: the file name says {named.name}, --arch says {arch}; rename the file or drop --arch"
         )
     return named
 
 
-def _card_by_shapes(path: PathLike, flag: str) -> Card:
+def _card_by_shapes(path: PathLike) -> Card:
     if importlib.util.find_spec("torch") is None:
-        raise MissingRuntimeError(f"{path}: the file name does not tell which model this is; name it with {flag}")
+        raise MissingRuntimeError(f"{path}: the file name does not tell which model this is; name it with --arch")
     shape = _architecture(read(path, say=silent).state)
     fitting = [name for name in names() if dataclasses.replace(card(name).architecture, avd_first=False) == shape]
     if len(fitting) == 1:
-        _note(f"{path}: by its shapes it is {fitting[0]}; {flag} says otherwise")
+        _note(f"{path}: by its shapes it is {fitting[0]}; --arch says otherwise")
         return card(fitting[0])
     found = f"are those of {' and '.join(fitting)}" if fitting else "of no published network"
     raise PipelineError(
-        f"{path}: the file name does not tell which model this is, its shapes {found}; name it with {flag}, or put a "
+        f"{path}: the file name does not tell which model this is, its shapes {found}; name it with --arch, or put a "
         f"card beside it ({card_beside(path).name})"
     )
 

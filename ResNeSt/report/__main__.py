@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.errors import run
+from ResNeSt.common.flags import take
 from ResNeSt.report.draw import draw
 
 
@@ -19,7 +20,7 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m ResNeSt.report", description=__doc__)
     parser.reads("folder", type=Path, metavar="FOLDER", help="what bench.sh or run.sh wrote")
-    parser.reads("--images", type=Path, metavar="DIR", help="of the pictures [as the run named it]")
+    take(parser, "images", type=Path, note="as the run named it")
     return parser
 
 

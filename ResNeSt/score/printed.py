@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from ResNeSt.common.arguments import Parser
+from ResNeSt.common.flags import take
 from ResNeSt.score.score import TOP, Problems, Score
 
 SHOWN = 5  # of each kind of problem; the JSON has them all
 
 
-def add_allow_flags(parser: argparse.ArgumentParser, kinds: Mapping[str, str]) -> None:
+def add_allow_flags(parser: Parser, kinds: Iterable[str]) -> None:
     """`--allow-<kind>` for every kind of problem, collected in `allowed`."""
-    for kind, meaning in kinds.items():
-        parser.add_argument(
-            f"--allow-{kind}",
-            dest="allowed",
-            action="append_const",
-            const=kind,
-            default=[],
-            help=f"exit 0 although there are {meaning}",
-        )
+    for kind in kinds:
+        take(parser, f"allow-{kind}", dest="allowed", action="append_const", const=kind, default=[])
 
 
 def score_lines(score: Score, labelled: int, ranks: int = TOP) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from ResNeSt.common.arguments import Parser, positive
 from ResNeSt.common.errors import run
+from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
 from ResNeSt.engines.image_batches import add_model_flags, model_choice
 from ResNeSt.serve.settings import MAX_BODY, QUEUE, Service, port, size
@@ -51,10 +52,10 @@ def _files(text: str) -> Sequence[str]:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m ResNeSt.serve", description=__doc__)
-    add_model_flags(parser)
+    add_model_flags(parser, note="several with commas between them")
     parser.set_defaults(instances=1)
-    parser.add_argument("--name", default="", help="what clients call the model [as its file says]")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
+    take(parser, "name", default="", note="as its file says")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on [%(default)s]")
     parser.add_argument("--http-port", type=port, default=8080, metavar="N", help="REST; 0: any free one [%(default)s]")
     parser.add_argument("--grpc-port", type=port, default=8081, metavar="N", help="gRPC; 0: any free one [%(default)s]")
     parser.add_argument(
@@ -65,7 +66,7 @@ def make_parser() -> Parser:
     )
     parser.reads("--token-file", metavar="FILE", help="its text is asked for: Authorization: Bearer TEXT")
     parser.add_argument("--no-auth", action="store_true", help="listen beyond loopback without a token")
-    parser.reads("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
+    take(parser, "names", note="the model's, or ImageNet's for 1,000")
     parser.add_argument("--log-requests", action="store_true", help="print a line a request")
     return parser
 

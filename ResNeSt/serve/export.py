@@ -23,6 +23,7 @@ import numpy as np
 from ResNeSt.common.arguments import LARGEST_BATCH, Parser, batch_size
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, read_json, scratch_folder, sha256, write_json
+from ResNeSt.common.flags import take
 from ResNeSt.engines.engine import ANY_SIZE, Engine
 from ResNeSt.engines.image_batches import FREE_BATCH
 from ResNeSt.engines.opening import CHECKPOINTS, open_engine
@@ -65,13 +66,13 @@ class Exported(NamedTuple):
 
 def export(
     model: PathLike,
-    target: PathLike,
+    output: PathLike,
     name: str | None = None,
     names: PathLike | None = None,
     max_batch: int | None = None,
     storage_uri: str | None = None,
 ) -> Exported:
-    """Writes the .onnx or .xml file `model` into the model repository `target`, as `name`.
+    """Writes the .onnx or .xml file `model` into the model repository `output`, as `name`.
 
     `name` is by default the file's; `names` a file with a class name a line, by default the
     model's own, or ImageNet's for 1,000 classes. `max_batch` is the largest batch of an ONNX file with a free batch
@@ -80,7 +81,7 @@ def export(
     the file is no classifier; ArgumentError for a file that Triton has no backend for, a name that it does not take,
     and a `max_batch` for a model whose batch is set; what opening a model raises.
     """
-    path, target = Path(model), Path(target)
+    path, output = Path(model), Path(output)
     if path.suffix not in (".onnx", ".xml"):
         remedy = _REMEDIES.get(path.suffix, "name an .onnx or .xml file")
         raise ArgumentError(f"{path}: only .onnx and .xml files go into a model repository; {remedy}")
@@ -93,12 +94,12 @@ def export(
     if not batch and engine.sizes != (1,):
         labels = []  # without max_batch_size Triton ranks the answers to all images as one
 
-    if target.exists() and not target.is_dir():
-        raise PipelineError(f"{target}: is no folder; name the model repository, or one to be made, with --target")
-    target.mkdir(parents=True, exist_ok=True)
-    folder = target / name
+    if output.exists() and not output.is_dir():
+        raise PipelineError(f"{output}: is no folder; name the model repository, or one to be made, with --output")
+    output.mkdir(parents=True, exist_ok=True)
+    folder = output / name
     _refuse_others(folder)
-    with scratch_folder(target, "export") as scratch:
+    with scratch_folder(output, "export") as scratch:
         made = scratch / name
         (made / "1").mkdir(parents=True)
         _write_model(path, made / "1")
@@ -106,7 +107,7 @@ def export(
             (made / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         config = _config(name, path.suffix, images, answers, batch, any(labels), engine)
         (made / "config.pbtxt").write_text(config, encoding="utf-8")
-        service = _service(name, storage_uri or f"pvc://models/{target.absolute().name}")
+        service = _service(name, storage_uri or f"pvc://models/{output.absolute().name}")
         (made / "inferenceservice.yaml").write_text(service, encoding="utf-8")
         write_json(made / RECORD, {"model": path.name, "files": dict(_digests(made))})
         if folder.exists():
@@ -164,7 +165,7 @@ def _refuse_others(folder: Path) -> None:
     """Raises PipelineError where something stands in `folder` that no export wrote, or that was changed since."""
     if not os.path.lexists(folder):
         return
-    ways_out = "move it away, or export with another --name or --target"
+    ways_out = "move it away, or export with another --name or --output"
     if folder.is_symlink() or not (folder / RECORD).is_file():
         raise PipelineError(f"{folder}: no {RECORD} in it says that this command made it; {ways_out}")
     record = read_json(folder / RECORD)
@@ -242,7 +243,7 @@ def _quoted(text: str) -> str:
 def main() -> int:
     """Runs the command line."""
     options = make_parser().parse_args()
-    done = export(options.model, options.target, options.name, options.names, options.max_batch, options.storage_uri)
+    done = export(options.model, options.output, options.name, options.names, options.max_batch, options.storage_uri)
     how = f"batches of up to {done.batch}" if done.batch else "requests bring the model's own batch"
     print(f"{done.folder}: {done.name} for Triton, OpenVINO Model Server and KServe, {how}")
     return 0
@@ -251,14 +252,16 @@ def main() -> int:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m ResNeSt.serve export", description="A model -> a folder of a model repository.")
-    parser.reads("--model", required=True, metavar="FILE", help="an .onnx or .xml file")
-    parser.fills("--target", required=True, metavar="REPO", help="the model repository")
-    parser.add_argument("--name", metavar="NAME", help="of the model in requests [the file's]")
-    parser.reads("--names", metavar="FILE", help="a class name a line [the model's, or ImageNet's for 1,000]")
+    take(parser, "model", required=True, note=".onnx or .xml")
+    take(parser, "output", required=True, note="the model repository", old=["--target"])
+    take(parser, "name", note="the file's")
+    take(parser, "names", note="the model's, or ImageNet's for 1,000")
     parser.add_argument(
         "--max-batch", type=batch_size, metavar="N", help=f"of an .onnx file with a free batch axis [{FREE_BATCH}]"
     )
     parser.add_argument(
-        "--storage-uri", metavar="URI", help="where KServe finds a copy of REPO [pvc://models/ and REPO's name]"
+        "--storage-uri",
+        metavar="URI",
+        help="where KServe finds a copy of the repository [pvc://models/ and its folder's name]",
     )
     return parser

@@ -131,7 +131,7 @@ def refuse_for_ais_bench(folder: PathLike) -> None:
     if found := next(filter(_is_npz, names), None):
         raise PipelineError(
             f"{folder}: holds {os.path.basename(found)}, ais_bench reads .bin and .npy alone; "
-            "run resnest_preprocess.py without --format npz into another folder"
+            "run resnest_preprocess.py without --tensor-format npz into another folder"
         )
     if index and index.packed:
         raise PipelineError(
@@ -215,7 +215,7 @@ def check_tensors(folder: PathLike, shape: Sequence[int], dtype: str, info: Mapp
         if dtype == "float32" and info.get(key, said) != said:
             raise PipelineError(
                 f"{folder}: tensors are normalised with {key} {said}, the model wants {info[key]}; run "
-                "resnest_preprocess.py with --model and the model's card"
+                "resnest_preprocess.py with --arch and the model's card"
             )
     here = len(find_tensors(folder))
     if not tensors.complete or here != tensors.count:

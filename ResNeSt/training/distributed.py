@@ -97,8 +97,8 @@ def joined(device: str) -> Iterator[Processes]:
         )
     if device == "cuda" and torch.cuda.device_count() <= local:
         raise MissingRuntimeError(
-            f"--device cuda: PyTorch finds {torch.cuda.device_count()} GPUs here, this run takes {local + 1}; "
-            "use --device cpu or fewer processes"
+            f"--chip cuda: PyTorch finds {torch.cuda.device_count()} GPUs here, this run takes {local + 1}; "
+            "use --chip cpu or fewer processes"
         )
     own = torch.device(device, local) if device == "cuda" else torch.device(device)
     if count == 1:

@@ -75,9 +75,9 @@ def refuse_another(path: Path, theirs: Mapping[str, Any], mine: Mapping[str, Any
     keys = differing(theirs, mine)
     if keys and not {*keys} - {"epochs", "warmup"}:
         raise PipelineError(
-            f"{path}: is of a run with --epochs {theirs.get('epochs')} --warmup {theirs.get('warmup')}, whose rate "
-            f"falls to 0 with the last epoch; for --epochs {mine['epochs']} --warmup {mine['warmup']} name another "
-            f"--output, and --weights {path} to start from what it has learnt"
+            f"{path}: is of a run with --epochs {theirs.get('epochs')} --warmup-epochs {theirs.get('warmup')}, whose "
+            f"rate falls to 0 with the last epoch; for --epochs {mine['epochs']} --warmup-epochs {mine['warmup']} name "
+            f"another --output, and --weights {path} to start from what it has learnt"
         )
     if keys:
         others = (CONTENTS.get(key) or f"another {key} ({theirs.get(key)}, not {mine.get(key)})" for key in keys)

@@ -12,8 +12,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 BASE_BATCH = 64  # images of a device that `rate` is for
 WARMUP = 5  # epochs; a quarter of all where that is less
 
-# What a recipe changes of the defaults.
-RECIPES: dict[str, dict[str, Any]] = {
+# What a preset changes of the defaults.
+PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # The paper's (arXiv 2004.08955, section 5.1), with the strengths of the official command (scripts/gluon).
     "paper": {
@@ -65,7 +65,9 @@ class Settings:
         if self.epochs < 1:
             raise ArgumentError(f"--epochs {self.epochs}: expected 1 or more")
         if not self.epochs > self.warmup_epochs >= 0:
-            raise ArgumentError(f"--warmup {self.warmup}: expected 0 or more, and fewer than --epochs {self.epochs}")
+            raise ArgumentError(
+                f"--warmup-epochs {self.warmup}: expected 0 or more, and fewer than --epochs {self.epochs}"
+            )
         if self.batch < 2:
             raise ArgumentError(f"--batch {self.batch}: batch norm takes at least 2 images a device")
         if self.augment not in AUGMENTATIONS or self.precision not in PRECISIONS:

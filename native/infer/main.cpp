@@ -13,7 +13,7 @@
 namespace {
 
 const char *const USAGE =
-    R"(usage: resnest_infer --model FILE [--input PATH] [options]
+    R"(usage: resnest_infer --model FILE [--tensors PATH] [options]
        resnest_infer --model FILE --images DIR --labels FILE [options]
 
   --model, -m FILE         a .xml (OpenVINO, on the CPU) or .om (AscendCL, on an NPU)
@@ -22,12 +22,12 @@ const char *const USAGE =
   --threads N              cores that all of it takes [all it may use]
   --device N               number of an NPU [0]
 tensors, with the files and lines of python -m ResNeSt.infer:
-  --input, -i PATH         folder of tensors, or one tensor file [none: a pure speed run]
+  --tensors, --input, -i PATH  folder of tensors, or one tensor file [none: a pure speed run]
   --output, -o DIR         folder for the results [none written]
   --output_dirname NAME    folder below --output [date and time]
   --outfmt BIN|NPY|TXT     format of the results [BIN]
   --loop N                 runs of every batch [1]
-  --warmup_count N         uncounted runs first [1]
+  --warmup, --warmup_count N  uncounted runs first [1]
   --batchsize N            changes the throughput printed, nothing else [the model's]
   --pure_data_type zero|random  data of a pure run [zero]
   --display_all_summary    prints the copy times too
@@ -78,12 +78,12 @@ const std::vector<Flag> FLAGS{
     {{"--instances"}, BOTH, ONE, [](To o, Text text) { o.instances = text == "auto" ? AUTO : number(text, 1, MOST_INSTANCES); }},
     {{"--threads"}, BOTH, ONE, [](To o, Text text) { o.threads = number(text, 1, MANY); }},
     {{"--device"}, BOTH, ONE, [](To o, Text text) { o.device = number(text, 0, 255); }},
-    {{"--input", "-i"}, TENSORS, ONE, [](To o, Text text) { o.input = text; }},
+    {{"--tensors", "--input", "-i"}, TENSORS, ONE, [](To o, Text text) { o.input = text; }},
     {{"--output", "-o"}, TENSORS, ONE, [](To o, Text text) { o.output = text; }},
     {{"--output_dirname"}, TENSORS, ONE, [](To o, Text text) { o.dirname = text; }},
     {{"--outfmt"}, TENSORS, ONE, [](To o, Text text) { o.outfmt = one_of(text, {"BIN", "NPY", "TXT"}); }},
     {{"--loop"}, TENSORS, ONE, [](To o, Text text) { o.loop = number(text, 1, MANY); }},
-    {{"--warmup_count"}, TENSORS, ONE, [](To o, Text text) { o.warmup = number(text, 0, MANY); }},
+    {{"--warmup", "--warmup_count"}, TENSORS, ONE, [](To o, Text text) { o.warmup = number(text, 0, MANY); }},
     {{"--batchsize"}, TENSORS, ONE, [](To o, Text text) { o.shown_batch = number(text, 1, MANY); }},
     {{"--pure_data_type"}, TENSORS, ONE, [](To o, Text text) { o.pure = one_of(text, {"zero", "random"}); }},
     {{"--display_all_summary"}, TENSORS, MAYBE, [](To o, Text text) { o.all_times = truth(text); }},

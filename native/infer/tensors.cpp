@@ -36,7 +36,7 @@ std::vector<std::string> tensor_files(const std::string &source) {
         const std::string name = entry.path().filename(), kind = lower(name.substr(std::max<size_t>(name.size(), 4) - 4));
         if (kind == ".npz")
             throw Error(cat(source, ": holds ", name, ", this program reads .bin and .npy alone; run resnest_preprocess.py without "
-                            "--format npz into another folder"));
+                            "--tensor-format npz into another folder"));
         if (kind == ".bin" || kind == ".npy") keyed.emplace_back(natural_key(name), joined(source, name));
     }
     std::sort(keyed.begin(), keyed.end());
