@@ -5,6 +5,12 @@ here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 unfinished=.resnest-unfinished  # in .venv, until it is whole
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 
+# Of any script, whatever is installed.
+if [ "${1:-}" = --version ]; then
+    sed -n 's/^__version__ = "\(.*\)"$/resnest \1/p' "$here/ResNeSt/__init__.py"
+    exit
+fi
+
 run_module() {
     local python="${PYTHON:-python3}"
     "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, ("numpy", "PIL", "tqdm"))))' || {

@@ -22,17 +22,17 @@ from tqdm import tqdm
 from ResNeSt.answers.jobs import Outcomes, Setting, chunk_of, described, setting_of
 from ResNeSt.answers.outcomes import Outcome, Watches, outcomes_of
 from ResNeSt.cluster.flag import add_ray_flag, machines_of
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, write_result
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import PipelineError, run
-from ResNeSt.common.files import PathLike, write_json
+from ResNeSt.common.files import PathLike
 from ResNeSt.common.flags import take
 from ResNeSt.common.journal import Journal
 from ResNeSt.common.machines import Machines
 from ResNeSt.common.made_of import Unchanged, state_of
 from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.common.paths import refuse_clashes
-from ResNeSt.common.progress import Say, aloud, hidden, silent
+from ResNeSt.common.progress import Say, aloud, hidden, remark, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (
     FREE_BATCH,
@@ -290,12 +290,13 @@ def main() -> int:
         )
     allowed = options.allowed
     score, labelled, problems = evaluated.score, evaluated.labelled, evaluated.problems
-    notes = [f"note: {remark}" for remark in evaluated.remarks]
-    print("\n".join([*score_lines(score, labelled), *notes, *problem_lines(problems, KINDS, options.allowed)]))
-    if options.json:
-        tensors = str(evaluated.tensors)
-        sources = {"model": options.model, "images": options.images, "labels": options.labels, "tensors": tensors}
-        write_json(options.json, {**sources, **_run_figures(evaluated), **figures(score, labelled, problems, allowed)})
+    print("\n".join(score_lines(score, labelled)))
+    for note in evaluated.remarks:
+        remark(note)
+    print("".join(f"{line}\n" for line in problem_lines(problems, KINDS, options.allowed)), end="")
+    sources = {"model": options.model, "images": options.images, "labels": options.labels}
+    of_run = {**_run_figures(evaluated), "predictions": options.predictions}
+    write_result(options, {**sources, **of_run, **figures(score, labelled, problems, allowed)})
     return 1 if set(problems) - set(options.allowed) else 0
 
 
@@ -303,7 +304,8 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
     """With what it was run and how fast, for a JSON file; `kept` images were answered by an earlier run."""
     done = evaluated.images - evaluated.kept
     return {
-        "notes": list(evaluated.remarks),
+        "tensors": str(evaluated.tensors),
+        "notes": evaluated.remarks,
         "engine": evaluated.engine,
         "decoder": evaluated.decoder,
         "batch": evaluated.batch,
@@ -316,13 +318,17 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m ResNeSt.evaluate", description=__doc__)
+    parser = Parser(
+        prog="python -m ResNeSt.evaluate",
+        description=__doc__,
+        example="python -m ResNeSt.evaluate --model work/resnest_demo/resnest_demo_bs4.xml --images demo/val "
+        "--labels demo/val_label.txt",
+    )
     add_model_flags(parser)
     add_ray_flag(parser)
     take(parser, "images", required=True)
     take(parser, "labels", note="what comes with the images")
     parser.writes("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
-    take(parser, "json")
     add_allow_flags(parser, KINDS)
     return parser
 

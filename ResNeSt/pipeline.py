@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ResNeSt.common.ais_bench_paths import check_output, check_path
-from ResNeSt.common.arguments import Parser, check_share
+from ResNeSt.common.arguments import Parser, check_share, write_result
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import alone, read_json, remove_plain, write_json
 from ResNeSt.common.flags import take
-from ResNeSt.common.progress import Say, aloud, silent
+from ResNeSt.common.progress import Say, aloud, is_quiet, remark, silent
 from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
@@ -344,7 +344,9 @@ def _command(say: Say, step: str, *arguments: str | Path) -> data.Step:
         shown, command = ["resnest", SCRIPTS[name]], [sys.executable, "-m", "ResNeSt", SCRIPTS[name]]
     say(f"\n$ {shlex.join([*shown, *rest])}")
     # The scripts take the Python of this process, too, and not one that only served to make the environment.
-    spent = spend([*command, *rest], env={**os.environ, "PYTHON": sys.executable})
+    with open(os.devnull, "w") as nowhere:
+        printed = nowhere if is_quiet() else None  # of bench.sh, say, the table, of which ours holds what is asked for
+        spent = spend([*command, *rest], env={**os.environ, "PYTHON": sys.executable}, stdout=printed)
     if spent.code == READER_GONE:
         raise BrokenPipeError
     if spent.code:
@@ -407,24 +409,32 @@ def _write(plan: RunPlan, stages: list[Stage], calibrated: dict[str, str]) -> No
 
 def main() -> None:
     """Command line of run.sh; raises PipelineError where a stage is out of tolerance."""
-    plan = _plan(make_parser().parse_args())
+    options = make_parser().parse_args()
+    plan = _plan(options)
     stages = run_pipeline(plan, aloud)
     print(f"\n{_table(stages)}\n")
-    calibrated = read_json(plan.output / "summary.json").get(CALIBRATED)
-    if calibrated:
+    summary = read_json(plan.output / "summary.json")
+    if calibrated := summary.get(CALIBRATED):
         print(f"{calibrated}\n")
     images = stages[0].agreement.images
-    print(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.output}/summary.json")
-    for remark in remarks_on(stages[0].result, plan.labels):
-        print(f"note: {remark}")
+    aloud(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.output}/summary.json")
+    notes = remarks_on(stages[0].result, plan.labels)
+    for note in notes:
+        remark(note)
     draw_where_possible(plan.output)
-    for complaint in filter(None, (stage.complaint for stage in stages)):
+    complaints = [stage.complaint for stage in stages if stage.complaint]
+    write_result(options, {"folder": plan.output, **summary, "notes": notes, "complaints": complaints})
+    for complaint in complaints:
         raise PipelineError(complaint)
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="run.sh", description=__doc__)
+    parser = Parser(
+        prog="run.sh",
+        description=__doc__,
+        example="bash run.sh --images demo/val --labels demo/val_label.txt --weights demo/resnest_demo-d78f3683.pth",
+    )
     take(parser, "images", type=Path, note="the bundled demo")
     take(parser, "labels", type=Path, note="the demo's")
     take(

@@ -16,14 +16,14 @@ from typing import Any, Callable, NamedTuple, TextIO
 from ResNeSt.answers.jobs import Rankings, chunk_of, described, setting_of
 from ResNeSt.answers.ranked import Ranked, ranked
 from ResNeSt.cluster.flag import add_ray_flag, machines_of
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, positive, write_result
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.flags import take
 from ResNeSt.common.machines import Machines
 from ResNeSt.common.made_of import file_above
-from ResNeSt.common.progress import Say, silent
+from ResNeSt.common.progress import NOTE, Say, silent
 from ResNeSt.engines.engine import Engine
 from ResNeSt.engines.image_batches import (
     FREE_BATCH,
@@ -167,7 +167,10 @@ def main() -> int:
     images = list(_images(options.images))
     with machines_of(options) as machines:
         answers = predict(model_choice(options), images, options.top, options.names, _remark, machines)
+        answers, told = itertools.tee(answers) if options.json else (answers, None)
         failed = FORMATS[options.format](answers, sys.stdout)
+    if told is not None:
+        write_result(options, {"model": options.model, "images": list(map(_plain, told))})
     turned = [] if options.exif else [image for image in images if carries_orientation(image)]
     if turned:
         _remark(
@@ -180,12 +183,22 @@ def main() -> int:
 
 
 def _remark(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr)
+    _aside(f"{NOTE}{line}")
+
+
+def _aside(line: str) -> None:
+    """Says it where the answers are not."""
+    print(line, file=sys.stderr)
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m ResNeSt.predict", description=__doc__)
+    parser = Parser(
+        prog="python -m ResNeSt.predict",
+        description=__doc__,
+        example="python -m ResNeSt.predict --model work/resnest_demo/resnest_demo_bs1.xml --top 2 "
+        "demo/val/digits_val_00000001.JPEG",
+    )
     add_model_flags(parser)
     add_ray_flag(parser)
     take(parser, "images", positional=True, nargs="+", metavar="IMAGE|SRC", note="or image files")
@@ -198,7 +211,7 @@ def make_parser() -> Parser:
 def _images(given: Sequence[str]) -> Iterator[str]:
     for path in given:
         if os.path.isdir(path) or archives_of(path):
-            yield from list_images(path, _remark)
+            yield from list_images(path, _aside)
         elif os.path.exists(path) or file_above(path):
             yield path
         else:

@@ -54,6 +54,8 @@ def make_parser() -> Parser:
         description=__doc__,
         epilog="\n".join(f"{name:14} {about}" for name, about in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        example="python -m benchmarks --images demo/val --rounds 1 preprocessing",
+        tells=(),
     )
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"[all but {' and '.join(NAMED_ONLY)}] {', '.join(PARTS)}"

@@ -40,6 +40,7 @@ OWN = {
     "train": "train val train-labels val-labels tensorboard preset epochs warmup-epochs rate momentum nesterov decay "
     "smoothing dropout dropblock mixup clip augment augment-whole jitter lighting min-area flip sync-bn seed",
     "benchmarks": "parts rounds",
+    "completion": "shell",
 }
 # Second spellings that --help shows, since people know them: the sample's, and ais_bench's.
 KNOWN = {

@@ -85,7 +85,7 @@ def test_every_command_has_a_help_of_its_own(command: str) -> None:
 def test_the_help_names_every_command_and_what_is_none_is_refused_with_their_names() -> None:
     listed = call("-m", "ResNeSt", "--help").stdout
     assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == list(resnest.COMMANDS)
-    assert_refused(call("-m", "ResNeSt", "convrt"), "'convrt' is no command; known: preprocess, export", code=2)
+    assert_refused(call("-m", "ResNeSt", "convrt"), "'convrt' is no command; did you mean convert?", code=2)
 
 
 def test_a_command_by_this_name_does_what_its_script_does() -> None:

@@ -19,7 +19,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.paths import lies_in, refuse_clashes
 from tests.conftest import PROJECT
 
-PATHS = {"FILE", "DIR", "PTH", "ONNX", "SRC", "DST", "JSON", "LABELS", "KIT", "CSV", "FOLDER", "IMAGE|DIR"}
+PATHS = {"FILE", "DIR", "PTH", "ONNX", "SRC", "DST", "JSON", "LABELS", "KIT", "CSV", "FOLDER", "IMAGE|DIR", "FILE|-"}
 NO_PATHS = {"model"}  # bench's prefix of several files; infer's has no metavar
 
 

@@ -33,6 +33,7 @@ ALLOWED = {
     "mindir": "common engines export models",
     "serve": "common engines formats images labels models score tensors",
     "__main__": "common",
+    "completion": "__main__ common",
     "convert": "common compare engines formats models score tensors",
     "commands": "cluster common export images labels models score tensors training",
     "bench": "common convert engines images infer labels models report score tensors",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
-from ResNeSt.bench.benchmark import SEARCH, USUAL_LOOP, Benchmark, bench, checked
+from ResNeSt.bench.benchmark import SEARCH, USUAL_LOOP, Benched, Benchmark, bench, checked
 from ResNeSt.bench.best import commands
 from ResNeSt.bench.models import PREFIX
 from ResNeSt.bench.profile import printed as printed_profile
-from ResNeSt.bench.rows import CSV, JSON, printed
-from ResNeSt.common.arguments import Parser, each, positive
+from ResNeSt.bench.rows import CSV, JSON, figures, printed
+from ResNeSt.common.arguments import Parser, each, positive, write_result
 from ResNeSt.common.errors import run
+from ResNeSt.common.files import read_json
 from ResNeSt.common.flags import take
-from ResNeSt.common.progress import aloud, silent
+from ResNeSt.common.progress import aloud, remark, silent
 from ResNeSt.convert.targets import parse_batches
 from ResNeSt.report.draw import draw_where_possible
 
@@ -45,27 +47,44 @@ def main() -> int:
         )
     )
     if tensors is None:
-        print(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --tensors and --labels given")
+        aloud(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --tensors and --labels given")
     search = benchmark.batches == SEARCH
     benched = bench(benchmark, aloud if search else silent)
-    print("\n".join([printed(benched.rows), *(f"note: {remark}" for remark in benched.remarks)]))
+    print(printed(benched.rows))
+    for note in benched.remarks:
+        remark(note)
     written = f"{benched.folder}/{CSV} and {JSON}"
     length = f"{benchmark.loop} runs" if benchmark.duration is None else f"{benchmark.duration:g} s"
-    print(f"chip {benchmark.chip}, {length} a row, * is the fastest; written to {written}")
+    aloud(f"chip {benchmark.chip}, {length} a row, * is the fastest; written to {written}")
+    best = commands(benched.fastest, benchmark) if search else []
+    if options.threads:
+        best = [f"{command} --threads={options.threads}" for command in best]
     if search:
-        print("the fastest, to use and to measure again:")
-        for command in commands(benched.fastest, benchmark):
-            print(f"  {command}{f' --threads={options.threads}' if options.threads else ''}")
+        print("\n".join(["the fastest, to use and to measure again:", *(f"  {command}" for command in best)]))
     for profile in benched.profiles:
         print(f"\n{printed_profile(profile)}")
     if not options.no_report:
         draw_where_possible(benched.folder)
+    write_result(options, _result(benched, best))
     return 0
+
+
+def _result(benched: Benched, best: list[str]) -> dict[str, Any]:
+    """Where it was measured and how, as bench.json has it, and the rows; `best` are the commands a search ends with."""
+    told = read_json(benched.folder / JSON)
+    del told["runs"], told["finished"]
+    rows = {"rows": figures(benched.rows), "fastest": benched.rows.index(benched.fastest), "commands": best}
+    return {**told, "folder": benched.folder, **rows, "notes": benched.remarks, "profiles": benched.profiles}
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="bench.sh", description=__doc__)
+    parser = Parser(
+        prog="bench.sh",
+        description=__doc__,
+        example="bash bench.sh 1,4 cpu --prefix work/resnest_demo/resnest_demo --output work/bench "
+        "--tensors work/resnest_demo/prep_dataset --labels demo/val_label.txt",
+    )
     take(parser, "batches", positional=True, note="auto looks for the fastest")
     take(parser, "chip", positional=True, note="like 310P3, cpu, cuda, ncnn, or auto")
     parser.answer_to(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, write_result
 from ResNeSt.common.errors import ArgumentError, run
-from ResNeSt.common.files import write_json
 from ResNeSt.common.flags import take
+from ResNeSt.common.progress import aloud, remark
 from ResNeSt.export.to_onnx import FORMS, export
 from ResNeSt.models.cards import card
 from ResNeSt.models.checkpoint import card_for
@@ -25,23 +25,25 @@ def main() -> None:
     model_card = card_for(options.weights, options.arch) if own else card(options.arch or DEFAULT_MODEL)
     source = fetch(model_card) if options.weights == "auto" else options.weights
     exported = export(model_card, source, options.target, options.size, options.opset, options.form, options.ema)
-    print(
+    aloud(
         f"{options.target}: {exported.model}, input N,3,{exported.size},{exported.size}, opset {exported.opset}, "
         f"{exported.form} form, {exported.weights or 'UNTRAINED random weights'}"
         f"{f' ({exported.entries})' if exported.entries else ''}; "
         f"differs from PyTorch by {exported.difference:.1e} of the largest logit"
     )
     if exported.note:
-        print(f"note: {exported.note}")
-    if options.json:
-        told = dataclasses.asdict(exported)
-        weights = None if exported.weights is None else str(exported.weights)
-        write_json(options.json, {"target": str(told.pop("path")), **told, "weights": weights})
+        remark(exported.note)
+    told = dataclasses.asdict(exported)
+    write_result(options, {"target": told.pop("path"), **told})
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="resnest_pth2onnx.py", description="Stage 2: checkpoint -> ONNX.")
+    parser = Parser(
+        prog="resnest_pth2onnx.py",
+        description="Stage 2: checkpoint -> ONNX.",
+        example="python resnest_pth2onnx.py --source demo/resnest_demo-d78f3683.pth --target work/exported.onnx",
+    )
     take(parser, "weights", "--source", note="or --untrained")
     take(parser, "target", required=True)
     take(parser, "arch", note=f"by --weights; {DEFAULT_MODEL} with auto", old=["--model"])
@@ -56,7 +58,6 @@ def make_parser() -> Parser:
         "--untrained", action="store_true", help="seeded random weights, to measure speed without a checkpoint"
     )
     take(parser, "ema")
-    take(parser, "json")
     take(parser, "threads")
     return parser
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, write_result
 from ResNeSt.common.errors import run
-from ResNeSt.common.files import write_json
 from ResNeSt.common.flags import take
+from ResNeSt.common.progress import remark
 from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
 from ResNeSt.score.score import KINDS, score_summaries
@@ -17,12 +17,13 @@ def main() -> int:
     result = score_summaries(options.results, options.labels, classes=options.classes)
     problems = {kind: cases for kind, cases in result.problems.items() if cases}
     notes = remarks_on(result, options.labels)
-    lines = [*score_lines(result.score, result.labelled, result.ranks), *(f"note: {note}" for note in notes)]
-    print("\n".join(lines + problem_lines(problems, KINDS, options.allowed)))
-    if options.json:
-        sources = {"result_path": options.results, "gt_path": options.labels, "classes": result.classes}
-        scored = figures(result.score, result.labelled, problems, options.allowed, result.ranks)
-        write_json(options.json, {**sources, "notes": notes, **scored})
+    print("\n".join(score_lines(result.score, result.labelled, result.ranks)))
+    for note in notes:
+        remark(note)
+    print("".join(f"{line}\n" for line in problem_lines(problems, KINDS, options.allowed)), end="")
+    sources = {"result_path": options.results, "gt_path": options.labels, "classes": result.classes}
+    scored = figures(result.score, result.labelled, problems, options.allowed, result.ranks)
+    write_result(options, {**sources, "notes": notes, **scored})
     return 1 if set(problems) - set(options.allowed) else 0
 
 
@@ -31,11 +32,12 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="ResNeSt_postprocess.py",
         description="Stage 4, the score: a client's outputs and a label file -> top-1 and top-5.",
+        example="python ResNeSt_postprocess.py --result_path work/resnest_demo/results/result_bs4_summary.json "
+        "--gt_path demo/val_label.txt",
     )
     take(parser, "results", "--result_path", action="append", required=True)
     take(parser, "labels", "--gt_path", required=True)
     take(parser, "classes", note="what its results tell")
-    take(parser, "json")
     add_allow_flags(parser, KINDS)
     take(parser, "threads")
     return parser

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from ResNeSt.cluster.flag import add_ray_flag, machines_of
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, write_result
 from ResNeSt.common.errors import run
-from ResNeSt.common.files import write_json
 from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
 from ResNeSt.images.preprocess import preprocess
@@ -39,20 +38,23 @@ def main() -> int:
         )
     for reason in done.broken.values():
         print(f"broken: {reason}")
-    print(
+    aloud(
         f"{options.output}: {tensor_format}: {done.written} tensors written, {done.kept} kept, "
         f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s, "
         f"decoded by {done.decoder}"
     )
-    if options.json:
-        told = {"target": options.output, "tensors": str(tensor_format)}
-        write_json(options.json, {**told, **dataclasses.asdict(done)})
+    told = {"target": options.output, "tensors": str(tensor_format), "list": options.list}
+    write_result(options, {**told, **dataclasses.asdict(done)})
     return 1 if done.broken and not options.allow_broken else 0
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="resnest_preprocess.py", description="Stage 1: ImageNet images -> binary tensors.")
+    parser = Parser(
+        prog="resnest_preprocess.py",
+        description="Stage 1: ImageNet images -> binary tensors.",
+        example="python resnest_preprocess.py demo/val work/tensors --arch resnest_demo",
+    )
     take(parser, "images", positional=True)
     take(parser, "output", positional=True)
     take(parser, "arch", default="resnest50", note="resnest50; sets recipe and size", old=["--model"])
@@ -78,7 +80,6 @@ def make_parser() -> Parser:
     )
     take(parser, "workers")
     take(parser, "allow-broken")
-    take(parser, "json")
     take(parser, "threads")
     add_ray_flag(parser)
     return parser

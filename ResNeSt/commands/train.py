@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
-from ResNeSt.common.arguments import Parser, variable
+from ResNeSt.common.arguments import Parser, variable, write_result
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
 from ResNeSt.common.flags import take
-from ResNeSt.common.progress import Say, aloud, silent
+from ResNeSt.common.progress import Say, aloud, remark, silent
 from ResNeSt.labels.class_names import class_list, imagenet_classes
 from ResNeSt.models.cards import Card, card, find_card
 from ResNeSt.models.checkpoint import card_for
 from ResNeSt.models.download import fetch
 from ResNeSt.training.data import Samples, read_samples
 from ResNeSt.training.distributed import joined, told_to_torchrun
-from ResNeSt.training.loop import Run, train
+from ResNeSt.training.loop import BEST, CARD, LOG, Run, train
 from ResNeSt.training.settings import AUGMENTATIONS, PRESETS, Settings
 
 HELP = {
@@ -62,13 +64,23 @@ def _train(options: argparse.Namespace) -> None:
     with joined(options.chip) as processes:
         train_on, judged_by = _samples(options, base, aloud if processes.rank == 0 else silent)
         if processes.rank == 0:
-            for remark in (*train_on.remarks, *judged_by.remarks, *_unlearnt(train_on, judged_by)):
-                aloud(remark)
+            notes = [*train_on.remarks, *judged_by.remarks, *_unlearnt(train_on, judged_by)]
+            for note in notes:
+                remark(note)
         model_card = _card(base, train_on, judged_by, options)
         weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
         workers = options.workers or max(1, cores() // variable("LOCAL_WORLD_SIZE", 1, least=1))
         training_run = Run(model_card, settings, train_on, judged_by, weights, workers, options.ema)
         train(training_run, options.output, processes, options.tensorboard, aloud)
+        if processes.rank == 0:
+            write_result(options, {**_result(Path(options.output)), "notes": notes})
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """What training left: the files, the row of the best epoch, and those of all."""
+    rows = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
+    best = max(rows, key=lambda row: row["top1"])  # the first of equal ones, as it was saved
+    return {"weights": folder / BEST, "card": folder / CARD, "log": folder / LOG, "best": best, "epochs": rows}
 
 
 def _parse() -> argparse.Namespace:
@@ -80,7 +92,12 @@ def _parse() -> argparse.Namespace:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="resnest_train.py", description=__doc__)
+    parser = Parser(
+        prog="resnest_train.py",
+        description=__doc__,
+        example="python resnest_train.py --train demo/train --train-labels demo/train_label.txt --val demo/val "
+        "--val-labels demo/val_label.txt --arch resnest_demo --epochs 1 --output work/trained",
+    )
     parser.reads("--train", required=True, metavar="DIR", help="pictures, a folder per class or with labels")
     parser.reads("--val", required=True, metavar="DIR", help="pictures to be judged by after each epoch")
     parser.reads("--train-labels", metavar="FILE", help="a line 'NAME CLASS' for every picture of --train")

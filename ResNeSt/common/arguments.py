@@ -5,30 +5,58 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Callable
 
+from ResNeSt import __version__
 from ResNeSt.common.cores import tell_of_quota, use_cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.files import STDOUT
+from ResNeSt.common.files import STDOUT, keep_stdout_for_json, write_json
 from ResNeSt.common.paths import refuse_clashes
+from ResNeSt.common.progress import be_quiet, is_quiet
 
 # Beyond these the memory of a machine ends before the work begins.
 LARGEST_SIDE, LARGEST_BATCH, MOST_INSTANCES = 4096, 1024, 256
 LARGEST_DEVICE = 255  # that ais_bench takes
+EXAMPLE = "example:\n  "
+# What every command has besides its own flags.
+ALSO = {
+    "json": "write the result as JSON here, too; - is stdout, where nothing else goes then",
+    "quiet": "print nothing but the result, notes and errors",
+    "version": "print the version and end",
+}
+
+
+class _Help(argparse.HelpFormatter):
+    """Breaks lines anywhere but in the example, which is to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLE) else super()._fill_text(text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
     """Options that are paths say what is done with them; what `refuse_clashes` refuses is refused after parsing.
 
-    `--json -` is stdout, and nothing else goes there then.
+    Every one has --version. A command's has --json and --quiet, as far as it `tells` something, and its help ends with
+    an `example`, a command line that works as it stands in the project's folder once `bash run.sh` has run.
     """
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
+    def __init__(
+        self, *arguments: Any, example: str = "", tells: Collection[str] = ("json", "quiet"), **settings: Any
+    ) -> None:
         self.roles: dict[str, str] = {}
+        self.example = example
         # No first letters of a flag in its place: they would change their meaning with the next flag that begins so.
-        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
+        super().__init__(*arguments, **{"allow_abbrev": False, "formatter_class": _Help, **settings})
+        if example:
+            self.epilog = "\n\n".join(filter(None, [self.epilog, f"{EXAMPLE}{example}"]))
+        also = self.add_argument_group("as every command")
+        if example and "json" in tells:
+            self.writes("--json", group=also, metavar="FILE|-", help=ALSO["json"])
+        if example and "quiet" in tells:
+            also.add_argument("--quiet", action="store_true", help=ALSO["quiet"])
+        if self.add_help:
+            also.add_argument("--version", action="version", version=f"resnest {__version__}", help=ALSO["version"])
 
     def reads(self, *names: str, **settings: Any) -> None:
         """Adds an option for a file or folder that is read."""
@@ -62,9 +90,11 @@ class Parser(argparse.ArgumentParser):
         options, rest = super().parse_known_args(args, namespace)
         if (threads := getattr(options, "threads", None)) is not None:
             use_cores(threads)
-        tell_of_quota()
+        if getattr(options, "quiet", False):
+            be_quiet()
         if _is_stdout(getattr(options, "json", None)):
-            sys.stdout = sys.stderr  # what a command says besides; write_json knows where stdout was
+            keep_stdout_for_json(besides=not is_quiet())
+        tell_of_quota()
         cards = [path for path in self._paths(options, "card") if path.endswith(".json")]
         reads = [*cards, *self._paths(options, "reads")]
         writes = list(self._paths(options, "writes"))
@@ -80,6 +110,12 @@ class Parser(argparse.ArgumentParser):
             value = getattr(options, name)
             if role == wanted and value is not None and not (name == "json" and _is_stdout(value)):
                 yield from value if isinstance(value, list) else [value]
+
+
+def write_result(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    """Writes what a command found where --json says, if it does, with the version that found it."""
+    if options.json:
+        write_json(options.json, {"version": __version__, **result})
 
 
 def _is_stdout(path: Any) -> bool:

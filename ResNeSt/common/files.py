@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -240,26 +241,49 @@ def alone(path: PathLike) -> Iterator[None]:
 
 
 STDOUT = "-"  # as the path of a JSON file
+_stdout = 1  # the descriptor that JSON goes to
+
+
+def keep_stdout_for_json(besides: bool) -> None:
+    """From now on nothing but `write_json` writes to stdout.
+
+    What this process prints besides, and what it starts, goes to stderr, or nowhere unless `besides`.
+    """
+    global _stdout
+    if _stdout != 1:
+        return
+    sys.stdout.flush()
+    _stdout = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(2 if besides else nowhere, 1)
+    os.close(nowhere)
+    if besides:
+        sys.stdout = sys.stderr  # in one order with what goes there anyway
 
 
 def write_json(path: PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all; to the stdout that the process began with for `-`.
 
-    NaN and infinity, which JSON has not, become null.
+    NaN and infinity, which JSON has not, become null; a path is its text, a data class an object.
     """
-    text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
     if os.fspath(path) == STDOUT:
-        print(text, end="", file=sys.__stdout__, flush=True)
+        with open(os.dup(_stdout), "w", encoding="utf-8") as stdout:
+            stdout.write(text)
         return
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
-from ResNeSt.common.arguments import Parser, batch_size, device, each, instances, positive, precision, side
+from ResNeSt.common.arguments import ALSO, Parser, batch_size, device, each, instances, positive, precision, side
 
 
 class Flag(NamedTuple):
@@ -51,7 +51,9 @@ FLAGS = {
     # What comes out.
     "output": Flag("folder for what is made", "DIR", role="fills"),
     "target": Flag("file to write", "FILE", role="writes"),
-    "json": Flag("write the figures here as JSON; - is stdout", "FILE|-", role="writes"),
+    "json": Flag(ALSO["json"], "FILE|-", role="writes"),
+    "quiet": Flag(ALSO["quiet"]),
+    "version": Flag(ALSO["version"]),
     # How it runs.
     "batches": Flag("batch sizes, like 1,4,8", "BATCHES"),
     "batch": Flag("batch size", "N", batch_size),

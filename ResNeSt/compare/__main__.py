@@ -1,10 +1,6 @@
 """Agreement between two stages on the same images: models, folders of saved outputs, or summaries of a client.
 
-    python -m ResNeSt.compare REFERENCE JUDGED --tensors prep_dataset
-    python -m ResNeSt.compare bench/result_bs1_summary.json bench/result_bs8_summary.json
-    python -m ResNeSt.compare --layers resnest50.onnx resnest50_int8.onnx --tensors prep_dataset
-
-The last form finds the first node at which two graphs part. The exit code is 1 where the agreement is below what is
+With --layers it finds the first node at which two graphs part. The exit code is 1 where the agreement is below what is
 asked for.
 """
 
@@ -14,10 +10,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, check_share, positive
+from ResNeSt.common.arguments import Parser, check_share, positive, write_result
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
-from ResNeSt.common.files import write_json
 from ResNeSt.common.flags import take
+from ResNeSt.common.progress import remark
 from ResNeSt.common.tables import table
 from ResNeSt.compare.agreement import Agreement, Flip, Tolerance
 from ResNeSt.compare.pairs import compare
@@ -45,7 +41,10 @@ def main() -> None:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(
-        prog="python -m ResNeSt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m ResNeSt.compare",
+        description=__doc__,
+        example="python -m ResNeSt.compare work/resnest_demo/resnest_demo.onnx work/resnest_demo/resnest_demo_bs4.xml "
+        "--tensors work/resnest_demo/prep_dataset",
     )
     side = ".pth, .safetensors, .ckpt, .pdparams, .onnx, .xml, .param, .om, a folder of outputs, or a client's summary"
     parser.reads("reference", type=Path, metavar="REFERENCE", help=side)
@@ -61,7 +60,6 @@ def make_parser() -> Parser:
         metavar="D",
         help="of a logit, relative to the largest [any]; --layers: a node's relative distance [0.001; 0.3 for int8]",
     )
-    take(parser, "json", type=Path)
     parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
     take(parser, "threads")
     return parser
@@ -71,15 +69,16 @@ def _compare_outputs(options: argparse.Namespace) -> None:
     notes: list[str] = []
     sides_of = (options.reference, options.judged, options.tensors, options.count, options.arch)
     agreement = compare(*sides_of, notes.append, options.ema)
-    print("\n".join([_table(options.judged, agreement), *(f"note: {note}" for note in notes)]))
+    print(_table(options.judged, agreement))
+    for note in notes:
+        remark(note)
     if agreement.flips:
         print(f"\n{_flip_table(agreement.flips[:SHOWN_FLIPS])}")
     if len(agreement.flips) > SHOWN_FLIPS:
         print(f"and {len(agreement.flips) - SHOWN_FLIPS} more; --json FILE writes all")
-    if options.json:
-        told = {"reference": str(options.reference), "judged": str(options.judged), "notes": notes}
-        flips = [flip._asdict() for flip in agreement.flips]
-        write_json(options.json, {**told, **agreement.figures(), "flips": flips})
+    told = {"reference": options.reference, "judged": options.judged, "notes": notes}
+    flips = [flip._asdict() for flip in agreement.flips]
+    write_result(options, {**told, **agreement.figures(), "flips": flips})
     agreement_wanted = MIN_AGREEMENT if options.min_agreement is None else options.min_agreement
     complaint = Tolerance(agreement_wanted, options.max_difference).complaint(agreement)
     if complaint:
@@ -97,12 +96,11 @@ def _compare_layers(options: argparse.Namespace) -> None:
     names = spread(list(folder.files), options.count or LAYER_IMAGES)
     parting = layers.part(folder.adapter(options.judged, spec)(folder.load(names)), threshold)
     print(f"{parting.compared} nodes compared on {len(names)} images; furthest off:\n\n{_layer_table(parting.worst)}")
-    if options.json:
-        sides = {"reference": str(options.reference), "judged": str(options.judged)}
-        first = parting.first._asdict() if parting.first else None
-        worst = [layer._asdict() for layer in parting.worst]
-        figures = {"images": len(names), "compared": parting.compared, "threshold": threshold}
-        write_json(options.json, {**sides, **figures, "first": first, "worst": worst})
+    sides = {"reference": options.reference, "judged": options.judged}
+    first = parting.first._asdict() if parting.first else None
+    worst = [layer._asdict() for layer in parting.worst]
+    figures = {"images": len(names), "compared": parting.compared, "threshold": threshold}
+    write_result(options, {**sides, **figures, "first": first, "worst": worst})
     if parting.first is None:
         print(
             f"\nthe graphs do not part: {parting.last.node}, the last node, is off by a relative distance of "

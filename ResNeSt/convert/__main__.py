@@ -10,10 +10,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, write_result
 from ResNeSt.common.errors import run
 from ResNeSt.common.flags import take
-from ResNeSt.common.progress import aloud
+from ResNeSt.common.progress import aloud, remark
 from ResNeSt.convert import aoe, atc, chips, preflight
 from ResNeSt.convert.conversion import MIN_AGREEMENT, Conversion, check, convert, plan, resolved, simplification
 from ResNeSt.convert.targets import parse_batches
@@ -25,14 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     conversion = resolved(_conversion(options))
     if chips.is_310p(conversion.chip) and conversion.precision == "fp32":
-        print("note: on a 310P AvgPool and MaxPool take no float32, so a network in fp32 does not stay on its AI core")
+        remark("on a 310P AvgPool and MaxPool take no float32, so a network in fp32 does not stay on its AI core")
     if options.check:
-        print("".join(f"{line}\n" for line in simplification(conversion)), end="")
-        preflight.report(check(conversion))
+        todo, found = simplification(conversion), check(conversion)
+        write_result(options, {"commands": todo, "findings": [finding._asdict() for finding in found]})
+        print("".join(f"{line}\n" for line in todo), end="")
+        preflight.report(found)
     elif options.dry_run:
-        print("\n".join(plan(conversion)))
+        commands = plan(conversion)
+        write_result(options, {"commands": commands})
+        print("\n".join(commands))
     else:
-        convert(conversion, aloud)
+        write_result(options, {"simplified": conversion.simplified, "models": convert(conversion, aloud)})
     return 0
 
 
@@ -56,7 +60,11 @@ def _conversion(options: argparse.Namespace) -> Conversion:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="convert.sh", description="Compile an ONNX file, one model per batch size.")
+    parser = Parser(
+        prog="convert.sh",
+        description="Compile an ONNX file, one model per batch size.",
+        example="bash convert.sh 1,4 cpu --onnx work/resnest_demo/resnest_demo.onnx --output work/models",
+    )
     take(parser, "batches", positional=True)
     take(parser, "chip", positional=True, note="like 310P3, cpu, cuda, ncnn, or auto")
     take(parser, "onnx", type=Path, default=Path("resnest50.onnx"))

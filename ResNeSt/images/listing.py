@@ -22,7 +22,7 @@ from ResNeSt.common.ais_bench_names import distinct_names, natural_key, stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.made_of import file_above
-from ResNeSt.common.progress import Say, silent
+from ResNeSt.common.progress import NOTE, Say, silent
 from ResNeSt.images.archives import archives_of, listed, root
 
 # Formats that Pillow opens and that are no pictures, or that it only hands to another program.
@@ -71,7 +71,7 @@ def list_images(source: PathLike, say: Say = silent) -> list[str]:
     """The same, whatever their names are up to the first dot."""
     found = scan(source)
     if found.skipped:
-        say(_skipped_line(source, found.skipped))
+        say(f"{NOTE}{_skipped_line(source, found.skipped)}")
     if not found.images:
         raise PipelineError(
             f"{source}: no image files in it; Pillow {PIL.__version__} reads {' '.join(sorted(picture_suffixes()))}"

@@ -7,19 +7,22 @@ ais_bench itself.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from ResNeSt.common import cann_libraries
-from ResNeSt.common.arguments import Parser, batch_size, positive
+from ResNeSt.common.arguments import Parser, batch_size, positive, write_result
 from ResNeSt.common.errors import ArgumentError, run
 from ResNeSt.common.flags import take
+from ResNeSt.common.progress import aloud
 from ResNeSt.engines.engine import check_named
 from ResNeSt.engines.opening import NAMES
 from ResNeSt.infer import ais_bench
 from ResNeSt.infer.client import check_run
-from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, infer
+from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, Inferred, infer, statistics
 from ResNeSt.infer.side_by_side import infer_side_by_side
 from ResNeSt.models import sidecar
 from ResNeSt.tensors.folder import refuse_for_ais_bench
@@ -27,7 +30,12 @@ from ResNeSt.tensors.folder import refuse_for_ais_bench
 
 def make_parser() -> Parser:
     """ais_bench's flags as far as one static classifier needs them, and some of our own at the end."""
-    flags = Parser(prog="python -m ResNeSt.infer", description=__doc__)
+    flags = Parser(
+        prog="python -m ResNeSt.infer",
+        description=__doc__,
+        example="python -m ResNeSt.infer --model work/resnest_demo/resnest_demo_bs4.xml "
+        "--tensors work/resnest_demo/prep_dataset --output work --output_dirname inferred",
+    )
     take(flags, "model", "-m", required=True)
     take(flags, "tensors", "--input", "-i", note="a pure speed run")
     take(flags, "output", "-o", note="none written")
@@ -100,11 +108,21 @@ def main() -> int:
         instances=options.instances,
         arguments=sys.argv,
     )
-    if len(devices) > 1:
-        infer_side_by_side(inference, len(devices), _say)
-    else:
-        infer(inference, _say)
+    say = aloud if options.quiet else _say
+    count = len(devices)
+    inferred = infer_side_by_side(inference, count, say) if count > 1 else [infer(inference, say)]
+    rate = sum(each.throughput for each in inferred)
+    if options.quiet:
+        print(f"{rate:.2f} images/s")
+    sources = {"model": options.model, "tensors": options.tensors}
+    write_result(options, {**sources, "images_per_second": rate, "processes": list(map(_figures, inferred))})
     return 0
+
+
+def _figures(inferred: Inferred) -> dict[str, Any]:
+    """Where the outputs of a process lie, and its times as ais_bench's summary tells them."""
+    told = dataclasses.asdict(inferred)
+    return {**told, "times_ms": statistics(told["times_ms"])}
 
 
 def _hand_over_om() -> None:
@@ -114,11 +132,18 @@ def _hand_over_om() -> None:
     asked.add_argument("--input", "--tensors", "-i", default="")
     asked.add_argument("--output", "-o")
     asked.add_argument("--output_dirname", "--output-dirname")
+    asked.add_argument("--json")
+    asked.add_argument("--quiet", action="store_true")
     asked.add_argument("--loop", "-l", default="1")
     asked.add_argument("--dymBatch", "--dym-batch", "--batch", type=batch_size)
     options = asked.parse_known_args()[0]
     if not options.model.endswith(".om"):
         return
+    if options.json or options.quiet:
+        raise ArgumentError(
+            "--json and --quiet are not for a .om, which ais_bench runs: its figures are in the summary beside the "
+            "folder of the results; bench.sh has both flags"
+        )
     model = Path(options.model)
     check_named(model, sidecar.sizes_of(model), options.dymBatch)
     tensors = [options.input] if os.path.isdir(options.input) else list(filter(None, options.input.split(",")))

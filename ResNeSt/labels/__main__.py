@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from typing import Callable
 
-from ResNeSt.common.arguments import Parser
+from ResNeSt.common.arguments import Parser, write_result
 from ResNeSt.common.errors import run
-from ResNeSt.common.files import write_json
 from ResNeSt.common.flags import take
-from ResNeSt.common.progress import aloud
+from ResNeSt.common.progress import aloud, remark
 from ResNeSt.labels import folders
 from ResNeSt.labels.carried import carried
 from ResNeSt.labels.class_names import ClassList, class_list, classes_in, read_names
@@ -33,10 +33,10 @@ def main() -> int:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m ResNeSt.labels", description=__doc__)
+    parser = Parser(prog="python -m ResNeSt.labels", description=__doc__, example=_CHECK, tells=())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help="what is to be done")
     for name, (work, meaning, add_flags) in COMMANDS.items():
-        command = commands.add_parser(name, help=meaning, description=meaning)
+        command = commands.add_parser(name, help=meaning, description=meaning, example=EXAMPLES[name])
         add_flags(command)
         command.set_defaults(work=work)
     return parser
@@ -44,12 +44,10 @@ def make_parser() -> Parser:
 
 def _from_tree(options: argparse.Namespace) -> int:
     tree = read_tree(options.images, _known(options), options.from_zero, aloud)
-    _write(folders.names_and_labels(tree, options.images), options, f", by {tree.rule}")
-    for remark in tree.remarks:
-        print(f"note: {remark}")
+    notes = list(tree.remarks)
     if tree.rule == BY_ORDER and not options.from_zero:
-        print("note: a model of other folders counts otherwise; --names, --arch or --model tells its classes")
-    return 0
+        notes.append("a model of other folders counts otherwise; --names, --arch or --model tells its classes")
+    return _write(folders.names_and_labels(tree, options.images), options, f", by {tree.rule}", notes)
 
 
 def _from_devkit(options: argparse.Namespace) -> int:
@@ -58,19 +56,20 @@ def _from_devkit(options: argparse.Namespace) -> int:
 
 def _from_csv(options: argparse.Namespace) -> int:
     labels = from_csv(options.csv, _known(options))
-    code = _write(labels, options)
-    for remark in remark_on_numbers(options.labels, list(labels.values())):
-        print(f"note: {remark}")
-    return code
+    return _write(labels, options, notes=remark_on_numbers(options.labels, list(labels.values())))
 
 
 def _from_archive(options: argparse.Namespace) -> int:
     return _write(carried(options.images, aloud), options)
 
 
-def _write(labels: dict[str, int], options: argparse.Namespace, remark: str = "") -> int:
+def _write(labels: dict[str, int], options: argparse.Namespace, how: str = "", notes: Sequence[str] = ()) -> int:
     write_labels(labels, options.labels)
-    print(f"{options.labels}: {len(labels)} images of {len(set(labels.values()))} classes{remark}")
+    classes = len(set(labels.values()))
+    aloud(f"{options.labels}: {len(labels)} images of {classes} classes{how}")
+    for note in notes:
+        remark(note)
+    write_result(options, {"labels": options.labels, "images": len(labels), "classes": classes, "notes": notes})
     return 0
 
 
@@ -88,8 +87,6 @@ def _known(options: argparse.Namespace) -> ClassList | None:
 
 def _check(options: argparse.Namespace) -> int:
     fit = folders.check(options.labels, options.images, aloud)
-    if options.json:
-        write_json(options.json, dataclasses.asdict(fit))
     print(
         f"{options.labels}: {fit.labels} images of {fit.classes} classes, {fit.first_class} to {fit.last_class}, "
         f"with {fit.fewest_images} to {fit.most_images} images each"
@@ -98,20 +95,24 @@ def _check(options: argparse.Namespace) -> int:
     for kind, names in (("missing", fit.missing), ("extra", fit.extra)):
         if names:
             print(f"{kind}: {len(names)} {KINDS[kind]}, such as {', '.join(names[:SHOWN])}")
-    for remark in remark_on_numbers(options.labels, list(read_labels(options.labels).values())):
-        print(f"note: {remark}")
+    notes = remark_on_numbers(options.labels, list(read_labels(options.labels).values()))
+    for note in notes:
+        remark(note)
+    write_result(options, {**dataclasses.asdict(fit), "notes": notes})
     return 1 if fit.missing or fit.extra else 0
 
 
 def _to_tree(options: argparse.Namespace) -> int:
     moved = folders.to_tree(options.labels, options.images, _known(options), aloud)
-    print(f"{options.images}: {moved} images moved into class folders")
+    aloud(f"{options.images}: {moved} images moved into class folders")
+    write_result(options, {"images": options.images, "moved": moved})
     return 0
 
 
 def _to_flat(options: argparse.Namespace) -> int:
     moved = folders.to_flat(options.images, options.labels, _known(options), options.from_zero, aloud)
-    print(f"{options.images}: {moved} images moved out of their class folders; {options.labels} says their classes")
+    aloud(f"{options.images}: {moved} images moved out of their class folders; {options.labels} says their classes")
+    write_result(options, {"images": options.images, "labels": options.labels, "moved": moved})
     return 0
 
 
@@ -162,7 +163,6 @@ def _archive_flags(command: Parser) -> None:
 def _check_flags(command: Parser) -> None:
     _add_labels(command)
     _add_images(command)
-    take(command, "json")
 
 
 def _to_tree_flags(command: Parser) -> None:
@@ -177,6 +177,21 @@ def _to_flat_flags(command: Parser) -> None:
     _add_known(command, from_zero=True)
 
 
+_CHECK = "python -m ResNeSt.labels check demo/val_label.txt demo/val"
+_TREE = (
+    "seq 0 9 > work/names.txt && cp -r demo/val work/tree && "
+    "python -m ResNeSt.labels to-tree demo/val_label.txt work/tree --names work/names.txt"
+)
+EXAMPLES = {
+    "tree": f"{_TREE} && python -m ResNeSt.labels tree work/tree work/tree.txt",
+    "devkit": "python -m ResNeSt.labels devkit ILSVRC2012_devkit_t12 work/labels.txt    # the kit: docs/labels.md",
+    "csv": "printf 'name,class\\na.jpg,0\\n' > work/a.csv && python -m ResNeSt.labels csv work/a.csv work/csv.txt",
+    "archive": "mkdir -p work/a && cp demo/val/digits_val_00000001.JPEG work/a/a.jpg && echo 0 > work/a/a.cls && "
+    "tar cf work/a.tar -C work/a a.jpg a.cls && python -m ResNeSt.labels archive work/a.tar work/a.txt",
+    "check": _CHECK,
+    "to-tree": _TREE,
+    "to-flat": f"{_TREE} && python -m ResNeSt.labels to-flat work/tree work/flat.txt",
+}
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str, Callable[[Parser], None]]] = {
     "tree": (_from_tree, "make LABELS from a folder with one folder per class", _tree_flags),
     "devkit": (

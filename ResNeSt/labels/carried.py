@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike
-from ResNeSt.common.progress import Say, silent
+from ResNeSt.common.progress import NOTE, Say, silent
 from ResNeSt.images.archives import carried_labels
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.file import keys_of, label_names, read_labels
@@ -24,7 +24,7 @@ def carried(source: PathLike, say: Say = silent) -> dict[str, int]:
     if not labels:
         raise PipelineError(f"{source}: no labels come with its {len(images)} images; make them of another source")
     if len(labels) < len(images):
-        say(f"{source}: {len(images) - len(labels)} of {len(images)} images have no label in it")
+        say(f"{NOTE}{source}: {len(images) - len(labels)} of {len(images)} images have no label in it")
     return labels
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ResNeSt.common.arguments import Parser, positive
+from ResNeSt.common.arguments import Parser, positive, write_result
 from ResNeSt.common.errors import run
-from ResNeSt.common.files import write_json
 from ResNeSt.common.flags import take
-from ResNeSt.common.progress import aloud
+from ResNeSt.common.progress import aloud, remark
 from ResNeSt.engines.image_batches import add_model_flags, model_choice
 from ResNeSt.loadgen.load_test import LoadTested, load_test
 from ResNeSt.loadgen.settings import MODES, SCENARIOS, SECONDS, LoadTest
@@ -38,14 +37,16 @@ def main() -> int:
     )
     tested = load_test(asked, aloud)
     lines = _verdict(asked.scenario, tested)
-    figures = {**dataclasses.asdict(tested), "folder": str(tested.folder)}
+    figures = dataclasses.asdict(tested)
     if asked.mode == "accuracy" and asked.labels is not None:
         result = score_summaries([tested.accuracy_log], asked.labels)
         lines = score_lines(result.score, result.labelled, result.ranks)
         figures.update(top1_correct=result.score.top1, tot=result.score.total)
-    print("\n".join([*lines, *(f"note: {note}" for note in tested.notes), f"logs: {tested.folder}"]))
-    if options.json:
-        write_json(options.json, figures)
+    print("\n".join(lines))
+    for note in tested.notes:
+        remark(note)
+    aloud(f"logs: {tested.folder}")
+    write_result(options, figures)
     return 1 if tested.valid is False else 0
 
 
@@ -66,7 +67,12 @@ def _verdict(scenario: str, tested: LoadTested) -> list[str]:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m ResNeSt.loadgen", description=__doc__)
+    parser = Parser(
+        prog="python -m ResNeSt.loadgen",
+        description=__doc__,
+        example="python -m ResNeSt.loadgen --model work/resnest_demo/resnest_demo_bs4.xml --scenario Offline "
+        "--tensors work/resnest_demo/prep_dataset --duration 1 --output work/loadgen",
+    )
     add_model_flags(parser)
     parser.add_argument("--scenario", required=True, choices=SCENARIOS, help="how the queries come")
     parser.add_argument("--mode", choices=tuple(MODES), default="performance", help="what a run is for [%(default)s]")
@@ -86,7 +92,6 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--target-latency", type=float, metavar="MS", help="that Server allows, others expect [15, measured]"
     )
-    take(parser, "json")
     return parser
 
 

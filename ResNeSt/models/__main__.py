@@ -1,4 +1,4 @@
-"""Lists the weight cards, or tells one whole: `python -m ResNeSt.models [NAME|CARD.json] [--json [FILE]]`."""
+"""Lists the weight cards, or tells one whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ResNeSt.common.arguments import Parser
-from ResNeSt.common.errors import run
+from ResNeSt.common.errors import PipelineError, run
 from ResNeSt.common.files import STDOUT, write_json
 from ResNeSt.common.flags import take
 from ResNeSt.common.tables import table
@@ -14,15 +14,22 @@ from ResNeSt.models.cards import Card, card, names
 
 
 def main() -> None:
-    """Prints the table, one card, or either as JSON."""
+    """Prints the table, one card, or either as JSON: a list of cards."""
     options = make_parser().parse_args()
+    if options.arch is None and _is_card(options.json):  # `--json NAME`, as it was before --json took a file
+        options.arch, options.json = options.json, STDOUT
     cards = [card(options.arch)] if options.arch else [card(name) for name in names()]
     if options.json:
-        write_json(options.json, [dataclasses.asdict(each) for each in cards])
-    elif options.arch:
-        print(_whole(cards[0]))
-    else:
-        print(_table(cards))
+        write_json(options.json, cards)
+    if options.json != STDOUT:
+        print(_whole(cards[0]) if options.arch else _table(cards))
+
+
+def _is_card(name: str | None) -> bool:
+    try:
+        return name not in (None, STDOUT) and card(str(name)) is not None
+    except PipelineError:
+        return False
 
 
 def _table(cards: list[Card]) -> str:
@@ -64,7 +71,8 @@ def _or_dash(value: Any) -> str:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m ResNeSt.models", description=__doc__)
+    example = "python -m ResNeSt.models resnest50"
+    parser = Parser(prog="python -m ResNeSt.models", description=__doc__, example=example, tells=("quiet",))
     take(parser, "arch", positional=True, nargs="?", note="all of them, in a table")
     take(parser, "json", nargs="?", const=STDOUT)
     return parser

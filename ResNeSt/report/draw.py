@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import PathLike, whole
+from ResNeSt.common.progress import aloud
 from ResNeSt.images.listing import list_images
 from ResNeSt.report import data
 
@@ -50,10 +51,10 @@ def draw(folder: PathLike, images: PathLike | None = None) -> Path:
 def draw_where_possible(folder: PathLike) -> None:
     """The same, for a run that does without: says where the page is, or how it can be drawn elsewhere."""
     if _can_draw():
-        print(f"to look at: {draw(folder)}")
+        aloud(f"to look at: {draw(folder)}")
     else:
         command = shlex.join(["python", "-m", "ResNeSt.report", str(folder)])
-        print(f"no {NAME}: matplotlib is not installed here; where it is, with this folder, run: {command}")
+        aloud(f"no {NAME}: matplotlib is not installed here; where it is, with this folder, run: {command}")
 
 
 def _can_draw() -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
 import sys
@@ -41,7 +42,7 @@ def main() -> int | None:
         names=options.names,
         log_requests=options.log_requests,
     )
-    serve(service, aloud)
+    serve(service, functools.partial(print, flush=True) if options.log_requests else aloud)
     return 0
 
 
@@ -51,7 +52,8 @@ def _files(text: str) -> Sequence[str]:
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m ResNeSt.serve", description=__doc__)
+    example = "python -m ResNeSt.serve --model work/resnest_demo/resnest_demo_bs4.xml"
+    parser = Parser(prog="python -m ResNeSt.serve", description=__doc__, example=example, tells=("quiet",))
     add_model_flags(parser, note="several with commas between them")
     parser.set_defaults(instances=1)
     take(parser, "name", default="", note="as its file says")

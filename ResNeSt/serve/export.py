@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ResNeSt.common.arguments import LARGEST_BATCH, Parser, batch_size
+from ResNeSt.common.arguments import LARGEST_BATCH, Parser, batch_size, write_result
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike, read_json, scratch_folder, sha256, write_json
 from ResNeSt.common.flags import take
+from ResNeSt.common.progress import aloud
 from ResNeSt.engines.engine import ANY_SIZE, Engine
 from ResNeSt.engines.image_batches import FREE_BATCH
 from ResNeSt.engines.opening import CHECKPOINTS, open_engine
@@ -245,13 +246,18 @@ def main() -> int:
     options = make_parser().parse_args()
     done = export(options.model, options.output, options.name, options.names, options.max_batch, options.storage_uri)
     how = f"batches of up to {done.batch}" if done.batch else "requests bring the model's own batch"
-    print(f"{done.folder}: {done.name} for Triton, OpenVINO Model Server and KServe, {how}")
+    aloud(f"{done.folder}: {done.name} for Triton, OpenVINO Model Server and KServe, {how}")
+    write_result(options, done._asdict())
     return 0
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m ResNeSt.serve export", description="A model -> a folder of a model repository.")
+    parser = Parser(
+        prog="python -m ResNeSt.serve export",
+        description="A model -> a folder of a model repository.",
+        example="python -m ResNeSt.serve export --model work/resnest_demo/resnest_demo.onnx --output work/repository",
+    )
     take(parser, "model", required=True, note=".onnx or .xml")
     take(parser, "output", required=True, note="the model repository", old=["--target"])
     take(parser, "name", note="the file's")
