@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -89,7 +90,7 @@ def test_the_package_is_imported_where_the_current_folder_has_been_deleted(tmp_p
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_caller_that_is_ended_takes_along_what_it_runs(number: int, tmp_path: Path) -> None:
     """The inference client would hold the card for as long as its loop takes."""
     pid = tmp_path / "pid"
@@ -99,5 +100,26 @@ def test_a_caller_that_is_ended_takes_along_what_it_runs(number: int, tmp_path: 
     while not (pid.exists() and pid.read_text().endswith("\n")):
         time.sleep(0.02)
     caller.send_signal(number)
-    assert caller.wait(timeout=30) == 128 + number
-    assert not Path("/proc", pid.read_text().strip()).exists()
+    assert caller.wait(timeout=30) == (128 + number if number != signal.SIGKILL else -number)
+    deadline = time.monotonic() + 30  # of a caller that was killed, others learn a moment later
+    while Path("/proc", pid.read_text().strip()).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_waiting_process_runs_commands_with_the_umask_limits_and_stdin_of_who_asks(tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("said\n")
+    size, before = resource.getrlimit(resource.RLIMIT_FSIZE), os.umask(0o027)
+    kept = os.dup(0)
+    try:
+        with open(tmp_path / "given") as given:
+            os.dup2(given.fileno(), 0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, size[1]))
+        code = "import os, resource, sys; print(input(), os.umask(0), resource.getrlimit(resource.RLIMIT_FSIZE)[0])"
+        found = call("-c", code)
+    finally:
+        os.umask(before)
+        os.dup2(kept, 0)
+        os.close(kept)
+        resource.setrlimit(resource.RLIMIT_FSIZE, size)
+    assert (found.stdout, found.stderr) == (f"said {0o027} {1 << 30}\n", "")

@@ -1,8 +1,9 @@
 """Runs commands as processes of their own without the seconds that importing the large packages takes.
 
 A process that has imported them waits; for every command it forks a child, which gets the arguments, the folder, the
-environment and the output files, and runs the command from its first line to its exit code. What such a child in turn
-starts through ResNeSt.common.timed_process.spend is forked by the same process, if it is Python's and this project's.
+environment, stdin and the output files, cores, limits and umask of whoever asks, and runs the command from its first
+line to its exit code. What such a child in turn starts through ResNeSt.common.timed_process.spend is forked by the same
+process, if it is Python's and this project's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import selectors
 import shutil
@@ -47,6 +49,7 @@ OURS = (
     "report.page",
     "score.printed",
 )
+LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 MODULES = {"convert.sh": "ResNeSt.convert", "bench.sh": "ResNeSt.bench"}
 
 
@@ -82,17 +85,24 @@ class Warm:
             if not self._address:
                 self._start()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            spent = _ask(self._address, arguments, env, cwd or Path.cwd(), (out.fileno(), err.fileno()))
+            spent = _ask(self._address, arguments, env, cwd or Path.cwd(), (0, out.fileno(), err.fileno()))
             printed = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode() for file in (out, err)]
         return subprocess.CompletedProcess([sys.executable, *arguments], spent.code, *printed)
 
 
 def _ask(
-    address: str, arguments: Sequence[str], env: Mapping[str, str], cwd: Path, files: tuple[int, int]
+    address: str, arguments: Sequence[str], env: Mapping[str, str], cwd: Path, files: tuple[int, int, int]
 ) -> timed_process.Spent:
-    """Has a command run by the waiting process; `files` are its stdout and stderr."""
-    cores = sorted(os.sched_getaffinity(0))
-    request = {"argv": list(arguments), "cwd": os.fspath(cwd), "env": dict(env), "cores": cores}
+    """Has a command run by the waiting process; `files` are its stdin, stdout and stderr."""
+    told = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines())
+    request = {
+        "argv": list(arguments),
+        "cwd": os.fspath(cwd),
+        "env": dict(env),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "limits": [resource.getrlimit(limit) for limit in LIMITS],
+        "umask": int(told["Umask"], 8),
+    }
     started = time.perf_counter()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
@@ -119,7 +129,7 @@ def _spend_in(address: str) -> Any:
         env = options.get("env") or os.environ
         for stream in (out, err):
             stream.flush()
-        return _ask(address, arguments, env, Path.cwd(), (out.fileno(), err.fileno()))
+        return _ask(address, arguments, env, Path.cwd(), (0, out.fileno(), err.fileno()))
 
     return spend
 
@@ -146,11 +156,11 @@ def _serve(listening: socket.socket) -> dict[str, Any]:
 
 def _fork(listening: socket.socket) -> tuple[int, socket.socket, dict[str, Any]]:
     connection, _ = listening.accept()
-    _, files, *_ = socket.recv_fds(connection, 1, 2)
+    _, files, *_ = socket.recv_fds(connection, 1, 3)
     request = json.loads(connection.makefile().readline())
     child = os.fork()
     if child == 0:
-        for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), *files)):
+        for number, file in enumerate(files):
             os.dup2(file, number)
     for file in files:
         os.close(file)
@@ -166,6 +176,9 @@ def _answer(child: int, connection: socket.socket) -> None:
 
 def _become(request: dict[str, Any]) -> None:
     os.sched_setaffinity(0, request["cores"])
+    for limit, values in zip(LIMITS, request["limits"]):
+        resource.setrlimit(limit, values)
+    os.umask(request["umask"])
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ResNeSt.common.tool import Signals
+from ResNeSt.common.tool import Signals, ended_with_us
 
 PATIENCE = 5  # seconds that a process has to end
 
@@ -26,13 +27,14 @@ class Spent(NamedTuple):
 
 
 def spend(command: Sequence[str], **options: Any) -> Spent:
-    """Runs `command`, which ends with the caller; `options` are those of subprocess.Popen."""
+    """Runs `command`, which ends however the caller ends; `options` are those of subprocess.Popen."""
     started = time.perf_counter()
     with Signals() as signals:
         process = subprocess.Popen(command, **options)
         try:
-            signals.end_the_wait()
-            _, status, usage = os.wait4(process.pid, 0)
+            with ended_with_us(process.pid, signal.SIGTERM):  # which lets it end what it has started itself
+                signals.end_the_wait()
+                _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             _end(process)
             raise

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `timeout`, and a terminal that is closed
@@ -36,7 +36,7 @@ def run(
     environment: Mapping[str, str],
     log: str | os.PathLike[str] | None = None,
 ) -> Ended:
-    """Runs `command` in `folder`, in a session of its own; what it started ends with it, or when the caller is ended.
+    """Runs `command` in `folder`, in a session of its own; what it started ends with it, or however the caller ends.
 
     What it prints goes to a file, at the end of `log` where one can look on: a pipe stays open as long as one of its
     processes lives, were it killed itself.
@@ -53,14 +53,31 @@ def run(
             start_new_session=True,
         )
         try:
-            signals.end_the_wait()
-            code = process.wait()
+            with ended_with_us(-process.pid, signal.SIGKILL):
+                signals.end_the_wait()
+                code = process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         printed.seek(start)
         return Ended(code, printed.read().decode("utf-8", errors="replace"))
+
+
+@contextlib.contextmanager
+def ended_with_us(target: int, number: signal.Signals) -> Iterator[None]:
+    """Sends a signal to a process, or below 0 to a group of them, where this one ends before the context does.
+
+    By a process that waits for the end of a pipe, so that SIGKILL and a lack of memory, which let nothing be cleaned
+    up, leave nothing running either.
+    """
+    command = ["sh", "-c", f"read -r _; kill -{number:d} {target}"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True) as sentry:
+        try:
+            yield
+        finally:
+            sentry.kill()
 
 
 class Signals:
