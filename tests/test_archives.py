@@ -62,7 +62,7 @@ def shard(path: Path, pictures: Mapping[str, bytes], suffix: str = ".cls") -> Pa
     members = {}
     for name, content in pictures.items():
         key = name.split(".")[0]
-        told = json.dumps({"label": TRUTH[key]} if suffix == ".json" else TRUTH[key])
+        told = json.dumps({"label": TRUTH[key]} if suffix.lower() == ".json" else TRUTH[key])
         members.update({f"{key}.jpg": content, f"{key}{suffix}": told.encode(), f"{key}.txt": b"a digit"})
     return tar(path, members)
 
@@ -271,7 +271,7 @@ def test_a_tar_that_changes_while_it_is_read_gives_no_other_picture(tmp_path: Pa
         open_picture(f"{tar(source, {'c.jpg': b''})}/b.jpg")
 
 
-@pytest.mark.parametrize("suffix", [".cls", ".json"])
+@pytest.mark.parametrize("suffix", [".cls", ".json", ".CLS", ".Json"])
 def test_the_classes_of_a_webdataset_are_its_labels(tmp_path: Path, suffix: str) -> None:
     source = shard(tmp_path / "a.tar", PICTURES, suffix)
     said: list[str] = []
@@ -293,6 +293,8 @@ def test_the_classes_of_a_webdataset_are_its_labels(tmp_path: Path, suffix: str)
         ({"a.cls": b"true"}, "number of a class"),
         ({"a.cls": b"3" * 70_000}, "65,536 at most"),
         ({"a.cls": b"3", "a.json": b'{"label": 4}'}, "class 3 by its .cls, 4 by its .json"),
+        ({"a.CLS": b"3", "a.cls": b"4"}, "class 4 by its .cls, 3 by its .CLS"),
+        ({"a.CLS": b"seven"}, "a.CLS: holds 'seven'"),
     ],
 )
 def test_a_class_that_is_none_is_refused_by_name(tmp_path: Path, members: dict[str, bytes], word: str) -> None:

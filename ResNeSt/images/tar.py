@@ -1,7 +1,8 @@
 """The members of an uncompressed tar file, read at their places; of a WebDataset, the classes as well.
 
 A WebDataset's shard is a tar file in which `KEY.jpg` and `KEY.cls`, the class as a number, stand side by side, or
-`KEY.json`, an object with a `label`. A key is a path up to the first dot of its file name.
+`KEY.json`, an object with a `label`; the suffix in any case, as a picture's. A key is a path up to the first dot of
+its file name.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Tar:
                 raise PipelineError(f"{path}: compressed, whatever it is called; make it a plain .tar, or unpack it")
         self._size = os.path.getsize(path)
         self._members: dict[str, Member] = {}
+        self._odd_labels: dict[str, list[str]] = {}  # by key those with capitals in their suffix
         try:
             self._list()
         except PipelineError:
@@ -77,12 +79,13 @@ class Tar:
     def label(self, name: str) -> int | None:
         """The class that a WebDataset gives the picture `name`; raises PipelineError where it is none."""
         key = _key(name)
-        told = {suffix: self._label_in(key + suffix) for suffix in LABEL_SUFFIXES if key + suffix in self._members}
-        found = {label for label in told.values() if label is not None}
+        names = [key + suffix for suffix in LABEL_SUFFIXES if key + suffix in self._members]
+        told = {file: self._label_in(file) for file in (*names, *self._odd_labels.get(key, ()))}
+        told = {file: label for file, label in told.items() if label is not None}
+        found = set(told.values())
         if len(found) > 1:
-            raise PipelineError(
-                f"{self.path}/{name}: class {told['.cls']} by its .cls, {told['.json']} by its .json; correct one"
-            )
+            said = ", ".join(f"{label} by its {file[len(key) :]}" for file, label in told.items())
+            raise PipelineError(f"{self.path}/{name}: class {said}; correct one")
         return found.pop() if found else None
 
     def _label_in(self, name: str) -> int | None:
@@ -91,7 +94,7 @@ class Tar:
             said: Any = json.loads(content)
         except (ValueError, RecursionError):
             said = content[:40].decode("utf-8", "replace")
-        is_json = name.endswith(".json")
+        is_json = name.lower().endswith(".json")
         if is_json and isinstance(said, dict):
             said = said.get("label")
             if not isinstance(said, (int, float)):
@@ -147,6 +150,10 @@ class Tar:
         if name in self._members:
             raise PipelineError(f"{self.path}: holds {name} twice, and which one counts it does not say; make it anew")
         self._members[name] = member
+        key = _key(name)
+        suffix = name[len(key) :]
+        if suffix not in LABEL_SUFFIXES and suffix.lower() in LABEL_SUFFIXES:
+            self._odd_labels.setdefault(key, []).append(name)
 
     def _check_end(self, file: io.FileIO, offset: int) -> None:
         """tarfile takes any end for one; here the mark has to be there, and nothing behind it."""
