@@ -289,6 +289,21 @@ def saved(folder: Path, rows: np.ndarray) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "names", [["val_0001", "val_0002", "val_1000"], ["cat", "dog", "img-3"], ["a_0", "b_0", "c_0"]]
+)
+def test_outputs_called_as_their_images_are_compared_with_a_client_s(names: list[str], tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
+    for folder in ("own", "other", "client"):
+        (tmp_path / folder).mkdir()
+    for name, row in zip(names, rows):
+        np.savez(tmp_path / f"own/{name}.npz", logits=row)
+        np.save(tmp_path / f"other/{name}.npy", row)
+        np.save(tmp_path / f"client/{name.removesuffix('_0')}_0.npy", row)
+    for other in ("other", "client"):
+        assert compare_sides(tmp_path / "own", tmp_path / other).images == 3
+
+
 def test_all_images_count_and_the_first_side_is_what_is_expected(tmp_path: Path) -> None:
     expected = np.random.default_rng(1).standard_normal((19, 6)) * 3
     found = expected.copy()

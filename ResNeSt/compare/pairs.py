@@ -6,6 +6,7 @@ Both give logits by image name, a few images at a time, so that memory does not 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -13,7 +14,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ResNeSt.common.ais_bench_names import natural_key
+from ResNeSt.common.ais_bench_names import natural_key, stem
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.parallel import in_parallel
@@ -23,12 +24,13 @@ from ResNeSt.engines.engine import Engine, run_images
 from ResNeSt.engines.opening import CHECKPOINTS, open_engine
 from ResNeSt.engines.tensor_batches import TensorFolder
 from ResNeSt.models.model_info import recipe_note
-from ResNeSt.score.outputs import OUTPUT_NAME, bin_dtype, list_outputs, model_classes, read_output
+from ResNeSt.score.outputs import OUTPUT_NAME, bin_dtype, find_outputs, list_outputs, model_classes, read_output
 from ResNeSt.score.ranking import are_probabilities
 from ResNeSt.tensors.folder import spread
 
 BATCH = 8  # of models that leave it free on both sides
 READERS = 2
+_COUNTED = re.compile(r"_0[0-9]+\.\w+$")  # a number of an image, since no client has zeros before an output's
 
 
 class Chunk(NamedTuple):
@@ -109,24 +111,29 @@ def _open_engines(paths: Sequence[Path], arch: str | None, ema: bool | None) -> 
 
 
 def _saved_outputs(path: Path) -> dict[str, str]:
-    """The output file of every image."""
-    if path.is_dir():
-        return _by_image(path, [entry.path for entry in os.scandir(path) if OUTPUT_NAME.fullmatch(entry.name)])
-    return _by_image(path, list_outputs(path))
+    """The output file of every image: IMAGE_0.npy as clients write, or of a folder without such names IMAGE.npy."""
+    if not path.is_dir():
+        return _by_image(path, {file: _name_by_client(file) for file in list_outputs(path)})
+    by_client = {entry.path: name for entry in os.scandir(path) if (name := _name_by_client(entry.name))}
+    if by_client and not any(_COUNTED.search(file) for file in by_client):
+        return _by_image(path, by_client)
+    return _by_image(path, {file: stem(file) for file in find_outputs(path)})
 
 
-def _by_image(path: Path, listed: Iterable[str]) -> dict[str, str]:
+def _name_by_client(path: str) -> str | None:
+    match = OUTPUT_NAME.fullmatch(os.path.basename(path))
+    return match[1] if match else None
+
+
+def _by_image(path: Path, names: Mapping[str, str | None]) -> dict[str, str]:
     outputs: dict[str, str] = {}
-    for file in listed:
-        match = OUTPUT_NAME.fullmatch(os.path.basename(file))
-        if match is None or match[1] in outputs:
+    for file, name in names.items():
+        if name is None or name in outputs:
             reason = (
-                "a second output of its image" if match else "not named <image>_<output number>.bin, .npy, .npz or .txt"
+                "a second output of its image" if name else "not named <image>_<output number>.bin, .npy, .npz or .txt"
             )
             raise PipelineError(f"{path}: {file} is {reason}; give the outputs of one run of a classifier")
-        outputs[match[1]] = file
-    if not outputs:
-        raise PipelineError(f"{path}: holds no outputs, files like <image>_0.bin, .npy, .npz or .txt")
+        outputs[name] = file
     return outputs
 
 
