@@ -141,6 +141,18 @@ def test_a_path_is_not_empty(option: str, capsys: pytest.CaptureFixture[str]) ->
     assert f"argument {option[:-1]}: is empty" in capsys.readouterr().err
 
 
+def test_a_name_that_no_report_can_hold_is_refused_where_it_is_to_be_written_and_read_where_it_is(
+    tmp_path: Path,
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    for clash in ({"writes": [odd]}, {"fills": [Path(odd)]}, {"fills": [f"{odd}/below"]}):
+        with pytest.raises(ArgumentError, match=r"caf\\udce9.*: is not UTF-8, .*; name another"):
+            refuse_clashes([], **clash)
+    with pytest.raises(ArgumentError, match="is not UTF-8"):
+        parser_of("ResNeSt.bench.__main__").parse_args(["1", "cpu", "--output-dir", odd])
+    refuse_clashes([odd], [tmp_path / "café.json"], [tmp_path / "文件"])
+
+
 def test_what_does_not_clash_is_let_through(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "old.json").write_text("{}")

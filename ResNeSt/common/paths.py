@@ -18,12 +18,15 @@ _SUMMARY, _OLD_SUMMARY = "_summary.json", "sumary.json"
 def refuse_clashes(reads: Iterable[PathLike], writes: Iterable[PathLike] = (), fills: Iterable[PathLike] = ()) -> None:
     """Holds the files that are written, and the folders that are filled, against all that is read.
 
-    Raises ArgumentError where two files written are one, where one is read in the same call, lies in a folder that the
+    Raises ArgumentError where the name of one that is written or filled is no UTF-8, in which reports and records name
+    it; where two files written are one, where one is read in the same call, lies in a folder that the
     call fills, or is there already in a folder that is read; and where a folder that is filled is one that is read, or
     lies in it. Links and hard links are seen through. Raises PipelineError where a file written is there and no plain
     file. What lies beside a file that is read, and is read with it, counts as read.
     """
     files, folders = list(writes), list(fills)
+    for path in (*files, *folders):
+        _refuse_no_text(path)
     sources = [each for path in reads for each in (Path(path), *_beside(Path(path)))] if files or folders else []
     for number, path in enumerate(files):
         check_plain(path)
@@ -34,6 +37,13 @@ def refuse_clashes(reads: Iterable[PathLike], writes: Iterable[PathLike] = (), f
         for source in sources:
             if os.path.isdir(source) and lies_in(folder, source):
                 raise ArgumentError(f"{folder}: is {source} or lies in it, which is read; name another folder")
+
+
+def _refuse_no_text(path: PathLike) -> None:
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ArgumentError(f"{os.fspath(path)!a}: is not UTF-8, as what is written has to be; name another") from None
 
 
 def _refuse_twice(path: PathLike, others: Iterable[PathLike]) -> None:
