@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "val"
 
 
-def begin(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+def begin(*arguments: object, cwd: Any = None, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, *map(str, arguments)]
     env = {**with_this_project(), **environment}
     return subprocess.Popen(command, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -218,6 +219,58 @@ def test_predict_and_preprocess_give_what_they_give_here(
         names = {file.name for file in folders[0].iterdir()} - {"sources.jsonl"}
         assert {file.name for file in folders[1].iterdir()} - {"sources.jsonl"} == names
         assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
+
+
+def test_archives_are_read_where_the_tasks_run(nodes: Nodes, demo_onnx: Path, pictures: Path, tmp_path: Path) -> None:
+    truth = dict(line.split() for line in (tmp_path / "labels.txt").read_text().splitlines())
+    shards, few = tmp_path / "shards", sorted(pictures.iterdir())[:90]
+    shards.mkdir()
+    for number in range(2):  # a WebDataset, in which the damaged picture is one, too
+        with tarfile.open(shards / f"{number}.tar", "w") as tar:
+            for picture in few[number::2]:
+                (tmp_path / "class").write_text(truth[picture.name])
+                tar.add(picture, picture.name)
+                tar.add(tmp_path / "class", f"{picture.stem}.cls")
+    command = ["-m", "ResNeSt.evaluate", "--model", demo_onnx, "--images", shards, "--batch=16"]
+    here = call(*command, "--predictions", tmp_path / "here.jsonl")
+    there = call(*command, "--predictions", tmp_path / "there.jsonl", "--ray", "local", "--chunk=16")
+    assert (there.returncode, there.stderr) == (here.returncode, here.stderr) == (1, "")
+    assert lines(tmp_path / "there.jsonl") == lines(tmp_path / "here.jsonl")
+    assert len(lines(tmp_path / "here.jsonl")) == 90
+    assert score_lines(there.stdout) == score_lines(here.stdout)
+    folders = [tmp_path / "prep_here", tmp_path / "prep_there"]
+    for folder, more in zip(folders, ([], ["--ray", nodes.address, "--chunk=16"])):
+        done = call("resnest_preprocess.py", shards / "0.tar", folder, "--model=resnest_demo", "--pack", *more)
+        assert "44 tensors written, 0 kept, 1 images broken" in done.stdout
+    first, second = (
+        {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "sources.jsonl"}
+        for folder in folders
+    )
+    assert first == second
+
+
+def test_a_card_of_a_node_runs_a_compiled_model(
+    nodes: Nodes, demo_onnx: Path, pictures: Path, standins: dict[str, str], tmp_path: Path
+) -> None:
+    """By the stand-in for the runtime: what is Ray's and what is ours between a card and its tasks."""
+    (pictures / "deadly.JPEG").unlink()
+    for picture in sorted(pictures.iterdir())[90:]:
+        picture.unlink()
+    standins["PYTHONPATH"] = os.pathsep.join([str(PROJECT), standins["PYTHONPATH"]])
+    convert = ("-m", "ResNeSt.convert", "4", "310P3", "--onnx", demo_onnx, "--output-dir", tmp_path)
+    with begin(*convert, **standins) as process:
+        assert process.wait(120) == 0
+    ask = ["-m", "ResNeSt.predict", "--model", tmp_path / "resnest_demo_bs4.om", "--format=csv", "--top=1", pictures]
+    with begin(*ask, **standins) as process:
+        here, _ = process.communicate(timeout=120)
+    hook = os.pathsep.join([str(nodes.scratch / "hook"), standins["PYTHONPATH"]])
+    node = nodes.add(env_vars={**standins, "PYTHONPATH": hook}, resources={"NPU": 1})
+    with begin(*ask, "--ray", nodes.address, "--chunk=32", **standins) as process:
+        there, err = process.communicate(timeout=120)
+    nodes.cluster.remove_node(node)
+    assert err.count("\n") == 1  # of the damaged picture
+    assert there.splitlines() == here.splitlines()
+    assert len(here.splitlines()) == 90
 
 
 def test_a_node_with_another_release_is_refused_by_name(
