@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
+import importlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,16 +24,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.timed_process import with_this_project
 from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
 from ResNeSt.predict import predict
+from ResNeSt.serve.errors import UnknownError
 from ResNeSt.serve.start import PACKAGES
 from tests.conftest import PROJECT
 
 for package in PACKAGES:
     pytest.importorskip(package, reason="requirements/serve.txt is not installed")
+rpc = importlib.import_module("ResNeSt.serve.rpc")  # which imports them
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -394,6 +400,9 @@ def test_with_a_token_only_health_and_the_page_are_open(compiled: list[Path], tm
                 opened.get_model_metadata("resnest_demo")
             headers = {"authorization": "Bearer 0123456789abcdef"}
             assert opened.infer("resnest_demo", inputs, headers=headers).as_numpy("output1").shape == (1, 10)
+        figures = get(started, "/metrics", **bearer)[1].decode()
+        counted = re.findall(r'(?m)^resnest_requests_total{protocol="(\w+)",status="401"} (\S+)', figures)
+        assert dict(counted) == {"http": "10.0", "grpc": "2.0"}
         assert "0123456789abcdef" not in started.printed.read_text()
 
 
@@ -473,8 +482,141 @@ def test_a_port_that_is_taken_is_one_line(compiled: list[Path], service: Running
         ]
         result = subprocess.run(command, env=with_this_project(), capture_output=True, text=True, timeout=60)
         assert (result.returncode, result.stdout) == (1, "")
-        assert f"127.0.0.1:{taken}: cannot be listened on" in result.stderr
+        assert f"127.0.0.1:{taken}: cannot be listened on (Address already in use)" in result.stderr
         assert f"name another --{flag}-port" in result.stderr.splitlines()[-1]
+
+
+def test_an_address_of_another_machine_is_told_from_a_port_that_is_taken() -> None:
+    from ResNeSt.serve.server import _listener
+
+    for flag in ("--http-port", "--grpc-port"):
+        with pytest.raises(PipelineError, match=r"192\.0\.2\.1:0: .*\(Cannot assign .*\); name another --host"):
+            _listener("192.0.2.1", 0, flag)
+
+
+def test_a_terminal_that_is_closed_ends_it_as_sigterm_does_unless_nohup_has_that_ignored() -> None:
+    import uvicorn
+
+    from ResNeSt.serve.server import _Server
+
+    heard: list[int] = []
+    server = _Server(uvicorn.Config("none"), lambda: heard.append(1))
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for left, expected in ((signal.SIG_DFL, 1), (signal.SIG_IGN, 0)):
+            signal.signal(signal.SIGHUP, left)
+            with server.capture_signals():
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is left
+            assert heard == [1] * expected
+            heard.clear()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class Slow:
+    """In the place of what answers requests: lets none go before the gate is open; `most` were inside at once."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.gate = asyncio.Event()
+
+    def check_token(self, *_: object) -> None:
+        pass
+
+    def check_model(self, *_: object) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def recorded(self, record: object) -> Iterator[None]:
+        yield
+
+    async def infer(self, *_: object) -> None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await self.gate.wait()
+        self.inside -= 1
+        raise UnknownError("let go")
+
+
+BODY = 1 << 20
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@contextlib.asynccontextmanager
+async def grpc_of(slow: Slow) -> AsyncIterator[tuple[int, Any]]:
+    """A gRPC server's port, and a call of a client that sends most of a body and gives the status."""
+    import grpc
+    from tritonclient.grpc import service_pb2 as pb
+
+    server, port = rpc.server(slow, "127.0.0.1", 0, BODY, 64)
+    await server.start()
+    body = pb.ModelInferRequest(raw_input_contents=[bytes(BODY * 9 // 10)]).SerializeToString()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+
+            async def call() -> str:
+                try:
+                    await channel.unary_unary(MODEL_INFER)(body)
+                except grpc.aio.AioRpcError as error:
+                    return str(error.code().name)
+                return "OK"
+
+            yield port, call
+    finally:
+        await server.stop(0)
+
+
+def test_grpc_holds_no_more_bytes_of_requests_than_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "BODIES_HELD", 4)
+
+    async def ask_at_once() -> None:
+        slow = Slow()
+        async with grpc_of(slow) as (_, call):
+            calls = [asyncio.create_task(call()) for _ in range(12)]
+            for refused in list(asyncio.as_completed(calls))[:8]:
+                assert await refused == "UNAVAILABLE"
+            slow.gate.set()
+            assert sorted(await asyncio.gather(*calls)) == ["NOT_FOUND"] * 4 + ["UNAVAILABLE"] * 8
+        assert slow.most == 4
+
+    asyncio.run(asyncio.wait_for(ask_at_once(), 60))
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    """Of HTTP/2 (RFC 9113, 4.1)."""
+    return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
+
+
+def test_bodies_that_do_not_come_keep_nobody_from_an_answer_over_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "BODIES_HELD", 2)
+    monkeypatch.setattr(rpc, "BODY_SECONDS", 0.5)
+    fields = {":method": "POST", ":scheme": "http", ":path": MODEL_INFER, ":authority": "x"}
+    fields |= {"content-type": "application/grpc", "te": "trailers"}
+    pairs = [(name.encode(), value.encode()) for name, value in fields.items()]
+    headers = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in pairs)
+    opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+
+    async def ask_behind_them() -> None:
+        slow = Slow()
+        slow.gate.set()
+        async with grpc_of(slow) as (port, call):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(opening)
+            for stream in (1, 3, 5):  # each the beginning of a message of 1,000 bytes
+                writer.write(frame(1, 4, stream, headers) + frame(0, 0, stream, b"\0\0\0\x03\xe8abc"))
+            await writer.drain()
+            await asyncio.sleep(0.2)
+            assert await call() == "NOT_FOUND"  # as soon as there is room again
+            for gone in [asyncio.create_task(call()) for _ in range(8)]:  # a client that ends in the middle
+                await asyncio.sleep(0)
+                gone.cancel()
+            assert await call() == "NOT_FOUND"
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(ask_behind_them(), 60))
 
 
 def test_threads_come_to_rest_after_a_storm(service: Running) -> None:

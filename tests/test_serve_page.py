@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -32,6 +34,19 @@ class Service(ThreadingHTTPServer):
         self.token = ""
         self.answer = (200, json.dumps({"outputs": [{"name": "probabilities", "data": LINES}]}))
         self.asked: list[tuple[str, Any, bytes]] = []  # path, JSON and binary data of inferences
+        self.connections: list[socket.socket] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.append(request)
+        super().process_request(request, client_address)
+
+    def go(self) -> None:
+        """Answers nothing more, on connections that the browser has opened ahead either; the port stays this one's."""
+        self.shutdown()
+        self.socket.shutdown(socket.SHUT_RDWR)
+        for connection in self.connections:
+            with contextlib.suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -186,8 +201,7 @@ def test_a_service_that_has_gone_and_a_folder_are_told_in_words(
 ) -> None:
     tab.drop("#drop", photograph.parent)
     tab.until(PROBLEM + ".includes('cannot be read')")
-    service.shutdown()
-    service.server_close()
+    service.go()
     tab.drop("#drop", photograph)
     tab.until(PROBLEM + ".includes('does not answer')")
 

@@ -55,14 +55,14 @@ class ImageBatch(NamedTuple):
     tensor: np.ndarray
 
 
-def add_model_flags(parser: Parser, **model: Any) -> None:
-    """The flags that make a ModelChoice; `model` is what --model takes besides."""
+def add_model_flags(parser: Parser, side_by_side: int | None = None, **model: Any) -> None:
+    """The flags that make a ModelChoice; without --instances `side_by_side` run, `model` is what --model takes besides."""
     take(parser, "model", required=True, **model)
     take(parser, "batch", note=f"{FREE_BATCH}, of a model that takes several")
     take(parser, "engine", choices=NAMES, note="by the model's suffix")
     take(parser, "arch", note="as the file tells")
     take(parser, "device", default=0)
-    take(parser, "instances", note="auto: by cores and network")
+    take(parser, "instances", default=side_by_side, note="" if side_by_side else "auto: by cores and network")
     take(parser, "workers")
     take(parser, "exif")
     take(parser, "threads")

@@ -54,8 +54,7 @@ def make_parser() -> Parser:
     """The command line."""
     example = "python -m ResNeSt.serve --model work/resnest_demo/resnest_demo_bs4.xml"
     parser = Parser(prog="python -m ResNeSt.serve", description=__doc__, example=example, tells=("quiet",))
-    add_model_flags(parser, note="several with commas between them")
-    parser.set_defaults(instances=1)
+    add_model_flags(parser, side_by_side=1, note="several with commas between them")
     take(parser, "name", default="", note="as its file says")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on [%(default)s]")
     parser.add_argument("--http-port", type=port, default=8080, metavar="N", help="REST; 0: any free one [%(default)s]")

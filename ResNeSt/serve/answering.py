@@ -18,6 +18,8 @@ from ResNeSt.serve.metrics import Metrics, Record
 from ResNeSt.serve.model import ServedModel
 from ResNeSt.serve.protocol import BYTES, VERSION, Request, Tensor
 
+BODY_SECONDS = 60  # for a body to come
+BODIES_HELD = 8  # times the largest body, of all that a protocol has at once
 AT_ONCE = 1 << 18  # bytes whose parsing takes less than a hand-over to a thread and back is worth
 Made = TypeVar("Made")
 
@@ -55,13 +57,14 @@ class Answering:
         """Ends the threads that decode."""
         self._pool.shutdown(cancel_futures=True)
 
-    def check_token(self, given: str | bytes | None) -> None:
-        """Raises UnauthenticatedError where a token is asked for, and the header `given` does not have it."""
+    def check_token(self, given: str | bytes | None, protocol: str) -> None:
+        """Raises UnauthenticatedError, and counts it, where a token is asked for that the header `given` has not."""
         held = given.encode("utf-8", "replace") if isinstance(given, str) else given or b""
         scheme, _, text = held.partition(b" ")
         named = scheme.lower() == b"bearer"  # in any case, as all schemes of HTTP are
         if self._token is not None and not (hmac.compare_digest(text, self._token) and named):
-            raise UnauthenticatedError("expected the header 'Authorization: Bearer TOKEN' with the service's token")
+            with self.recorded(Record(protocol)):
+                raise UnauthenticatedError("expected the header 'Authorization: Bearer TOKEN' with the service's token")
 
     def check_model(self, name: str, version: str = "") -> None:
         """Raises UnknownError unless they are those of the model."""

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ResNeSt import __version__
 from ResNeSt.serve import protocol
-from ResNeSt.serve.answering import Answer, Answering
+from ResNeSt.serve.answering import BODIES_HELD, BODY_SECONDS, Answer, Answering
 from ResNeSt.serve.errors import (
     EncodingError,
     EndingError,
@@ -33,8 +33,6 @@ from ResNeSt.serve.metrics import Record
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON before binary data
 EXTENSIONS = ["binary_tensor_data", "classification"]
 OPEN = ("/", "/v2/health/live", "/v2/health/ready")  # to those without the token: whoever watches it has none
-BODY_SECONDS = 60  # for a body to come
-BODIES_HELD = 8  # times the largest body, of all that come at once
 LINGER_SECONDS = 2.0  # for a client that sends before it reads to hear that its body is too large
 
 
@@ -200,7 +198,7 @@ class Guard:
 
         try:
             if scope["path"] not in OPEN:
-                self._answering.check_token(dict(scope["headers"]).get(b"authorization"))
+                self._answering.check_token(dict(scope["headers"]).get(b"authorization"), "http")
             app = self._app
         except RequestError as error:
             app = _refusal(error)

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Callable, NamedTuple
 
@@ -15,6 +15,12 @@ import numpy as np
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.engine import Engine, fill, fitting
 from ResNeSt.serve.errors import EndingError, OverloadedError
+
+MOST_TIMED = 8  # sizes of an engine; of more, the ends are, and those between lie on a line
+TIMED_RUNS = 3  # of each, unless fewer take LONG seconds; the fastest counts, since what disturbs a run slows it down
+LONG = 0.3
+HANDED_OVER = 0.0002  # seconds that a run costs beside the model: threads take turns, answers are handed out
+LOOKED_AT = 1024  # images that wait, at most, when a size is chosen
 
 
 class Answered(NamedTuple):
@@ -37,8 +43,25 @@ class Ran(NamedTuple):
     seconds: float
 
 
+def first_runs(seconds: Mapping[int, float], most: int) -> list[int]:
+    """For 0, 1, ... `most` images that wait: the size to run first, so that all of them together take the least time.
+
+    `seconds` has the time of a run by its size; the last run alone may be filled up. Where several sizes can come
+    first, that one does which answers most images a second: so the mean wait is the shortest (Smith's rule, 1956).
+    """
+    cost = {size: round(1e9 * each) for size, each in seconds.items()}  # whole numbers: sums in any order are the same
+    total, first = [0], [min(cost)]
+    for waiting in range(1, most + 1):
+        takes = {size: each + total[max(0, waiting - size)] for size, each in cost.items()}
+        total.append(min(takes.values()))
+        # Of as many a second the one that answers most, and of as many of these the smallest.
+        keys = {size: (cost[size] / min(size, waiting), -min(size, waiting), size) for size in cost}
+        first.append(min((size for size in cost if takes[size] == total[-1]), key=keys.__getitem__))
+    return first
+
+
 class Sizes:
-    """Engines of one model, at every batch size that they take, as one: the smallest size that holds a batch runs it.
+    """Engines of one model, at every batch size that they take, as one: what waits runs at the sizes that cost least.
 
     Of an engine with a free batch axis these are all up to the one that it was opened for.
     """
@@ -48,22 +71,53 @@ class Sizes:
         self.instances = engines[0].instances
         self._of = {size: engine for engine in engines for size in engine.sizes if size <= engine.input.shape[0]}
         self.sizes = sorted(self._of)
+        self._first: list[int] = []
 
-    def run(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
-        """Logits, float32 (N, classes), of `rows`, no more than the largest size holds; and the size that ran."""
-        size = fitting(self.sizes, len(rows))
-        return self._of[size].run(fill(rows, size))[: len(rows)], size
+    def size_for(self, waiting: int) -> int:
+        """The size to run first when so many images wait."""
+        return self._first[min(waiting, len(self._first) - 1)]
+
+    def run(self, rows: np.ndarray, size: int) -> np.ndarray:
+        """Logits, float32 (N, classes), of `rows`, no more than `size`, which is one of `sizes`."""
+        return self._of[size].run(fill(rows, size))[: len(rows)]
 
     def another(self) -> Sizes:
-        """One more instance of each, for the thread that calls this."""
-        return Sizes([engine.another() for engine in self._engines])
+        """One more instance of each, for the thread that calls this; it is as fast as this one."""
+        other = Sizes([engine.another() for engine in self._engines])
+        other._first = self._first
+        return other
 
     def warm_up(self) -> None:
-        """Runs every engine at its largest and its smallest size: the first run of a size may compile it."""
+        """Runs the sizes, since the first run of one may compile it; the first instance measures what each takes."""
+        for size in self._timed():
+            self._of[size].run(self._zeros(size))
+        if not self._first:
+            self._first = first_runs(self._measured(), LOOKED_AT)
+
+    def _timed(self) -> list[int]:
+        found: list[int] = []
         for engine in self._engines:
             of_it = [size for size in self.sizes if self._of[size] is engine]
-            for size in {of_it[0], of_it[-1]}:
-                engine.run(np.zeros((size, *engine.input.shape[1:]), engine.input.dtype))
+            found += of_it if len(of_it) <= MOST_TIMED else [of_it[0], of_it[-1]]
+        return sorted(found)
+
+    def _measured(self) -> dict[int, float]:
+        """Seconds of a run by its size."""
+        timed = self._timed()
+        seconds = np.interp(self.sizes, timed, [self._seconds(size) for size in timed])
+        return {size: each + HANDED_OVER for size, each in zip(self.sizes, seconds.tolist())}
+
+    def _seconds(self, size: int) -> float:
+        batch, taken = self._zeros(size), list[float]()
+        while len(taken) < TIMED_RUNS and sum(taken) < LONG:
+            began = time.perf_counter()
+            self._of[size].run(batch)
+            taken.append(time.perf_counter() - began)
+        return min(taken)
+
+    def _zeros(self, size: int) -> np.ndarray:
+        spec = self._of[size].input
+        return np.zeros((size, *spec.shape[1:]), spec.dtype)
 
 
 class _Request:
@@ -201,15 +255,16 @@ class Batcher:
             opened.set_exception(error)
             return
         opened.set_result(model)
-        while parts := self._take(model.sizes[-1]):
-            self._run(model, parts)
+        while (taken := self._take(model))[1]:
+            self._run(model, *taken)
 
-    def _take(self, most: int) -> list[_Part]:
-        """What waits, up to `most` rows; nothing once it is closed."""
+    def _take(self, model: Sizes) -> tuple[int, list[_Part]]:
+        """The size to run now, and for it what has waited longest; nothing once it is closed."""
         parts: list[_Part] = []
+        size = 0
         with self._changed:
             while not parts and self._changed.wait_for(lambda: self._waiting or self._closed) and self._waiting:
-                room = most
+                size = room = model.size_for(self._rows_waiting())
                 while room and self._waiting:
                     request = self._waiting[0]
                     if not request.future.done():  # failed in an earlier part, or nobody wants it any more
@@ -217,20 +272,29 @@ class Batcher:
                         room -= parts[-1].stop - parts[-1].start
                     if request.future.done() or request.taken == len(request.rows):
                         self._waiting.popleft()
-        return parts
+        return size, parts
 
-    def _run(self, model: Sizes, parts: Sequence[_Part]) -> None:
+    def _rows_waiting(self) -> int:
+        """How many wait; it stops to count where it makes no difference any more."""
+        rows = 0
+        for request in self._waiting:
+            rows += 0 if request.future.done() else len(request.rows) - request.taken
+            if rows >= LOOKED_AT:
+                break
+        return rows
+
+    def _run(self, model: Sizes, size: int, parts: Sequence[_Part]) -> None:
         began = time.perf_counter()
         try:
             rows = parts[0].rows if len(parts) == 1 else np.concatenate([part.rows for part in parts])
-            logits, size = model.run(rows)
+            logits = model.run(rows, size)
         except Exception as error:
             if len(parts) == 1:
                 told = error if isinstance(error, PipelineError) else PipelineError(f"{type(error).__name__}: {error}")
                 parts[0].request.fail(told)
             else:  # one of them may be to blame; the others are not to suffer for it
                 for part in parts:
-                    self._run(model, [part])
+                    self._run(model, fitting(model.sizes, part.stop - part.start), [part])
             return
         seconds = time.perf_counter() - began
         self.ran(Ran(len(rows), size, seconds))

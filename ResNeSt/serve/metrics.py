@@ -39,7 +39,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "resnest_requests",
-            "Inference requests by protocol and status",
+            "Inference requests, and all that lack the token, by protocol and status",
             ("protocol", "status"),
             registry=self.registry,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable
 from typing import Any, Callable
@@ -13,8 +14,8 @@ from tritonclient.grpc import service_pb2_grpc as service
 
 from ResNeSt import __version__
 from ResNeSt.serve import protocol
-from ResNeSt.serve.answering import Answering
-from ResNeSt.serve.errors import EndingError, RequestError
+from ResNeSt.serve.answering import BODIES_HELD, BODY_SECONDS, Answering
+from ResNeSt.serve.errors import EndingError, OverloadedError, RequestError
 from ResNeSt.serve.metrics import Record
 
 EXTENSIONS = ["classification"]
@@ -43,12 +44,14 @@ def _refusing(call: Call) -> Call:
 class Rpc(service.GRPCInferenceServiceServicer):
     """The protocol's calls; of Triton's further ones gRPC says that they are not implemented."""
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(self, answering: Answering, most_bytes: int) -> None:
         self._answering = answering
+        self._most_bytes = most_bytes
+        self._held = 0
 
     def check_token(self, context: Any) -> None:
         """Raises UnauthenticatedError for a call without it."""
-        self._answering.check_token(dict(context.invocation_metadata()).get("authorization"))
+        self._answering.check_token(dict(context.invocation_metadata()).get("authorization"), "grpc")
 
     @_refusing
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -85,7 +88,14 @@ class Rpc(service.GRPCInferenceServiceServicer):
             self._answering.check_model(request.model_name, request.model_version)
             if not self._answering.ready:
                 raise EndingError("the service is ending; ask another, or this one when it is back")
-            answer = await self._answering.infer(lambda: _request(request), request.ByteSize(), record)
+            size = request.ByteSize()
+            self._held += size
+            try:
+                if self._held > self._most_bytes:
+                    raise OverloadedError("too many large requests at once; ask again later")
+                answer = await self._answering.infer(lambda: _request(request), size, record)
+            finally:
+                self._held -= size
             respond = functools.partial(self._response, answer.request.id, answer.outputs)
             return await self._answering.done(respond, answer.nbytes)
 
@@ -134,6 +144,34 @@ def _top(output: Any) -> int | None:
     return protocol.checked_top(parameter.int64_param)
 
 
+class _Arrivals(grpc.aio.ServerInterceptor):
+    """Has so many messages at most come at a time; of the others gRPC holds no more than its window of the stream."""
+
+    def __init__(self, most: int) -> None:
+        self._room = asyncio.Semaphore(most)
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """The handler of a call, once there is room for its message."""
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        await self._room.acquire()
+        call: Any = asyncio.current_task()
+        late = asyncio.get_running_loop().call_later(BODY_SECONDS, call.cancel)
+        left = [late.cancel, self._room.release]
+
+        def leave(*_: Any) -> None:
+            while left:
+                left.pop()()
+
+        def read(message: bytes) -> Any:
+            leave()
+            return handler.request_deserializer(message)
+
+        call.add_done_callback(leave)
+        return grpc.unary_unary_rpc_method_handler(handler.unary_unary, read, handler.response_serializer)
+
+
 def server(answering: Answering, address: str, port: int, max_body: int, most_calls: int) -> tuple[Any, int]:
     """A gRPC server that is not yet started, and its port; raises RuntimeError where that is taken."""
     options = [
@@ -141,6 +179,7 @@ def server(answering: Answering, address: str, port: int, max_body: int, most_ca
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # else two services share a port in silence
     ]
-    made = grpc.aio.server(options=options, maximum_concurrent_rpcs=most_calls)
-    service.add_GRPCInferenceServiceServicer_to_server(Rpc(answering), made)
+    arrivals = _Arrivals(BODIES_HELD)
+    made = grpc.aio.server(options=options, interceptors=[arrivals], maximum_concurrent_rpcs=most_calls)
+    service.add_GRPCInferenceServiceServicer_to_server(Rpc(answering, BODIES_HELD * max_body), made)
     return made, made.add_insecure_port(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")

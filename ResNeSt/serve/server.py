@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -38,11 +41,24 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         self._on_signal()
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGHUP, too: a terminal that is closed ends the service as SIGTERM does, unless nohup has it ignored."""
+        ends = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        with super().capture_signals():
+            if ends:
+                signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                if ends:
+                    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 def run(service: Service, say: Say) -> None:
     """What `start.serve` does, once the service is checked."""
     address, token = service.address(), service.token()
-    with _listener(address, service.http_port) as http:
+    with _listener(address, service.http_port, "--http-port") as http:
         model = ServedModel(service.name, service.models, service.queue, service.names)
         metrics = Metrics(model.batcher, say if service.log_requests else None)
         answering = Answering(model, metrics, service.models[0].workers or cores(), token)
@@ -53,19 +69,22 @@ def run(service: Service, say: Say) -> None:
             answering.close()
 
 
-def _listener(address: str, port: int) -> socket.socket:
+def _listener(address: str, port: int, flag: str) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((address, port))
     except OSError as error:
         made.close()
-        raise PipelineError(_taken(address, port, "--http-port", error.strerror or str(error))) from None
+        raise _refused(address, port, flag, error) from None
     return made
 
 
-def _taken(address: str, port: int, flag: str, reason: str) -> str:
-    return f"{address}:{port}: cannot be listened on ({reason}); name another {flag}"
+def _refused(address: str, port: int, flag: str, error: Exception) -> PipelineError:
+    """Says why there cannot be listened there, and what to name in its place."""
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+    other = "--host" if number == errno.EADDRNOTAVAIL else flag
+    return PipelineError(f"{address}:{port}: cannot be listened on ({reason or error}); name another {other}")
 
 
 class _Run:
@@ -79,8 +98,9 @@ class _Run:
         service = self._service
         try:
             rpc, port = grpc_server(self._answering, address, service.grpc_port, service.max_body, service.queue)
-        except RuntimeError:
-            raise PipelineError(_taken(address, service.grpc_port, "--grpc-port", "it is in use")) from None
+        except RuntimeError as error:
+            _listener(address, service.grpc_port, "--grpc-port").close()  # which says why; gRPC does not
+            raise _refused(address, service.grpc_port, "--grpc-port", error) from None
         await rpc.start()
         try:
             await self._until_told(rpc, address, port)
@@ -105,8 +125,7 @@ class _Run:
         try:
             self._http.listen(config.backlog)  # whoever reads the line below may connect at once
         except OSError as error:  # another was bound to it at the same time, and listened first
-            reason = error.strerror or str(error)
-            raise PipelineError(_taken(address, service.http_port, "--http-port", reason)) from None
+            raise _refused(address, service.http_port, "--http-port", error) from None
         running = asyncio.create_task(web.serve([self._http]))
         await asyncio.sleep(0)  # from here on a signal is the beginning of the end, not the end
         shown = f"[{address}]" if ":" in address else address
