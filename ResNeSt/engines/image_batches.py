@@ -56,7 +56,7 @@ class ImageBatch(NamedTuple):
 
 
 def add_model_flags(parser: Parser, side_by_side: int | None = None, **model: Any) -> None:
-    """The flags that make a ModelChoice; without --instances `side_by_side` run, `model` is what --model takes besides."""
+    """The flags that make a ModelChoice; `side_by_side` are the instances by default, `model` is what --model takes."""
     take(parser, "model", required=True, **model)
     take(parser, "batch", note=f"{FREE_BATCH}, of a model that takes several")
     take(parser, "engine", choices=NAMES, note="by the model's suffix")
