@@ -24,7 +24,7 @@ from ResNeSt.common.timed_process import spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import calibration, chips, targets
-from ResNeSt.convert.targets import check_batches, check_dynamic, check_taken, compiled_name
+from ResNeSt.convert.targets import check_dynamic, check_taken, compiled_name, parse_batches
 from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import run_client
 from ResNeSt.labels.class_names import class_list
@@ -460,7 +460,7 @@ def make_parser() -> Parser:
         "pictures, or float32 tensors of them",
     )
     take(parser, "min-agreement", note=f"fp32: {FP32.agreement}, else {REDUCED.agreement}; with PyTorch")
-    take(parser, "batch", several=True, note="1,4,8; ncnn: 1")
+    take(parser, "batch", several=True, type=parse_batches, note="1,4,8; ncnn: 1")
     take(parser, "dynamic-batch")
     take(parser, "loop", default=100)
     take(parser, "exif")
@@ -481,7 +481,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     folder = options.output or Path("work") / model_card.name
     chip = chips.resolve(options.chip)
     precision = chips.precision(options.precision, chip)
-    batches = check_batches(options.batch or ([1] if chip == chips.NCNN else [1, 4, 8]))
+    batches = options.batch or ([1] if chip == chips.NCNN else [1, 4, 8])
     check_taken(chip, batches, dynamic=options.dynamic_batch)
     if options.dynamic_batch:
         batches = check_dynamic(batches, chip, precision)

@@ -169,7 +169,7 @@ def scored(folder: Path, images: int, runs: int) -> Path:
 def test_an_image_without_a_result_stops_the_run(tmp_path: Path) -> None:
     assert accuracy(Path("m"), 4, [scored(tmp_path, 5, 2)], tmp_path / "labels").score.top1 == 5
     (tmp_path / "other").mkdir()
-    with pytest.raises(PipelineError, match=r"r_summary\.json: 1 missing, such as img4; look with: .*--gt_path="):
+    with pytest.raises(PipelineError, match=r"r_summary\.json: 1 missing, such as img4; look with: .*--labels="):
         accuracy(Path("m"), 4, [scored(tmp_path / "other", 4, 1)], tmp_path / "labels")
 
 

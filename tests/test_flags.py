@@ -14,6 +14,7 @@ from ResNeSt.__main__ import COMMANDS
 from ResNeSt.common.arguments import Parser
 from ResNeSt.common.flags import FLAGS, take
 from ResNeSt.engines.opening import CHECKPOINTS
+from tests.conftest import PROJECT
 
 BESIDE = {
     "serve export": "ResNeSt.serve.export",
@@ -119,6 +120,15 @@ def test_help_shows_one_spelling_but_for_those_that_people_know() -> None:
         elif not isinstance(action, argparse.BooleanOptionalAction):
             both = {f"--{name}", f"--{name.replace('_', '-')}"}  # the two command lines of ais_bench
             assert set(action.option_strings) <= both, (command, name)
+
+
+def test_no_page_names_a_spelling_that_no_help_shows() -> None:
+    shown = {spelling for _, parser in parsers() for action in parser._actions for spelling in action.option_strings}
+    hidden = {spelling for _, parser in parsers() for spelling in parser._option_string_actions} - shown
+    assert {"--output-dir", "--work", "--card", "--seconds"} <= hidden
+    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "demo").glob("*.md")]
+    named = {(page.name, word) for page in pages for word in re.findall(r"(?<!\S)`?(--[\w-]+)", page.read_text())}
+    assert [(page, word) for page, word in named if word in hidden and page != "CHANGELOG.md"] == []
 
 
 def test_the_table_names_every_kind_of_checkpoint() -> None:
