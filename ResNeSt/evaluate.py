@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 import numpy as np
@@ -44,18 +44,27 @@ from ResNeSt.engines.image_batches import (
 )
 from ResNeSt.engines.instances import in_words
 from ResNeSt.images.archives import archives_of
+from ResNeSt.images.decode import orientation_notes
 from ResNeSt.images.listing import list_images, relative
 from ResNeSt.images.native import decoder
 from ResNeSt.labels.carried import truth_of
-from ResNeSt.labels.class_names import ClassList, class_list, names_of
+from ResNeSt.labels.class_names import ClassList, ClassName, class_list, names_of
 from ResNeSt.labels.file import keys_of, read_labels
-from ResNeSt.labels.sources import check_folders
+from ResNeSt.labels.sources import check_folders, tree_of_model
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
 from ResNeSt.models.model_info import recipe_note
 from ResNeSt.score.label_numbers import remarks
-from ResNeSt.score.printed import add_allow_flags, figures, problem_lines, score_lines
-from ResNeSt.score.score import Prediction, Problems, Score, check_labels, count
+from ResNeSt.score.per_class import pairs_of
+from ResNeSt.score.printed import (
+    add_allow_flags,
+    add_score_flags,
+    figures,
+    problem_lines,
+    score_lines,
+    write_tables,
+)
+from ResNeSt.score.score import TOP, TOP_K, Prediction, Problems, Score, check_labels, count, depth
 from ResNeSt.tensors.format import TensorFormat
 
 # What can be wrong with an image, in words for a report; the first two are found before anything runs.
@@ -72,10 +81,13 @@ class Evaluated:
     """What a folder of images scored.
 
     `score` counts the labelled images that have an answer, `labelled` those in the labels file; `problems` holds a line
-    for each that went wrong, by KINDS. `kept` images were answered by an earlier run, the others took `seconds`.
+    for each that went wrong, by KINDS. `pairs` counts the images by their label and the class predicted for them
+    (ResNeSt.score.per_class), `class_names` has all classes; `numbering` says by what class folders were
+    taken for classes, where they were. `kept` images were answered by an earlier run, the others
+    took `seconds`.
     `model` is the file, `sha256` its digest and those of the files beside it that hold its weights, `engine` names the
     runtime, `tensors` says what the images were turned into, `decoder` by whom, `remarks` where the labels seem to
-    count from another class than the model, or the recipe is not the model's own.
+    count from another class than the model, the recipe is not the model's own, or pictures carry an EXIF orientation.
     """
 
     model: str
@@ -91,6 +103,9 @@ class Evaluated:
     seconds: float
     remarks: Sequence[str] = ()
     decoder: str = ""
+    pairs: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    class_names: Sequence[ClassName] = ()
+    numbering: str = ""
 
 
 def evaluate(
@@ -101,15 +116,19 @@ def evaluate(
     allowed: Collection[str] = (),
     say: Say = silent,
     machines: Machines | None = None,
+    top_k: Sequence[int] = TOP_K,
 ) -> Evaluated:
     """Scores the images of a folder, flat or with a sub-folder per class, or of archives, against a labels file.
 
-    Without `labels` the archives' own count (ResNeSt.labels.carried); with them both have to say the same.
+    Without `labels` the archives' own count (ResNeSt.labels.carried), or else the class folders that the images lie in,
+    by the names of the model's classes (ResNeSt.labels.numbering); with `labels` all have to say the same.
     `predictions` takes a line of JSON per image, and lets a run that died go on where it stopped. `allowed` are the
     KINDS "missing" and "extra" that do not end the run before it begins. `say` hears what is run and where its time
-    went. `machines` do the work (ResNeSt.cluster.ray_tasks), in place of this process's threads. Raises PipelineError
-    where images and labels do not fit, or a file is damaged, and what opening a model raises.
+    went. `machines` do the work (ResNeSt.cluster.ray_tasks), in place of this process's threads. `top_k` are the
+    accuracies that are wanted. Raises PipelineError where images and labels do not fit, or a file is damaged, and what
+    opening a model raises.
     """
+    ranks = depth(top_k)
     named = [] if labels is None else [labels]
     refuse_clashes([model.file, images, *archives_of(images), *named], [predictions] if predictions else [])
     if labels is not None:
@@ -117,34 +136,41 @@ def evaluate(
     found = list_images(images, say)
     truth = truth_of(labels, found, images)
     labels = images if labels is None else labels
-    chosen, by_path, problems = _join(found, images, labels, truth, allowed)
+    chosen, by_path, problems = _join(found, images, labels, truth, allowed) if truth else (found, {}, _no_problems())
     engine, setting = _opened(model, len(chosen), named, machines)
     tensor_format = image_format(engine, model)
     # The run of nothing is a warm-up, too.
     classes = engine.run(np.zeros(engine.input.shape, engine.input.dtype)).shape[1]
-    check_labels(truth, classes, labels)
-    check_folders(labels, truth, chosen, images, _classes_of(model, engine, classes))
+    known = _classes_of(model, engine, classes)
+    tree = None if truth else tree_of_model(found, images, known)
+    if tree:
+        truth = by_path = dict(zip((relative(image, images) for image in found), tree.labels))
+    else:
+        check_labels(truth, classes, labels)
+        check_folders(labels, truth, chosen, images, known)
     batch = engine.input.shape[0]
     made = f"{tensor_format}, decoded by {decoder()}"
     say(f"{model.file}: {engine.title}, {in_words(engine)}, {made}; {len(chosen)} images")
+    if tree:
+        say(f"{images}: {len(chosen)} images of {len(set(tree.labels))} classes, by {tree.rule}")
     note = recipe_note(engine.info, tensor_format.recipe)
     workers = model.workers or cores()
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
-    score, kept, differences = Score(), 0, Counter[int]()
+    tally, kept = Tally(by_path, top_k, problems), 0
     names = [relative(image, images) for image in chosen]
-    head = functools.partial(_head, setting, engine, tensor_format, chosen)
+    head = functools.partial(_head, setting, engine, tensor_format, ranks, chosen)
     with _journal(predictions, head, names, batch) as journal:
         for record in journal or ():
-            score += _tally([Outcome(**record)], by_path, problems, differences)
+            tally.add([Outcome(**record)])
             kept += 1
         started = time.perf_counter()
         if machines:
-            outcomes = machines.each(Outcomes(setting, tensor_format), chosen[kept:], chunk_of(engine, machines))
+            outcomes = machines.each(Outcomes(setting, tensor_format, ranks), chosen[kept:], chunk_of(engine, machines))
         else:
-            outcomes = outcomes_of(engine, tensor_format, chosen[kept:], workers, watches)
+            outcomes = outcomes_of(engine, tensor_format, ranks, chosen[kept:], workers, watches)
         within = ([outcome._replace(image=relative(outcome.image, images)) for outcome in some] for some in outcomes)
         for some in _recorded(within, journal, kept, len(chosen)):
-            score += _tally(some, by_path, problems, differences)
+            tally.add(some)
         seconds = time.perf_counter() - started
     if kept:
         say(f"{kept} images were done by an earlier run")
@@ -156,14 +182,22 @@ def evaluate(
         engine=engine.title,
         batch=batch,
         tensors=tensor_format,
-        score=score,
+        score=tally.score,
         labelled=len(truth),
         problems={kind: cases for kind, cases in problems.items() if cases},
         images=len(chosen),
         kept=kept,
         seconds=seconds,
-        remarks=[*remarks(labels, truth.values(), classes, differences), *filter(None, [note])],
+        remarks=[
+            *(tree.remarks if tree else []),
+            *([] if tree and tree.named else remarks(labels, truth.values(), classes, _differences(tally.pairs))),
+            *filter(None, [note]),
+            *orientation_notes(len(tally.unturned), len(chosen), next(iter(tally.unturned), "")),
+        ],
         decoder=decoder(),
+        pairs=tally.pairs,
+        class_names=known.names,
+        numbering=tree.rule if tree else "",
     )
 
 
@@ -184,6 +218,10 @@ def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
     return ClassList(os.fspath(model.file), names_of(engine.info, classes))
 
 
+def _no_problems() -> Problems:
+    return {kind: [] for kind in KINDS}
+
+
 def _join(
     images: Sequence[str], folder: PathLike, labels: PathLike, truth: dict[str, int], allowed: Collection[str]
 ) -> tuple[list[str], dict[str, int], Problems]:
@@ -191,7 +229,7 @@ def _join(
 
     Raises PipelineError where that is not allowed.
     """
-    problems: Problems = {kind: [] for kind in KINDS}
+    problems = _no_problems()
     keys = dict(zip(images, keys_of(images, folder, truth)))
     labelled = [image for image in images if keys[image] in truth]
     problems["extra"] = [image for image in images if keys[image] not in truth]
@@ -214,23 +252,50 @@ def _recorded(
         for some in outcomes:
             yield some
             if journal:
-                journal.write([outcome._asdict() for outcome in some])
+                journal.write(map(_record, some))
             bar.update(len(some))
     if journal:
         journal.finish()
 
 
-def _tally(
-    outcomes: Sequence[Outcome], by_path: dict[str, int], problems: Problems, differences: Counter[int]
-) -> Score:
-    """The score of those that have one, and how far their first classes are from the labels; others are `problems`."""
-    for outcome in outcomes:
-        if outcome.problem:
-            problems[outcome.problem].append(outcome.reason)
-    ranked = [outcome for outcome in outcomes if not outcome.problem]
-    predictions = [Prediction(by_path[outcome.image], tuple(outcome.classes)) for outcome in ranked]
-    differences.update(prediction.classes[0] - prediction.label for prediction in predictions)
-    return count(predictions)
+@dataclasses.dataclass
+class Tally:
+    """What the outcomes add up to; `by_path` are the images' labels, the other fields those of Evaluated.
+
+    `unturned` has the images that were left as they lie against their EXIF orientation.
+    """
+
+    by_path: Mapping[str, int]
+    top_k: Sequence[int]
+    problems: Problems
+    score: Score = dataclasses.field(default_factory=Score)
+    pairs: Counter[tuple[int, int]] = dataclasses.field(default_factory=Counter)
+    unturned: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Counts outcomes, once each."""
+        for outcome in outcomes:
+            if outcome.problem:
+                self.problems[outcome.problem].append(outcome.reason)
+        ranked = [outcome for outcome in outcomes if not outcome.problem]
+        predictions = [Prediction(self.by_path[outcome.image], tuple(outcome.classes)) for outcome in ranked]
+        self.pairs.update(pairs_of(predictions))
+        self.score += count(predictions, self.top_k)
+        self.unturned += [outcome.image for outcome in outcomes if outcome.unturned]
+
+
+def _differences(pairs: Mapping[tuple[int, int], int]) -> Counter[int]:
+    """Images by the class predicted for them less the one of their label."""
+    differences = Counter[int]()
+    for (label, found), images in pairs.items():
+        differences[found - label] += images
+    return differences
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    """A line of the journal; of most images that nothing has to be said of `unturned`."""
+    record = outcome._asdict()
+    return record if outcome.unturned else {key: value for key, value in record.items() if key != "unturned"}
 
 
 def _journal(
@@ -241,18 +306,21 @@ def _journal(
         return (
             place < len(names)
             and isinstance(record, dict)
-            and record.keys() == set(Outcome._fields)
+            and {*record, "unturned"} == set(Outcome._fields)
             and record["image"] == names[place]
             and record["problem"] in ("", *KINDS)
             and isinstance(record["classes"], list)
             and all(type(label) is int and label >= 0 for label in record["classes"])
             and bool(record["classes"]) != bool(record["problem"])
+            and record.get("unturned", True) is True
         )
 
     return Journal(path, head(), batch, is_record) if path else contextlib.nullcontext()
 
 
-def _head(setting: Setting, engine: Engine, tensor_format: TensorFormat, images: Sequence[str]) -> dict[str, Any]:
+def _head(
+    setting: Setting, engine: Engine, tensor_format: TensorFormat, ranks: int, images: Sequence[str]
+) -> dict[str, Any]:
     """All that the predictions depend on."""
     states = hashlib.sha256()
     for image in images:
@@ -269,6 +337,7 @@ def _head(setting: Setting, engine: Engine, tensor_format: TensorFormat, images:
         "tensors": dataclasses.asdict(tensor_format),
         "images": len(images),
         "pictures": states.hexdigest(),
+        **({} if ranks == TOP else {"ranks": ranks}),
     }
 
 
@@ -286,17 +355,27 @@ def main() -> int:
     options = make_parser().parse_args()
     with machines_of(options) as machines:
         evaluated = evaluate(
-            model_choice(options), options.images, options.labels, options.predictions, options.allowed, aloud, machines
+            model_choice(options),
+            options.images,
+            options.labels,
+            options.predictions,
+            options.allowed,
+            aloud,
+            machines,
+            options.top_k,
         )
     allowed = options.allowed
     score, labelled, problems = evaluated.score, evaluated.labelled, evaluated.problems
-    print("\n".join(score_lines(score, labelled)))
+    ranks, top_k = depth(options.top_k), options.top_k
+    print("\n".join(score_lines(score, labelled, ranks, top_k)))
     for note in evaluated.remarks:
         remark(note)
     print("".join(f"{line}\n" for line in problem_lines(problems, KINDS, options.allowed)), end="")
+    write_tables(options, evaluated)
     sources = {"model": options.model, "images": options.images, "labels": options.labels}
     of_run = {**_run_figures(evaluated), "predictions": options.predictions}
-    write_result(options, {**sources, **of_run, **figures(score, labelled, problems, allowed)})
+    of_run.update(confusion=options.confusion, per_class=options.per_class)
+    write_result(options, {**sources, **of_run, **figures(score, labelled, problems, allowed, ranks, top_k)})
     return 1 if set(problems) - set(options.allowed) else 0
 
 
@@ -306,6 +385,7 @@ def _run_figures(evaluated: Evaluated) -> dict[str, Any]:
     return {
         "tensors": str(evaluated.tensors),
         "notes": evaluated.remarks,
+        "numbering": evaluated.numbering or None,
         "engine": evaluated.engine,
         "decoder": evaluated.decoder,
         "batch": evaluated.batch,
@@ -327,8 +407,9 @@ def make_parser() -> Parser:
     add_model_flags(parser)
     add_ray_flag(parser)
     take(parser, "images", required=True)
-    take(parser, "labels", note="what comes with the images")
+    take(parser, "labels", note="what comes with the images, or class folders")
     parser.writes("--predictions", metavar="FILE", help="write a line of JSON per image; such a run can go on")
+    add_score_flags(parser)
     add_allow_flags(parser, KINDS)
     return parser
 

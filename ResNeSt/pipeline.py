@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +21,17 @@ from ResNeSt.common.files import alone, read_json, remove_plain, write_json
 from ResNeSt.common.flags import take
 from ResNeSt.common.progress import Say, aloud, is_quiet, remark, silent
 from ResNeSt.common.tables import table
-from ResNeSt.common.timed_process import spend
+from ResNeSt.common.timed_process import Spent, spend
 from ResNeSt.compare.agreement import Agreement, Tolerance
 from ResNeSt.compare.pairs import compare
 from ResNeSt.convert import calibration, chips, targets
 from ResNeSt.convert.targets import check_dynamic, check_taken, compiled_name, parse_batches
+from ResNeSt.images.decode import orientation_notes
 from ResNeSt.images.listing import image_names, list_images
 from ResNeSt.infer.client import run_client
-from ResNeSt.labels.class_names import class_list
-from ResNeSt.labels.file import check_names, read_labels
+from ResNeSt.labels.carried import own_labels
+from ResNeSt.labels.class_names import ClassList, class_list
+from ResNeSt.labels.file import check_names, read_labels, write_labels
 from ResNeSt.labels.sources import check_folders
 from ResNeSt.models import model_info, onnx_file, sidecar
 from ResNeSt.models.cards import Card, card, card_beside
@@ -41,7 +44,7 @@ from ResNeSt.score.label_numbers import remarks_on
 from ResNeSt.score.outputs import read_summary
 from ResNeSt.score.score import Result, Score, check_labels, score_summary
 from ResNeSt.tensors.folder import list_tensors
-from ResNeSt.tensors.format import index_path
+from ResNeSt.tensors.format import index_path, read_index
 
 PROJECT = Path(__file__).resolve().parent.parent
 # The scripts that are run, and what they are called where the package alone is installed: `resnest COMMAND`.
@@ -64,6 +67,7 @@ def _short(path: Path) -> Path:
 DEMO = _short(PROJECT / "demo")
 
 DEMO_MODEL, DEFAULT_MODEL = "resnest_demo", "resnest50"
+AUTO = "auto"  # as weights: the official ones
 CALIBRATED = "calibration"  # key of summary.json and of the report
 
 # float32 differs by rounding, about 1e-6; the other precisions may flip images that were close.
@@ -180,8 +184,11 @@ def run_pipeline(plan: RunPlan, say: Say = silent) -> list[Stage]:
         check_path(plan.tensors)
         check_output(plan.results)
     plan.output.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
     with alone(plan.output / "summary.json"):
-        return _run_all(plan, say)
+        stages = _run_all(plan, say)
+    say(f"\nall stages: {time.perf_counter() - started:.1f} s")
+    return stages
 
 
 def _run_all(plan: RunPlan, say: Say) -> list[Stage]:
@@ -234,6 +241,7 @@ def _calibrated(plan: RunPlan) -> dict[str, str]:
 
 def _export(plan: RunPlan, say: Say) -> list[data.Step]:
     if _is_exported(plan):
+        say(f"\nexport: kept, {plan.onnx} was made of these weights")
         return []
     flags = [f"--source={plan.weights}", f"--target={plan.onnx}", f"--arch={plan.arch}", *_ema_flag(plan)]
     return [_command(say, "export", "resnest_pth2onnx.py", *flags)]
@@ -294,7 +302,7 @@ def _run_uncompiled(plan: RunPlan, steps: list[data.Step], say: Say) -> list[Sta
         flags = [f"--input={plan.tensors}", f"--dymBatch={batch}", "--outfmt=BIN"]
         architecture = [f"--arch={plan.arch}", *_ema_flag(plan)] if model == plan.weights else []
         (summary,), spent = run_client(model, plan.results, f"stage{number}", *flags, *architecture)
-        steps.append(data.Step(name, spent.seconds, spent.peak_bytes))
+        steps.append(_step(say, name, spent))
         look = ["--layers", str(before), str(model), f"--tensors={plan.tensors}", f"--arch={plan.arch}"]
         look += _ema_flag(plan)
         rows.append(_stage(name, batch, summary, plan, FP32, look))
@@ -352,7 +360,13 @@ def _command(say: Say, step: str, *arguments: str | Path) -> data.Step:
     if spent.code:
         message = f"{name} ended with exit code {spent.code}; the command is above, run it alone to look closer"
         raise FailedCommandError(message, spent.code)
-    return data.Step(step, spent.seconds, spent.peak_bytes)
+    return _step(say, step, spent)
+
+
+def _step(say: Say, name: str, spent: Spent) -> data.Step:
+    """What the report has of a step, told as soon as it is done."""
+    say(f"{name}: {spent.seconds:.1f} s")
+    return data.Step(name, spent.seconds, spent.peak_bytes)
 
 
 def _table(stages: list[Stage]) -> str:
@@ -390,7 +404,9 @@ def _write(plan: RunPlan, stages: list[Stage], calibrated: dict[str, str]) -> No
         {
             "stage": stage.name,
             "batch": stage.batch,
-            **dataclasses.asdict(stage.score),
+            "top1": stage.score.top1,
+            "top5": stage.score.top5,
+            "total": stage.score.total,
             **stage.agreement.figures(),
             "images_per_second": stage.images_per_second,
         }
@@ -418,7 +434,11 @@ def main() -> None:
         print(f"{calibrated}\n")
     images = stages[0].agreement.images
     aloud(f"{plan.card.name} on {images} images, chip {plan.chip}; written to {plan.output}/summary.json")
-    notes = remarks_on(stages[0].result, plan.labels)
+    made = read_index(plan.tensors)
+    notes = [
+        *remarks_on(stages[0].result, plan.labels),
+        *(orientation_notes(made.unturned, made.images) if made else []),
+    ]
     for note in notes:
         remark(note)
     draw_where_possible(plan.output)
@@ -436,14 +456,14 @@ def make_parser() -> Parser:
         example="bash run.sh --images demo/val --labels demo/val_label.txt --weights demo/resnest_demo-d78f3683.pth",
     )
     take(parser, "images", type=Path, note="the bundled demo")
-    take(parser, "labels", type=Path, note="the demo's")
+    take(parser, "labels", type=Path, note="the demo's; of other images what comes with them, or class folders")
     take(
         parser,
         "arch",
         note=f"by --weights; without, {DEFAULT_MODEL}, or {DEMO_MODEL} without --images",
         old=["--model"],
     )
-    take(parser, "weights", default="auto")
+    take(parser, "weights", note="the demo's")
     take(parser, "ema")
     take(
         parser,
@@ -470,14 +490,15 @@ def make_parser() -> Parser:
 
 
 def _plan(options: argparse.Namespace) -> RunPlan:
-    if (options.images is None) != (options.labels is None):
-        raise ArgumentError("give both --images and --labels, or neither for the bundled demo")
     demo = options.images is None
+    if demo and options.labels is not None:
+        raise ArgumentError("--labels are of images of your own; name these with --images, or leave both for the demo")
     if demo and not DEMO.is_dir():
         raise ArgumentError(f"{DEMO}: the demo is not installed, it lies in the project's folder; name yours: --images")
-    arch, model_card = _arch(options.weights, options.arch, DEMO_MODEL if demo else DEFAULT_MODEL)
+    arch, model_card = _arch(options.weights or AUTO, options.arch, DEMO_MODEL if demo else DEFAULT_MODEL)
     if demo and model_card.classes != card(DEMO_MODEL).classes:
         raise ArgumentError(f"--arch {arch}: the demo's images go with {DEMO_MODEL}; name yours with --images")
+    weights = options.weights or _unasked(model_card)
     folder = options.output or Path("work") / model_card.name
     chip = chips.resolve(options.chip)
     precision = chips.precision(options.precision, chip)
@@ -485,16 +506,18 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     check_taken(chip, batches, dynamic=options.dynamic_batch)
     if options.dynamic_batch:
         batches = check_dynamic(batches, chip, precision)
-    images, labels = options.images or DEMO / "val", options.labels or DEMO / "val_label.txt"
+    check_share("--min-agreement", options.min_agreement)
+    images, labels = options.images or DEMO / "val", DEMO / "val_label.txt" if demo else options.labels
+    known = class_list(arch, model_card.class_names, model_card.classes)
+    labels = labels or _own_labels(images, known, folder)
     truth, found = read_labels(labels), list_images(images)
     check_names(labels, truth, images, found)
-    check_folders(labels, truth, found, images, class_list(arch, model_card.class_names, model_card.classes))
+    check_folders(labels, truth, found, images, known)
     check_labels(truth, model_card.classes, labels)
-    check_share("--min-agreement", options.min_agreement)
     return RunPlan(
         card=model_card,
         arch=arch,
-        weights=_weights(model_card, options.weights, folder),
+        weights=_weights(model_card, weights, folder),
         images=images,
         labels=labels,
         chip=chip,
@@ -510,6 +533,24 @@ def _plan(options: argparse.Namespace) -> RunPlan:
     )
 
 
+def _own_labels(images: Path, known: ClassList, folder: Path) -> Path:
+    """A labels file in the work folder, of what comes with the images or of the class folders that they lie in."""
+    labels, path = own_labels(images, known, aloud), folder / "val_label.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_labels(labels, path, keep=True)
+    return path
+
+
+def _unasked(model_card: Card) -> str:
+    """The weights where none are named: the demo's; others would be downloaded, which a user has to ask for."""
+    if model_card != card(DEMO_MODEL):
+        raise ArgumentError(
+            f"--weights is missing: name a checkpoint (--weights FILE.pth), or --weights {AUTO}, which downloads the "
+            f"official weights of {model_card.name}"
+        )
+    return AUTO
+
+
 def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> Path | None:
     if given is None:
         return DEMO / "train" if demo and precision == "int8" else None
@@ -522,7 +563,7 @@ def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> P
 
 def _arch(weights: str, arch: str | None, default: str) -> tuple[str, Card]:
     """What the scripts call the card, and the card: the one asked for, else that of the weights."""
-    if weights == "auto":
+    if weights == AUTO:
         return arch or default, card(arch or default)
     model_card = card_for(weights, arch)
     if arch is None:
@@ -532,7 +573,7 @@ def _arch(weights: str, arch: str | None, default: str) -> tuple[str, Card]:
 
 
 def _weights(model_card: Card, given: str, folder: Path) -> Path:
-    if given != "auto":
+    if given != AUTO:
         if not Path(given).is_file():
             raise PipelineError(f"{given}: no such checkpoint; name one with --weights, or auto")
         return Path(given)

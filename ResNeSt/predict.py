@@ -34,7 +34,7 @@ from ResNeSt.engines.image_batches import (
     open_for_images,
 )
 from ResNeSt.images.archives import archives_of
-from ResNeSt.images.decode import carries_orientation
+from ResNeSt.images.decode import orientation_notes
 from ResNeSt.images.listing import list_images
 from ResNeSt.labels.class_names import ClassName, names_of
 from ResNeSt.models.model_info import recipe_note
@@ -50,11 +50,15 @@ class Guess(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The most probable classes of an image, best first, or why there are none."""
+    """The most probable classes of an image, best first, or why there are none.
+
+    `unturned` is whether it was left as it lies against its EXIF orientation.
+    """
 
     image: str
     guesses: Sequence[Guess]
     reason: str = ""
+    unturned: bool = False
 
 
 def predict(
@@ -98,7 +102,9 @@ def _answers(rankings: Iterator[Ranked], engine: Engine, names: PathLike | None)
         if one.classes and not classes:
             classes = names_of(engine.info, one.classes, names)
         labels = zip(one.labels, one.probabilities)
-        yield Answer(one.image, [Guess(label, number, *classes[label]) for label, number in labels], one.reason)
+        yield Answer(
+            one.image, [Guess(label, number, *classes[label]) for label, number in labels], one.reason, one.unturned
+        )
 
 
 def _print_text(answers: Iterator[Answer], out: TextIO) -> list[Answer]:
@@ -167,19 +173,25 @@ def main() -> int:
     images = list(_images(options.images))
     with machines_of(options) as machines:
         answers = predict(model_choice(options), images, options.top, options.names, _remark, machines)
+        unturned: list[str] = []
+        answers = _noted(answers, unturned)
         answers, told = itertools.tee(answers) if options.json else (answers, None)
         failed = FORMATS[options.format](answers, sys.stdout)
     if told is not None:
         write_result(options, {"model": options.model, "images": list(map(_plain, told))})
-    turned = [] if options.exif else [image for image in images if carries_orientation(image)]
-    if turned:
-        _remark(
-            f"{len(turned)} of {len(images)} images carry an EXIF orientation, such as {turned[0]}; "
-            "--exif turns them as it says"
-        )
+    for note in orientation_notes(len(unturned), len(images), next(iter(unturned), "")):
+        _remark(note)
     for answer in failed:
         print(f"error: {answer.reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _noted(answers: Iterable[Answer], unturned: list[str]) -> Iterator[Answer]:
+    """The answers as they come; those images that are `unturned` go there."""
+    for answer in answers:
+        if answer.unturned:
+            unturned.append(answer.image)
+        yield answer
 
 
 def _remark(line: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -20,8 +19,8 @@ from ResNeSt.answers.outcomes import Outcome
 from ResNeSt.cluster.ray_tasks import Ray
 from ResNeSt.common.journal import Journal
 from ResNeSt.common.machines import CHUNK
-from ResNeSt.evaluate import _tally
-from ResNeSt.score.score import Score
+from ResNeSt.evaluate import Tally
+from ResNeSt.score.score import TOP_K
 
 WORKERS = (1, 2, 4, 8, 16)
 DECODE_S = 0.005
@@ -96,11 +95,11 @@ def scoring(images: Sequence[str]) -> float:
     """CPU seconds of what evaluate does with the answers, 256 at a time."""
     truth = dict.fromkeys(images, CLASSES[0])
     outcomes = [Outcome(image, CLASSES) for image in images]
-    score, differences = Score(), Counter[int]()
+    tally = Tally(truth, TOP_K, {})
     with tempfile.TemporaryDirectory() as scratch, Journal(Path(scratch, "journal"), {}) as journal:
         started = time.process_time()
         for start in range(0, len(outcomes), CHUNK):
             some = outcomes[start : start + CHUNK]
-            score += _tally(some, truth, {}, differences)
+            tally.add(some)
             journal.write([outcome._asdict() for outcome in some])
         return time.process_time() - started

@@ -26,6 +26,7 @@ from ResNeSt.engines.opening import open_engine
 from ResNeSt.images.listing import find_images
 from ResNeSt.images.native import decoder
 from ResNeSt.models.model_info import tensor_format
+from ResNeSt.score.score import TOP
 
 IMAGES = 1000
 BATCH = 16
@@ -109,7 +110,7 @@ def steady(engine: Engine, images: list[str]) -> Callable[[], float]:
     def measure() -> float:
         watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
         started = time.perf_counter()
-        done = sum(map(len, outcomes_of(engine, wanted, images, cores(), watches)))
+        done = sum(map(len, outcomes_of(engine, wanted, TOP, images, cores(), watches)))
         return done / (time.perf_counter() - started)
 
     return measure

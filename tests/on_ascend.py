@@ -36,6 +36,7 @@ from ResNeSt.models import onnx_file
 PROJECT = Path(__file__).resolve().parent.parent
 IMAGES, LABELS = PROJECT / "demo/val", PROJECT / "demo/val_label.txt"
 BATCH = 4
+MATRIX = "confusion.json"
 LONGEST = 1200  # seconds that one command may take: ATC has been seen to take ten minutes
 TUNING = 4 * 3600  # seconds for AOE
 LOST_POINTS = 1.0  # of top-1 in percent, that fp16 may cost
@@ -217,12 +218,22 @@ def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
             f"--model=demo_bs{BATCH}.om",
             f"--images={IMAGES}",
             f"--labels={LABELS}",
+            f"--confusion={MATRIX}",
         ],
     }
     for name, command in stages.items():
         done = _run(folder, command)
         yield Fact(f"{name} ends with 0", done.returncode == 0, done.stderr[-500:])
     yield _accuracy("top-1", folder / "bench/bench.json")
+    yield _matrix(folder)
+
+
+def _matrix(folder: Path) -> Fact:
+    """Whether the client's files and its Python interface take the same pictures for the same classes."""
+    results = ["--result_path", f"bench/result_bs{BATCH}_summary.json", "--gt_path", str(LABELS)]
+    done = _run(folder, ["ResNeSt_postprocess.py", *results, "--confusion", f"results_{MATRIX}"])
+    same = done.returncode == 0 and read_json(folder / MATRIX) == read_json(folder / f"results_{MATRIX}")
+    return Fact("evaluate's confusion matrix is that of bench.sh's results", same, done.stderr[-500:])
 
 
 def _accuracy(what: str, report: Path) -> Fact:

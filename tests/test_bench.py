@@ -133,7 +133,7 @@ def test_latencies_are_those_of_all_devices_and_their_speeds_add_up(tmp_path: Pa
 
 def test_a_row_says_how_many_were_right_at_first_guess_and_within_five(tmp_path: Path) -> None:
     (tmp_path / "m_bs4.om").write_bytes(b"model")
-    result = Result(Score(top1=3, top5=5, total=8), 8, 10, {}, {})
+    result = Result(Score({1: 3, 5: 5}, 8), 8, 10, {}, {})
     times = [Timed(1, 1, 2000.0, np.array([2.0])), Timed(2, 1, 2500.0, np.array([3.2]))]
     found = measured(tmp_path / "m_bs4.om", 4, {}, result, [], times, [])
     assert [(row.processes, row.top1, row.top5) for row in found.rows] == [(1, 37.5, 62.5), (2, 37.5, 62.5)]

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,19 +32,23 @@ from ResNeSt.common.parallel import Stopwatch
 from ResNeSt.engines import image_batches
 from ResNeSt.engines.engine import TensorSpec
 from ResNeSt.engines.opening import open_engine
+from ResNeSt.images.listing import list_images
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.infer.inference import Inference, infer
+from ResNeSt.labels.class_names import ClassList, ClassName
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.folders import names_and_labels
-from ResNeSt.labels.sources import read_tree
+from ResNeSt.labels.sources import read_tree, tree_of_model
 from ResNeSt.models.cards import IMAGENET_MEAN, IMAGENET_STD, card, write_card
 from ResNeSt.models.model_info import format_of
-from ResNeSt.score.score import score_summary
+from ResNeSt.predict import predict
+from ResNeSt.score.score import TOP, score_summaries, score_summary
 from ResNeSt.tensors.format import TensorFormat
 from tests.conftest import PROJECT, STANDINS, Completed, assert_refused, call
 
 VAL = PROJECT / "demo/val"
 LABELS = PROJECT / "demo/val_label.txt"
+PICTURE = VAL / "digits_val_00000001.JPEG"
 EXPECTED = json.loads((PROJECT / "demo/expected.json").read_text())
 
 
@@ -321,7 +327,7 @@ def test_predictions_depend_on_model_weights_engine_batch_recipe_normalisation_a
         spec = TensorSpec("", (changes.get("batch", 8), 3, 8, 8), "float32")
         engine: Any = SimpleNamespace(input=spec, info={"architecture": changes.get("network")})
         digests = {str(tmp_path / name): sha256(tmp_path / name) for name in ("m.xml", "m.bin")}
-        return evaluate._head(Setting(model, 8, digests), engine, dataclasses.replace(tensors, **changed), images)
+        return evaluate._head(Setting(model, 8, digests), engine, dataclasses.replace(tensors, **changed), TOP, images)
 
     for name in ("m.xml", "m.bin", "a.png", "b.png"):
         (tmp_path / name).write_bytes(name.encode())
@@ -448,7 +454,7 @@ def test_decoding_runs_two_batches_ahead_and_no_further(monkeypatch: pytest.Monk
     made = TensorFormat("ecentercrop-bicubic", 8, "float32", IMAGENET_MEAN, IMAGENET_STD)
     images = [f"{number}.JPEG" for number in range(80)]
     watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
-    outcomes = [outcome for batch in outcomes_of(engine, made, images, 2, watches) for outcome in batch]
+    outcomes = [outcome for batch in outcomes_of(engine, made, TOP, images, 2, watches) for outcome in batch]
     assert [outcome.image for outcome in outcomes] == images
     assert len(engine.seen) == 20
     assert all(seen <= 4 * (run + 1) + 2 * 4 + 1 for run, seen in enumerate(engine.seen))
@@ -524,3 +530,167 @@ def test_a_link_to_nothing_is_one_broken_picture_although_predictions_are_kept(d
     model = image_batches.ModelChoice(demo_onnx)
     evaluated = evaluate.evaluate(model, data.images, data.labels, tmp_path / "p.jsonl")
     assert (list(evaluated.problems), evaluated.score.total) == (["broken"], 5)
+
+
+def by_class(tmp_path: Path, names: Sequence[str]) -> Path:
+    """Two of the demo's pictures of each class, in folders that `names` call."""
+    taken = Counter[int]()
+    for name, label in read_labels(LABELS).items():
+        taken[label] += 1
+        if taken[label] <= 2:
+            (tmp_path / f"val/{names[label]}").mkdir(parents=True, exist_ok=True)
+            shutil.copy(VAL / f"{name}.JPEG", tmp_path / f"val/{names[label]}")
+    return tmp_path / "val"
+
+
+def test_class_folders_give_the_score_that_a_labels_file_of_the_same_gives(demo_onnx: Path, tmp_path: Path) -> None:
+    source, told = by_class(tmp_path, "0123456789"), list[str]()
+    write_labels(names_and_labels(read_tree(source), source), tmp_path / "l.txt")
+    model = image_batches.ModelChoice(demo_onnx)
+    expected = evaluate.evaluate(model, source, tmp_path / "l.txt")
+    found = evaluate.evaluate(model, source, say=told.append)
+    assert (found.score, found.pairs, found.labelled) == (expected.score, expected.pairs, 20)
+    assert f"{source}: 20 images of 10 classes, by the numbers that the folders are called by" in told
+    assert (found.numbering, expected.numbering) == ("the numbers that the folders are called by", "")
+
+
+def test_class_folders_go_by_the_names_of_the_model_s_classes_whatever_their_order(
+    demo_checkpoint: Path, tmp_path: Path
+) -> None:
+    """As an alphabet has digits, eight comes first; only the card knows that it is class 8."""
+    digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    source = by_class(tmp_path, digits)
+    shutil.rmtree(source / "zero")
+    write_card(dataclasses.replace(card("resnest_demo"), class_names=tuple(digits)), tmp_path / "mine.json")
+    model = image_batches.ModelChoice(demo_checkpoint, arch=str(tmp_path / "mine.json"))
+    found = evaluate.evaluate(model, source)
+    assert (found.score.top1, found.score.total) == (18, 18)
+    assert all("EXIF" in remark for remark in found.remarks)  # none on numbers that begin with 1
+    assert [name.name for name in found.class_names] == digits
+    (source / "nine").rename(source / "Nine")
+    with pytest.raises(PipelineError, match=r"folder Nine is none of the 10 classes .*; or name a labels file with"):
+        evaluate.evaluate(model, source)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda source: shutil.copy(PICTURE, source), "1 of 21 images lie in no folder of a class, such as"),
+        (lambda source: (source / "9").rename(source / "10"), "its folder 10 is a number, and .* has classes 0 to 9"),
+        (
+            lambda source: (source / "9").rename(source / "nine"),
+            "its folder 0 is a number, nine is none; .*; or name a labels file",
+        ),
+    ],
+)
+def test_folders_that_do_not_decide_the_classes_are_refused_in_one_line(
+    spoil: Callable[[Path], object], words: str, demo_onnx: Path, tmp_path: Path
+) -> None:
+    source = by_class(tmp_path, "0123456789")
+    spoil(source)
+    with pytest.raises(PipelineError, match=words) as refused:
+        evaluate.evaluate(image_batches.ModelChoice(demo_onnx), source)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_flat_folder_without_labels_is_told_both_ways_to_give_them(demo_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="name a labels file with --labels, or a folder that holds a folder per"):
+        evaluate.evaluate(image_batches.ModelChoice(demo_onnx), few(tmp_path).images)
+
+
+def test_folders_of_a_model_without_class_names_are_counted_in_order_where_they_are_as_many_and_that_is_told(
+    tmp_path: Path,
+) -> None:
+    source = by_class(tmp_path, "abcdefghij")
+    images, nameless = list_images(source), ClassList("m.onnx", [ClassName("")] * 10)
+    tree = tree_of_model(images, source, nameless)
+    assert set(tree.numbers.items()) == {(name, number) for number, name in enumerate("abcdefghij")}
+    assert tree.remarks == [
+        f"{source}: its folders were numbered in the order of their names, since m.onnx does not say what its classes "
+        "are called"
+    ]
+    with pytest.raises(PipelineError, match=r"has 10 folders, m\.onnx has 11 classes without names"):
+        tree_of_model(images, source, ClassList("m.onnx", [ClassName("")] * 11))
+
+
+def test_any_top_k_is_the_same_with_files_in_between_or_without_and_after_an_interruption(
+    work: Path, tmp_path: Path
+) -> None:
+    """A model of ten classes with noise for answers, so that each k gives another score."""
+    ks = (1, 2, 3, 7, 10, 11)
+    data, model = few_wrong(work, tmp_path), image_batches.ModelChoice(work / "m.onnx")
+    found = evaluate.evaluate(model, data.images, data.labels, tmp_path / "p", top_k=ks)
+    assert [found.score.right[k] for k in ks] == data.expected(ks)
+    files = score_summaries([tmp_path / "p"], data.labels, classes=10, top_k=ks)
+    assert (files.score, files.pairs, files.ranks) == (found.score, found.pairs, 11)
+    lines = (tmp_path / "p").read_bytes().splitlines(keepends=True)
+    (tmp_path / "p.unfinished").write_bytes(b"".join(lines[:17]))
+    again = evaluate.evaluate(model, data.images, data.labels, tmp_path / "p", top_k=ks)
+    assert (again.kept, again.score, again.pairs) == (16, found.score, found.pairs)
+    (tmp_path / "p.unfinished").write_bytes(b"".join(lines[:17]))
+    with pytest.raises(PipelineError, match="is of a run with another ranks"):
+        evaluate.evaluate(model, data.images, data.labels, tmp_path / "p", top_k=[1, 20])
+
+
+def few_wrong(work: Path, tmp_path: Path) -> SimpleNamespace:
+    """40 of the demo's pictures whose labels are the first, the second, ... class that PyTorch ranks."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pictures = sorted(VAL.iterdir())[:40]
+    for picture in pictures:
+        shutil.copy(picture, folder)
+    (checkpoint,) = work.glob("*.pth")
+    answers = predict(image_batches.ModelChoice(checkpoint), pictures, top=10)
+    orders = [[guess.label for guess in answer.guesses] for answer in answers]
+    labels = [order[place % 10] for place, order in enumerate(orders)]
+    (tmp_path / "l.txt").write_text("".join(f"{path.name} {label}\n" for path, label in zip(pictures, labels)))
+    return SimpleNamespace(images=folder, labels=tmp_path / "l.txt", expected=lambda ks: [4 * min(k, 10) for k in ks])
+
+
+def test_the_command_tells_any_top_k_and_writes_the_matrix_and_the_classes_by_their_names(
+    work: Path, tmp_path: Path
+) -> None:
+    data = few(tmp_path)
+    tables = [
+        f"--confusion={tmp_path / 'm.csv'}",
+        f"--per-class={tmp_path / 'c.json'}",
+        f"--json={tmp_path / 'f.json'}",
+    ]
+    result = run(work, "m.onnx", "--top-k=1,3", *tables, images=data.images, labels=data.labels)
+    assert result.returncode == 0, result.stderr
+    truth = read_labels(data.labels)
+    assert [line.split()[0] for line in result.stdout.splitlines()[2:]] == [
+        "top1_acc",
+        "top3_acc",
+        "top1_correct=6,",
+        "top3_correct=6,",
+        "tot",
+    ]
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert {key for key in figures if key.startswith("top")} == {"top1_acc", "top3_acc", "top1_correct", "top3_correct"}
+    matrix = [line.split(",") for line in (tmp_path / "m.csv").read_text().splitlines()]
+    assert [int(matrix[1 + label][1 + label]) for label in range(10)] == [
+        list(truth.values()).count(label) for label in range(10)
+    ]
+    per_class = json.loads((tmp_path / "c.json").read_text())
+    assert [each["support"] for each in per_class] == [list(truth.values()).count(label) for label in range(10)]
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_pictures_left_against_their_exif_are_told_once_also_of_those_that_an_earlier_run_did(
+    exif: bool, demo_onnx: Path, tmp_path: Path
+) -> None:
+    data = few(tmp_path)
+    for path, orientation in zip(data.pictures, (6, 1, 8)):
+        tag = Image.Exif()
+        tag[0x0112] = orientation
+        with Image.open(path) as image:
+            image.save(path, exif=tag)
+    model = image_batches.ModelChoice(demo_onnx, batch=1, exif=exif)
+    expected = [] if exif else [f"2 of 6 images carry an EXIF orientation, such as {data.pictures[0].name}; they were"]
+    for kept in (0, 4):
+        evaluated = evaluate.evaluate(model, data.images, data.labels, tmp_path / "p")
+        assert evaluated.kept == kept
+        assert [remark.partition(" left as")[0] for remark in evaluated.remarks if "EXIF" in remark] == expected
+        lines = (tmp_path / "p").read_bytes().splitlines(keepends=True)
+        (tmp_path / "p.unfinished").write_bytes(b"".join(lines[:5]))

@@ -17,6 +17,7 @@ import ResNeSt.pipeline as pipeline_module
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import alone, sha256
 from ResNeSt.common.progress import silent
+from ResNeSt.labels.file import read_labels
 from ResNeSt.models import sidecar
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
@@ -94,6 +95,17 @@ def test_the_report_has_the_scores_of_the_summary_the_speeds_of_bench_and_what_e
     )
 
 
+def test_each_step_tells_its_seconds_as_soon_as_it_is_done_and_the_run_its_own(demo_run: tuple[Path, str]) -> None:
+    folder, printed = demo_run
+    steps = json.loads((folder / "work/resnest_demo/report.json").read_text())["steps"]
+    told = [f"{step['name']}: {step['seconds']:.1f} s" for step in steps]
+    lines = printed.splitlines()
+    assert [line for line in lines if line in told] == told
+    assert lines.index(told[0]) < next(place for place, line in enumerate(lines) if "resnest_pth2onnx.py" in line)
+    (total,) = [line for line in lines if line.startswith("all stages: ")]
+    assert float(total.split()[-2]) > sum(step["seconds"] for step in steps) - 0.1
+
+
 def test_every_printed_command_can_be_typed_again(demo_run: tuple[Path, str]) -> None:
     folder, printed = demo_run
     commands = [line[2:].split() for line in printed.splitlines() if line.startswith("$ ")]
@@ -138,7 +150,7 @@ def test_the_exit_code_of_the_stage_that_failed_is_passed_on(tmp_path: Path) -> 
 
 def test_labels_of_other_images_end_it_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text((DEMO / "val_label.txt").read_text() + "other.JPEG 1\n")
-    result = pipeline(tmp_path, f"--images={DEMO / 'val'}", "--labels=labels.txt", "--model=resnest_demo")
+    result = pipeline(tmp_path, f"--images={DEMO / 'val'}", "--labels=labels.txt", "--arch=resnest_demo")
     assert_refused(result, "labels.txt: 1 of 397 labelled images are not in", "such as other")
     assert not (tmp_path / "work").exists()
 
@@ -359,8 +371,13 @@ def test_min_agreement_reaches_the_gate_and_the_final_judgement_and_0_is_not_lef
         (["--min-agreement=-1"], "--min-agreement -1, expected a share"),
         (["--weights=nowhere.pth"], "nowhere.pth: no such file; give the checkpoint"),
         (["--weights=empty"], "empty: is a folder, expected a file"),
-        (["--images=empty", "--labels=labels.txt"], "empty: "),
-        (["--images=one", "--labels=labels.txt", "--model=resnest_demo"], "labels.txt: a has class 10, "),
+        (["--images=empty", "--labels=labels.txt", "--arch=resnest_demo"], "empty: "),
+        (["--images=empty", "--arch=resnest_demo"], "empty: "),
+        (["--images=one", "--arch=resnest_demo"], "one: no labels come with these images; name a labels file with"),
+        (["--labels=labels.txt"], "--labels are of images of your own; name these with --images"),
+        (["--images=one", "--labels=labels.txt"], "--weights is missing: .* --weights auto, .* weights of resnest50"),
+        (["--images=one", "--arch=resnest101"], "--weights is missing: .* --weights auto, .* weights of resnest101"),
+        (["--images=one", "--labels=labels.txt", "--arch=resnest_demo"], "labels.txt: a has class 10, "),
     ],
 )
 def test_what_cannot_be_is_found_before_anything_runs(
@@ -372,8 +389,28 @@ def test_what_cannot_be_is_found_before_anything_runs(
     (tmp_path / "one").mkdir()
     shutil.copy(DEMO / "val/digits_val_00000001.JPEG", tmp_path / "one/a.JPEG")
     (tmp_path / "labels.txt").write_text("a.JPEG 10\n")
+    monkeypatch.setattr(pipeline_module, "fetch", lambda *_: pytest.fail("a download that nobody asked for"))
     with pytest.raises(PipelineError, match=words):
         planned(*flags)
+
+
+def test_class_folders_stand_in_for_a_labels_file_which_the_work_folder_gets_and_keeps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = read_labels(DEMO / "val_label.txt")
+    images, expected = tmp_path / "val", {}
+    for name, label in list(truth.items())[:12]:
+        (images / str(label)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(DEMO / f"val/{name}.JPEG", images / str(label))
+        expected[name] = label
+    asked = [f"--images={images}", "--arch=resnest_demo", f"--output={tmp_path / 'work'}"]
+    for _ in range(2):
+        plan = planned(*asked)
+        assert (plan.labels, read_labels(plan.labels)) == (tmp_path / "work/val_label.txt", expected)
+    assert "12 images of" in capsys.readouterr().out
+    plan.labels.write_text(plan.labels.read_text().replace(" 9", " 8"))
+    with pytest.raises(PipelineError, match=r"val_label\.txt: exists and says otherwise; name another file, or delete"):
+        planned(*asked)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from PIL import Image
 from ResNeSt.answers.ranked import rank
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.image_batches import ImageBatch
-from ResNeSt.images.decode import carries_orientation
+from ResNeSt.images.decode import carries_orientation, open_image
 from ResNeSt.labels.class_names import imagenet_classes, names_of, read_names
 from ResNeSt.score.ranking import softmax
 from tests.conftest import PROJECT, assert_refused, call
@@ -88,7 +88,7 @@ def test_probabilities_are_the_softmax_of_the_logits(torchvision: ModuleType) ->
 def test_an_answer_holds_the_softmax_taken_once(probabilities: bool) -> None:
     """Of logits whose powers of e are 1, 2 and 5; what is a probability already stays as it is."""
     logits = np.array([[0, math.log(2), math.log(5)], [math.nan, 0, 0], [math.log(4), 0, math.log(3)]], np.float32)
-    batch = ImageBatch(["a", "b", "c", "d"], [None, None, None, "d: broken"], np.empty(0))
+    batch = ImageBatch(["a", "b", "c", "d"], [None, None, None, "d: broken"], np.empty(0), [False] * 4)
     given = np.exp(logits) / 8 if probabilities else logits
     rows = np.concatenate([given, given[:1]])
     first, odd, third, broken = rank(batch, rows, probabilities, 2)
@@ -185,6 +185,8 @@ def test_a_picture_is_turned_by_orientations_2_to_8(tmp_path: Path) -> None:
     for orientation in range(10):
         exif[0x0112] = orientation
         Image.new("RGB", (8, 4)).save(path, exif=exif)
-        assert carries_orientation(path) == (2 <= orientation <= 8), orientation
+        with open_image(path) as image:
+            assert carries_orientation(image) == (2 <= orientation <= 8), orientation
     Image.new("RGB", (8, 4)).save(path)
-    assert not carries_orientation(path)
+    with open_image(path) as image:
+        assert not carries_orientation(image)

@@ -136,6 +136,24 @@ def test_exif_orientation_is_ignored_as_the_official_recipe_does(tmp_path: Path)
     assert decode(tmp_path / "turned.jpg").size == (300, 200)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_that_exif_would_turn_are_counted_while_they_are_made_and_known_when_they_are_kept(
+    packed: bool, tmp_path: Path
+) -> None:
+    made = TensorFormat("ecentercrop-bicubic", 32, "uint8", IMAGENET_MEAN, IMAGENET_STD)
+    (tmp_path / "in").mkdir()
+    for name, orientation in (("a.jpg", 1), ("b.jpg", 6), ("c.jpg", 3), ("d.png", 8), ("e.webp", 5), ("f.jpg", None)):
+        exif = Image.Exif()
+        if orientation:
+            exif[0x0112] = orientation
+        picture(40, 30).save(tmp_path / "in" / name, exif=exif)
+    for written in (6, 0):
+        done = preprocess(tmp_path / "in", tmp_path / "out", made, packed=packed)
+        assert (done.written, done.unturned) == (written, 4)
+    turned = preprocess(tmp_path / "in", tmp_path / "exif", dataclasses.replace(made, exif=True), packed=packed)
+    assert turned.unturned == 0
+
+
 def test_an_undecodable_image_is_named_and_the_run_goes_on(images: Path, tmp_path: Path) -> None:
     (images / "val_2.JPEG").write_bytes((images / "val_2.JPEG").read_bytes()[:2000])
     (images / "val_7.JPEG").write_bytes(b"")

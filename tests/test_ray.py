@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ResNeSt.common.timed_process import with_this_project
 from tests.conftest import PROJECT, assert_refused
@@ -184,7 +185,7 @@ def test_a_driver_that_was_killed_goes_on_where_it_stopped(nodes: Nodes, demo_on
     labels.write_text(labels.read_text().replace("deadly", "another"))
     journal = pictures.parent / "ray.jsonl.unfinished"
     batch = "--batch=129"  # which makes three chunks for two nodes
-    command = [*evaluation(demo_onnx, pictures, "ray.jsonl"), batch, "--ray", nodes.address]
+    command = [*evaluation(demo_onnx, pictures, "ray.jsonl"), batch, "--top-k=1,2,7", "--ray", nodes.address]
     with begin(*command) as process:
         while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 129):
             time.sleep(0.05)
@@ -193,7 +194,7 @@ def test_a_driver_that_was_killed_goes_on_where_it_stopped(nodes: Nodes, demo_on
     assert left in (129, 258)
     result = call(*command)
     assert f"{left} images were done by an earlier run" in result.stdout
-    plain = call(*evaluation(demo_onnx, pictures, "plain.jsonl"), batch)
+    plain = call(*evaluation(demo_onnx, pictures, "plain.jsonl"), batch, "--top-k=1,2,7")
     assert lines(pictures.parent / "ray.jsonl") == lines(pictures.parent / "plain.jsonl")
     assert score_lines(result.stdout) == score_lines(plain.stdout)
 
@@ -204,6 +205,11 @@ def test_predict_and_preprocess_give_what_they_give_here(
     (pictures / "deadly.JPEG").unlink()
     for picture in sorted(pictures.iterdir())[60:]:
         picture.unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for picture in sorted(pictures.glob("*.JPEG"))[4:7]:
+        with Image.open(picture) as image:
+            image.save(picture, exif=exif)
     ray = ("--ray", nodes.address)
     ask = ("-m", "ResNeSt.predict", "--model", demo_onnx, "--format=csv", "--top=1", pictures)
     there, here = call(*ask, *ray), call(*ask)
@@ -211,11 +217,13 @@ def test_predict_and_preprocess_give_what_they_give_here(
         row.split(",")[:3] for row in here.stdout.splitlines()
     ]
     assert (there.stderr, there.returncode) == (here.stderr, 1)
+    assert "3 of 60 images carry an EXIF orientation" in here.stderr
     for pack in ([], ["--pack"]):
         folders = [tmp_path / f"{where}{len(pack)}" for where in ("here", "there")]
         for folder, more in zip(folders, ([], ray)):
             done = call("resnest_preprocess.py", pictures, folder, "--arch=resnest_demo", *pack, *more)
             assert "59 tensors written, 0 kept, 1 images broken" in done.stdout
+            assert "note: 3 of 60 images carry an EXIF orientation" in done.stdout
         names = {file.name for file in folders[0].iterdir()} - {"sources.jsonl"}
         assert {file.name for file in folders[1].iterdir()} - {"sources.jsonl"} == names
         assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)

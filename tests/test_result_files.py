@@ -25,7 +25,7 @@ IMAGES = [f"ILSVRC2012_val_{number:08}" for number in range(1, 7)]
 LOGITS = np.random.default_rng(5).integers(-900, 900, (len(IMAGES), CLASSES)).astype(np.float32) / 64
 ORDERS = np.argsort(-LOGITS, axis=1)
 TRUTH = {name: int(order[place % 3 * 3]) for place, (name, order) in enumerate(zip(IMAGES, ORDERS))}
-EXPECTED = Score(top1=2, top5=4, total=6)
+EXPECTED = Score({1: 2, 5: 4}, 6)
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], object]] = {
     ".bin": lambda path, row: path.write_bytes(row.tobytes()),

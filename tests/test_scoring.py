@@ -121,14 +121,12 @@ def test_top_1_and_top_5_are_those_counted_by_hand_with_ties_to_the_lower_class(
     rows = data.draw(st.lists(row, min_size=images, max_size=images))
     labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=images, max_size=images))
     order = [ranked_by_hand(values) for values in rows]
-    expected = Score(
-        top1=sum(ranks[0] == label for ranks, label in zip(order, labels)),
-        top5=sum(label in ranks[:5] for ranks, label in zip(order, labels)),
-        total=images,
-    )
+    right = {k: sum(label in ranks[:k] for ranks, label in zip(order, labels)) for k in (1, 3, 5, 9)}
     logits = np.array(rows, dtype=np.float32).reshape(images, classes)
-    assert score_of(logits, labels) == expected
+    assert score_of(logits, labels) == Score({1: right[1], 5: right[5]}, images)
     assert top_k_predictions(logits).tolist() == [ranks[:5] for ranks in order]
+    nine = [Prediction(label, tuple(best)) for label, best in zip(labels, top_k_predictions(logits, 9))]
+    assert count(nine, [9, 3]) == Score(right, images)
 
 
 def test_of_equal_logits_the_lower_class_wins() -> None:
@@ -136,9 +134,9 @@ def test_of_equal_logits_the_lower_class_wins() -> None:
 
 
 def test_accuracies_are_shares_of_what_was_scored_and_scores_of_shards_add_up() -> None:
-    score = Score(top1=3, top5=5, total=8)
+    score = Score({1: 3, 5: 5}, 8)
     assert (score.top1_acc, score.top5_acc) == (0.375, 0.625)
-    assert score + Score(1, 3, 12) == Score(4, 8, 20)  # numbers whose bits overlap
+    assert score + Score({1: 1, 5: 3}, 12) == Score({1: 4, 5: 8}, 20)  # numbers whose bits overlap
     assert Score() + score == score
     assert np.isnan([Score().top1_acc, Score().top5_acc]).all()
 
@@ -557,7 +555,7 @@ def test_files_of_the_real_client_are_scored(tmp_path: Path, name: str) -> None:
     labels.write_text("".join(f"{image}.JPEG {label}\n" for image, label in best.items()))
     result = score_summary(GOLDEN / f"{name}_summary.json", labels)
     assert found(result) == {}
-    assert result.score == Score(top1=6, top5=6, total=6)
+    assert result.score == Score({1: 6, 5: 6}, 6)
     assert result.classes == 1000
 
 
@@ -633,7 +631,7 @@ def test_halves_of_a_model_in_fp16_are_not_read_as_floats(told: str, tmp_path: P
 def test_halves_of_an_odd_number_of_classes_are_read(tmp_path: Path) -> None:
     rows = ROWS[:, :5].astype(np.float16)
     summary = write_bins(tmp_path, rows, rows.argmax(axis=1).tolist())
-    assert score_summary(summary, tmp_path / "labels").score == Score(40, 40, 40)
+    assert score_summary(summary, tmp_path / "labels").score == Score({1: 40, 5: 40}, 40)
 
 
 def test_halves_of_which_nothing_says_how_many_classes_there_are_are_refused(tmp_path: Path) -> None:

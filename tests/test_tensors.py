@@ -89,7 +89,7 @@ def test_a_json_that_makes_no_sense_is_refused(change: dict[str, object], tmp_pa
 def test_a_json_that_lacks_anything_else_is_refused(tmp_path: Path) -> None:
     write_index(tmp_path, TensorSet(FLOATS, 1, 1, True))
     fields = json.loads(index_path(tmp_path).read_text())
-    for key in fields.keys() - {"exif", "packed", "decoder", "files"}:
+    for key in fields.keys() - {"exif", "packed", "decoder", "files", "unturned"}:
         index_path(tmp_path).write_text(json.dumps({name: value for name, value in fields.items() if name != key}))
         with pytest.raises(PipelineError, match=f"not an index of tensors .*{key}"):
             read_index(tmp_path)

@@ -97,14 +97,15 @@ class Describe(_OnModel):
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes(_OnModel):
-    """Paths of images -> an Outcome each."""
+    """Paths of images -> an Outcome of `ranks` classes each."""
 
     tensor_format: TensorFormat
+    ranks: int
 
     def __call__(self, items: Sequence[str]) -> list[Outcome]:
         """In the order of `items`."""
         watches = Watches(Stopwatch(), Stopwatch(), Stopwatch())
-        outcomes = outcomes_of(self.setting.opened(), self.tensor_format, items, cores(), watches)
+        outcomes = outcomes_of(self.setting.opened(), self.tensor_format, self.ranks, items, cores(), watches)
         return list(itertools.chain.from_iterable(outcomes))
 
     def crashed(self, item: str, why: str) -> Outcome:

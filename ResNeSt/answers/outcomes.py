@@ -1,7 +1,8 @@
-"""The five classes that a model predicts for each image, or what went wrong with it."""
+"""The first classes that a model predicts for each image, or what went wrong with it."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,12 +16,16 @@ from ResNeSt.tensors.format import TensorFormat
 
 
 class Outcome(NamedTuple):
-    """The five classes predicted for an image, best first, or which of evaluate's KINDS went wrong and why."""
+    """The first classes predicted for an image, best first, or which of evaluate's KINDS went wrong and why.
+
+    `unturned` is whether it was left as it lies against its EXIF orientation.
+    """
 
     image: str
     classes: Sequence[int]
     problem: str = ""
     reason: str = ""
+    unturned: bool = False
 
 
 class Watches(NamedTuple):
@@ -32,23 +37,25 @@ class Watches(NamedTuple):
 
 
 def outcomes_of(
-    engine: Engine, tensor_format: TensorFormat, images: Sequence[str], workers: int, watches: Watches
+    engine: Engine, tensor_format: TensorFormat, ranks: int, images: Sequence[str], workers: int, watches: Watches
 ) -> Iterator[list[Outcome]]:
-    """Outcomes of `images`, in their order, a list per batch; `workers` threads decode."""
+    """Outcomes of `images`, in their order, of `ranks` classes each, a list per batch; `workers` threads decode."""
     inferred = logits_of(engine, tensor_format, images, workers, watches.decoding, watches.inference)
     # One batch may wait to be ranked while the next one runs.
-    for _, outcomes in in_parallel(watches.ranking.timed(_rank), inferred, workers=1, ahead=1):
+    rank = functools.partial(_rank, ranks=ranks)
+    for _, outcomes in in_parallel(watches.ranking.timed(rank), inferred, workers=1, ahead=1):
         yield outcomes
 
 
-def _rank(inferred: tuple[ImageBatch, np.ndarray]) -> list[Outcome]:
+def _rank(inferred: tuple[ImageBatch, np.ndarray], ranks: int) -> list[Outcome]:
     batch, logits = inferred
     outcomes = []
-    for image, reason, row in zip(batch.images, batch.reasons, logits):
+    for image, reason, unturned, row in zip(batch.images, batch.reasons, batch.unturned, logits):
         if reason is not None:
             outcomes.append(Outcome(image, (), "broken", reason))
         elif not np.isfinite(row).all():
             outcomes.append(Outcome(image, (), "not-finite", f"{image}: {np.sum(~np.isfinite(row))} values"))
         else:
-            outcomes.append(Outcome(image, top_k_predictions(row[None])[0].tolist()))
+            classes = top_k_predictions(row[None], ranks)[0].tolist()
+            outcomes.append(Outcome(image, classes, unturned=unturned))
     return outcomes

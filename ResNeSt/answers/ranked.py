@@ -15,13 +15,17 @@ from ResNeSt.tensors.format import TensorFormat
 
 
 class Ranked(NamedTuple):
-    """The most probable of `classes` classes, best first, and how probable they are, or why there are none."""
+    """The most probable of `classes` classes, best first, and how probable they are, or why there are none.
+
+    `unturned` is whether the image was left as it lies against its EXIF orientation.
+    """
 
     image: str
     classes: int
     labels: Sequence[int]
     probabilities: Sequence[float]
     reason: str = ""
+    unturned: bool = False
 
 
 def ranked(
@@ -35,7 +39,7 @@ def ranked(
 def rank(batch: ImageBatch, logits: np.ndarray, probabilities: bool, top: int) -> Iterator[Ranked]:
     """The same of one batch; `probabilities` is whether its float32 (N, classes) are not logits but these."""
     classes = logits.shape[1]
-    for image, reason, row in zip(batch.images, batch.reasons, logits):
+    for image, reason, unturned, row in zip(batch.images, batch.reasons, batch.unturned, logits):
         if reason is None and not np.isfinite(row).all():
             reason = f"{image}: the model gives NaN or infinity for it; check the model"
         if reason is not None:
@@ -43,4 +47,4 @@ def rank(batch: ImageBatch, logits: np.ndarray, probabilities: bool, top: int) -
             continue
         answer = row if probabilities or are_probabilities(row[None]) else softmax(row)
         labels = top_k_predictions(answer[None], top)[0].tolist()
-        yield Ranked(image, classes, labels, [float(answer[label]) for label in labels])
+        yield Ranked(image, classes, labels, [float(answer[label]) for label in labels], unturned=unturned)

@@ -8,7 +8,8 @@ from ResNeSt.cluster.flag import add_ray_flag, machines_of
 from ResNeSt.common.arguments import Parser, write_result
 from ResNeSt.common.errors import run
 from ResNeSt.common.flags import take
-from ResNeSt.common.progress import aloud
+from ResNeSt.common.progress import aloud, remark
+from ResNeSt.images.decode import orientation_notes
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.images.recipes import RECIPES
 from ResNeSt.models.cards import card
@@ -43,7 +44,10 @@ def main() -> int:
         f"{len(done.broken)} images broken, {done.seconds:.1f} s, {done.written / done.seconds:.0f} img/s, "
         f"decoded by {done.decoder}"
     )
-    told = {"target": options.output, "tensors": str(tensor_format), "list": options.list}
+    notes = orientation_notes(done.unturned, done.written + done.kept + len(done.broken))
+    for note in notes:
+        remark(note)
+    told = {"target": options.output, "tensors": str(tensor_format), "list": options.list, "notes": notes}
     write_result(options, {**told, **dataclasses.asdict(done)})
     return 1 if done.broken and not options.allow_broken else 0
 

@@ -67,7 +67,10 @@ FLAGS = {
     "precision": Flag("numbers that the network computes with", "P", precision),
     "dtype": Flag("numbers that tensors hold", "TYPE"),
     "size": Flag("side of the network's input in pixels", "N", side),
-    "exif": Flag("turn images as their EXIF orientation says"),
+    "exif": Flag(
+        "turn images as their EXIF orientation says",
+        without="left as they lie, as the recipes were measured",
+    ),
     "ema": Flag(
         "of a checkpoint with both: the moving average of its weights, or the weights",
         action=argparse.BooleanOptionalAction,
@@ -86,6 +89,13 @@ FLAGS = {
     "loop": Flag("runs of a batch", "N", positive),
     "duration": Flag("least time of a measurement", "SECONDS", float),
     "warmup": Flag("uncounted runs before", "N", int),
+    "top-k": Flag("accuracies to tell, like 1,3,10", "K", positive),
+    "confusion": Flag("write the confusion matrix here, as CSV, or JSON by a name in .json", "FILE", role="writes"),
+    "per-class": Flag(
+        "write support, accuracy, precision, recall and F1 of each class here, as CSV, or JSON by a name in .json",
+        "FILE",
+        role="writes",
+    ),
     "min-agreement": Flag("least share of images that keep their top-1", "SHARE", float),
     "allow-missing": Flag("exit 0 although labelled images have no file or no result"),
     "allow-extra": Flag("exit 0 although images or results have no label"),

@@ -48,11 +48,15 @@ class ModelChoice:
 
 
 class ImageBatch(NamedTuple):
-    """Images, why they could not be decoded (None for those that could), and the tensor that holds them, row by row."""
+    """Images, why they could not be decoded (None for those that could), and the tensor that holds them, row by row.
+
+    `unturned` says which were left as they lie against their EXIF orientation.
+    """
 
     images: Sequence[str]
     reasons: Sequence[str | None]
     tensor: np.ndarray
+    unturned: Sequence[bool]
 
 
 def add_model_flags(parser: Parser, side_by_side: int | None = None, **model: Any) -> None:
@@ -149,20 +153,20 @@ def _decoded(
             for row, image in enumerate(together):
                 yield image, tensor, row, len(together) - 1
 
-    def work(item: tuple[str, np.ndarray, int, int]) -> str | None:
+    def work(item: tuple[str, np.ndarray, int, int]) -> tuple[str | None, bool]:
         image, tensor, row, _ = item
         try:
-            make(image, tensor[row])
+            return None, make(image, tensor[row])
         except BrokenImageError as error:
-            return str(error)
-        return None
+            return str(error), False
 
     group: list[str] = []
-    reasons: list[str | None] = []
+    made: list[tuple[str | None, bool]] = []
     # Two batches ahead: one is being decoded while the model runs, and the next one is ready when it ends.
-    for (image, tensor, row, last), reason in in_parallel(watch.timed(work), rows(), workers, ahead=2 * size):
+    for (image, tensor, row, last), one in in_parallel(watch.timed(work), rows(), workers, ahead=2 * size):
         group.append(image)
-        reasons.append(reason)
+        made.append(one)
         if row == last:
-            yield ImageBatch(group, reasons, tensor)
-            group, reasons = [], []
+            reasons, unturned = zip(*made)
+            yield ImageBatch(group, reasons, tensor, unturned)
+            group, made = [], []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Iterator
 from typing import Callable
@@ -40,50 +39,70 @@ def decode(path: PathLike, exif: bool = False) -> Image.Image:
     Pillow does. Of 16-bit grey levels the high byte is kept, as Pillow does with 16-bit RGB; levels whose range the
     file does not tell are refused.
     """
+    return _decode(path, exif)[0]
+
+
+def _decode(path: PathLike, exif: bool) -> tuple[Image.Image, bool]:
+    """The same, and whether the picture `carries_orientation`."""
     with _broken_if_it_fails(path), open_image(path) as image:
         image.load()
+        turned = carries_orientation(image)
         upright = ImageOps.exif_transpose(image) if exif else image
-        return as_rgb(upright, image)
+        return as_rgb(upright, image), turned
 
 
-def carries_orientation(path: PathLike) -> bool:
-    """Whether `decode` leaves a picture turned or mirrored unless told to heed its EXIF part."""
-    try:
-        with open_image(path) as image:  # of a TIFF Pillow heeds it in any case
-            return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9)
-    except Exception:  # damaged; who decodes it says so
+def carries_orientation(image: Image.Image) -> bool:
+    """Whether an opened picture lies turned or mirrored unless its EXIF part is heeded."""
+    try:  # of a TIFF Pillow heeds it in any case
+        return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # damaged, which hinders nobody who leaves it alone
         return False
 
 
-def tensor_maker(tensor_format: TensorFormat) -> Callable[[PathLike, np.ndarray], None]:
+def orientation_notes(unturned: int, images: int, example: str = "") -> list[str]:
+    """A line where some of the images were left as they lie against their EXIF orientation."""
+    such_as = f", such as {example}" if example else ""
+    told = f"{unturned} of {images} images carry an EXIF orientation{such_as}; they were left as they lie, as the "
+    return [f"{told}recipes were measured; --exif turns them as it says"] if unturned else []
+
+
+def tensor_maker(tensor_format: TensorFormat) -> Callable[[PathLike, np.ndarray], bool]:
     """A function that fills an array of `tensor_format`'s shape and dtype with the tensor of an image file.
 
-    It raises BrokenImageError for a file that no tensor can be made of; the array is then as it was.
+    It returns whether the picture was left as it lies against its EXIF orientation. It raises BrokenImageError for a
+    file that no tensor can be made of; the array is then as it was.
     """
     crop, size = RECIPES[tensor_format.recipe], tensor_format.size
     fill = filler(tensor_format.dtype, tensor_format.mean, tensor_format.std)
     library = native.library()
     sooner = library.maker(tensor_format) if library else None
-    is_upright = functools.partial(_is_upright_jpeg, exif=tensor_format.exif)
 
-    def make(path: PathLike, out: np.ndarray) -> None:
-        if sooner and sooner(path, is_upright, out):
-            return
-        image = decode(path, tensor_format.exif)
-        with _broken_if_it_fails(path):
-            pixels = np.asarray(crop(image, size))
-        fill(pixels, out)
+    def make(path: PathLike, out: np.ndarray) -> bool:
+        turned: list[bool] = []  # told of files with metadata alone, which are few
+
+        def as_it_lies(path: PathLike) -> bool:
+            is_jpeg, turn = _look(path)
+            turned.append(turn)
+            return is_jpeg and not (turn and tensor_format.exif)
+
+        if not (sooner and sooner(path, as_it_lies, out)):
+            image, turn = _decode(path, tensor_format.exif)
+            turned.append(turn)
+            with _broken_if_it_fails(path):
+                pixels = np.asarray(crop(image, size))
+            fill(pixels, out)
+        return any(turned) and not tensor_format.exif
 
     return make
 
 
-def _is_upright_jpeg(path: PathLike, exif: bool) -> bool:
-    """Whether Pillow opens a file as JPEG and, with `exif`, does not turn it."""
+def _look(path: PathLike) -> tuple[bool, bool]:
+    """Whether Pillow opens a file as JPEG, and whether it `carries_orientation`."""
     try:
         with open_image(path) as image:
-            return image.format == "JPEG" and not (exif and image.getexif().get(ORIENTATION, 1) in range(2, 9))
-    except Exception:  # as in carries_orientation
-        return False
+            return image.format == "JPEG", carries_orientation(image)
+    except Exception:  # damaged; who decodes it says so
+        return False, False
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ MOST_BYTES = 1 << 26  # of a file that is read at once
 JPEG = b"\xff\xd8\xff"
 
 # Fills an array with the tensor of an image file, or says that Pillow must. The second argument tells whether Pillow
-# takes the file for an upright JPEG by its metadata; it is asked where they leave a doubt.
+# takes the file, by its metadata, for a JPEG that stays as it lies; it is asked where they leave a doubt.
 Maker = Callable[[PathLike, Callable[[PathLike], bool], np.ndarray], bool]
 
 
@@ -84,7 +84,7 @@ class Library:
         # What is neither the crop nor its table's values is made of the crop as for Pillow.
         fill = None if dtype in {"float32", "uint8"} else filler(dtype, tensor_format.mean, tensor_format.std)
 
-        def make(path: PathLike, is_upright: Callable[[PathLike], bool], out: np.ndarray) -> bool:
+        def make(path: PathLike, as_it_lies: Callable[[PathLike], bool], out: np.ndarray) -> bool:
             # The library writes where it is told to; what NumPy would refuse, it refuses.
             fits = out.shape == tensor_format.shape and out.dtype == tensor_format.element and out.flags.carray
             content = _jpeg(path) if fits else None
@@ -92,7 +92,7 @@ class Library:
                 return False
             crop = np.empty((size, size, 3), np.uint8) if fill else out
             made = self.crop(content, recipe, size, table, False, crop)
-            if made == ASK and is_upright(path):
+            if made == ASK and as_it_lies(path):
                 made = self.crop(content, recipe, size, table, True, crop)
             if made == DONE and fill:
                 fill(crop, out)

@@ -48,7 +48,8 @@ LONGEST_NAME = 253
 class Preprocessed:
     """What a run did: tensors written, tensors kept from an earlier run, why images failed, seconds.
 
-    `decoder` says who decoded the images (ResNeSt.images.native).
+    `decoder` says who decoded the images (ResNeSt.images.native), `unturned` how many were left as they lie against
+    their EXIF orientation, by the last run that made any.
     """
 
     written: int
@@ -56,6 +57,7 @@ class Preprocessed:
     broken: dict[str, str]
     seconds: float
     decoder: str
+    unturned: int = 0
 
 
 class ShardRow(NamedTuple):
@@ -105,22 +107,28 @@ def preprocess(
         shards = _missing_shards(images, source, target, tensor_format, log) if packed else {}
         missing = list(itertools.chain(*shards.values())) if packed else _missing_images(images, target, log)
         if not missing and (index := read_index(target)):
-            begun = dataclasses.replace(begun, decoder=index.decoder)
+            begun = dataclasses.replace(begun, decoder=index.decoder, unturned=index.unturned)
         write_index(target, begun)
         log.begin(image.name for image in set(images).difference(missing))
         if machines and packed:
-            broken = _spread_shards(shards, target, tensor_format, machines, log)
+            made = _spread_shards(shards, target, tensor_format, machines, log)
         elif machines:
-            broken = _spread_files(missing, target, tensor_format, machines, log)
+            made = _spread_files(missing, target, tensor_format, machines, log)
         elif packed:
-            broken = _write_shards(shards, tensor_format, workers, log)
+            made = _write_shards(shards, tensor_format, workers, log)
         else:
-            broken = _write_files(missing, target, tensor_format, workers, log)
-        count = len(images) - len(broken)
-        write_index(target, dataclasses.replace(begun, count=count, complete=True, broken=tuple(broken)))
+            made = _write_files(missing, target, tensor_format, workers, log)
+        broken, count = made.broken, len(images) - len(made.broken)
+        unturned = len(made.unturned) if missing else begun.unturned
+        write_index(
+            target,
+            dataclasses.replace(begun, count=count, complete=True, broken=tuple(broken), unturned=unturned),
+        )
         _write_list(list_file, [image.tensor(target) for image in images if image.name not in broken])
     kept = len(images) - len(missing)
-    return Preprocessed(len(missing) - len(broken), kept, broken, time.perf_counter() - started, begun.decoder)
+    return Preprocessed(
+        len(missing) - len(broken), kept, broken, time.perf_counter() - started, begun.decoder, unturned
+    )
 
 
 class Log(Protocol):
@@ -129,6 +137,29 @@ class Log(Protocol):
     def add(self, sources: Iterable[tuple[str, FileState]], file: Path) -> None:
         """Images by their names, with their states before they were read; `file` has its name."""
         ...
+
+
+class Read(NamedTuple):
+    """The state of an image before it was read, and whether it was left as it lies against its EXIF orientation."""
+
+    source: FileState
+    unturned: bool
+
+
+class Made(NamedTuple):
+    """Why images are broken, by their names, and the names of those left as they lie against their EXIF orientation."""
+
+    broken: dict[str, str]
+    unturned: set[str]
+
+    def source(self, name: str, result: Read | str) -> FileState | None:
+        """The state of an image that was read; None where `result` says why it is broken. Either is recorded."""
+        if isinstance(result, str):
+            self.broken[name] = result
+            return None
+        if result.unturned:
+            self.unturned.add(name)
+        return result.source
 
 
 class Image(NamedTuple):
@@ -196,18 +227,16 @@ def _missing_images(images: list[Image], target: Path, log: SourceLog) -> list[I
     return [image for image in images if not log.holds(image.name, image.path, image.tensor(target))]
 
 
-def _write_files(
-    images: list[Image], target: Path, tensor_format: TensorFormat, workers: int, log: Log
-) -> dict[str, str]:
+def _write_files(images: list[Image], target: Path, tensor_format: TensorFormat, workers: int, log: Log) -> Made:
     make = tensor_maker(tensor_format)
     own = threading.local()  # a tensor per thread, since fresh memory costs more than filling it
 
-    def work(image: Image) -> FileState | str:
+    def work(image: Image) -> Read | str:
         path = image.tensor(target)
         if not hasattr(own, "tensor"):
             own.tensor = np.empty(tensor_format.shape, tensor_format.element)
         try:
-            source = _read_into(own.tensor, image, make)
+            read = _read_into(own.tensor, image, make)
         except BrokenImageError as error:
             remove_plain(path)
             return str(error)
@@ -216,15 +245,13 @@ def _write_files(
                 npz.write(file, own.tensor)
             else:
                 file.write(own.tensor.data)
-        return source
+        return read
 
-    broken: dict[str, str] = {}
+    made = Made({}, set())
     for image, result in _bar(in_parallel(work, images, workers), len(images)):
-        if isinstance(result, str):
-            broken[image.name] = result
-        else:
-            log.add([(image.name, result)], image.tensor(target))
-    return broken
+        if source := made.source(image.name, result):
+            log.add([(image.name, source)], image.tensor(target))
+    return made
 
 
 def _bar(results: Iterable[Item] | None, images: int) -> Any:
@@ -267,17 +294,17 @@ def _write_shards(
     workers: int,
     log: Log,
     known: Mapping[str, str] = types.MappingProxyType({}),
-) -> dict[str, str]:
-    """Why images are broken, by their names; those `known` to be so are not tried."""
+) -> Made:
+    """Writes shards; images `known` to be broken are not tried."""
     make = tensor_maker(tensor_format)
     ahead = 2 * workers
     # One for each image that is begun and not yet written, filled in turn.
     tensors = itertools.cycle(np.empty((ahead + 1, *tensor_format.shape), tensor_format.element))
     rows = (ShardRow(path, image, next(tensors)) for path, images in shards.items() for image in images)
-    broken: dict[str, str] = {}
+    made = Made({}, set())
     sources: list[tuple[str, FileState]] = []
 
-    def work(row: ShardRow) -> FileState | str:
+    def work(row: ShardRow) -> Read | str:
         if row.image.name in known:
             return known[row.image.name]
         try:
@@ -285,25 +312,22 @@ def _write_shards(
         except BrokenImageError as error:
             return str(error)
 
-    def named(results: Iterable[tuple[ShardRow, FileState | str]]) -> Iterator[tuple[str, np.ndarray | None]]:
+    def named(results: Iterable[tuple[ShardRow, Read | str]]) -> Iterator[tuple[str, np.ndarray | None]]:
         for row, result in results:
             name = row.image.name
-            if isinstance(result, str):
-                broken[name] = result
-                yield name, None
-            else:
-                sources.append((name, result))
-                yield name, row.tensor
+            if source := made.source(name, result):
+                sources.append((name, source))
+            yield name, row.tensor if source else None
 
     bar = _bar(in_parallel(work, rows, workers, ahead), sum(map(len, shards.values())))
     for path, results in itertools.groupby(bar, key=lambda result: result[0].shard):
         sources.clear()
         write_shard(path, tensor_format.shape, tensor_format.element, named(results))
         log.add(sources, path)
-    return broken
+    return made
 
 
-def _read_into(tensor: np.ndarray, image: Image, make: Callable[[PathLike, np.ndarray], None]) -> FileState:
+def _read_into(tensor: np.ndarray, image: Image, make: Callable[[PathLike, np.ndarray], bool]) -> Read:
     """Fills `tensor`; the state of the image is that before it was read, so that a later change is one.
 
     Raises BrokenImageError.
@@ -314,16 +338,16 @@ def _read_into(tensor: np.ndarray, image: Image, make: Callable[[PathLike, np.nd
         source = state_of(image.path)
     except OSError as error:
         raise BrokenImageError(f"{image.path}: cannot be read ({error.strerror})") from None
-    make(image.path, tensor)
-    return source
+    return Read(source, make(image.path, tensor))
 
 
 class Written(NamedTuple):
-    """A file of tensors that another machine wrote: what it was made of, its state there, why images are not in it."""
+    """A file of tensors that another machine wrote: what it was made of, its state there, and as `Made` has it."""
 
     sources: list[tuple[str, FileState]]
     file: FileState | None
     broken: dict[str, str]
+    unturned: set[str]
 
 
 class _Heard:
@@ -335,9 +359,9 @@ class _Heard:
     def add(self, sources: Iterable[tuple[str, FileState]], file: Path) -> None:
         self.written[file] = (list(sources), state_of(file))
 
-    def of(self, file: Path, broken: dict[str, str]) -> Written:
+    def of(self, file: Path, made: Made) -> Written:
         sources, state = self.written.get(file, ([], None))
-        return Written(sources, state, broken)
+        return Written(sources, state, *made)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,16 +378,19 @@ class WriteFiles(_Job):
     def __call__(self, items: Sequence[Image]) -> list[Written]:
         """In the order of `items`."""
         heard = _Heard()
-        broken = _write_files(list(items), self.target, self.tensor_format, cores(), heard)
+        broken, unturned = _write_files(list(items), self.target, self.tensor_format, cores(), heard)
         return [
-            heard.of(image.tensor(self.target), {image.name: broken[image.name]} if image.name in broken else {})
+            heard.of(
+                image.tensor(self.target),
+                Made({image.name: broken[image.name]} if image.name in broken else {}, unturned & {image.name}),
+            )
             for image in items
         ]
 
     def crashed(self, item: Image, why: str) -> Written:
         """The image is broken."""
         remove_plain(item.tensor(self.target))
-        return Written([], None, {item.name: broken_by(item.path, why)})
+        return Written([], None, {item.name: broken_by(item.path, why)}, set())
 
     def doubtful(self, items: Sequence[Image], made: Sequence[Written]) -> list[str]:
         """The first and the broken ones."""
@@ -386,8 +413,7 @@ class WriteShards(_Job):
         made: list[Written | None] = []
         for path, images, known in items:
             heard = _Heard()
-            broken = _write_shards({path: images}, self.tensor_format, cores(), heard, known)
-            made.append(heard.of(path, broken))
+            made.append(heard.of(path, _write_shards({path: images}, self.tensor_format, cores(), heard, known)))
         return made
 
     def crashed(self, item: ToPack, why: str) -> Written | None:
@@ -426,18 +452,18 @@ class TryImages(_Job):
 
 def _spread_files(
     images: list[Image], target: Path, tensor_format: TensorFormat, machines: Machines, log: SourceLog
-) -> dict[str, str]:
+) -> Made:
     job = WriteFiles(target, tensor_format)
-    broken: dict[str, str] = {}
+    made = Made({}, set())
     for written in _bar(itertools.chain.from_iterable(machines.each(job, images, machines.chunk)), len(images)):
-        _record_written(written, broken, log)
-    return broken
+        _record_written(written, made, log)
+    return made
 
 
 def _spread_shards(
     shards: dict[Path, list[Image]], target: Path, tensor_format: TensorFormat, machines: Machines, log: SourceLog
-) -> dict[str, str]:
-    broken: dict[str, str] = {}
+) -> Made:
+    made = Made({}, set())
     job = WriteShards(target, tensor_format)
     asked = [ToPack(path, images, {}) for path, images in shards.items()]
     with _bar(None, sum(map(len, shards.values()))) as bar:
@@ -450,13 +476,14 @@ def _spread_shards(
                 ((written,),) = machines.each(job, [shard._replace(known=known)], 1)
             if written is None:
                 raise PipelineError(f"{shard.path}: the process that wrote it ended, time and again; {_SMALLER}")
-            _record_written(written, broken, log)
+            _record_written(written, made, log)
             bar.update(len(shard.images))
-    return broken
+    return made
 
 
-def _record_written(written: Written, broken: dict[str, str], log: SourceLog) -> None:
-    broken.update(written.broken)
+def _record_written(written: Written, made: Made, log: SourceLog) -> None:
+    made.broken.update(written.broken)
+    made.unturned.update(written.unturned)
     if written.file:
         log.record(written.sources, written.file)
 

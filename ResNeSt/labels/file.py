@@ -84,13 +84,16 @@ def keys_of(images: Sequence[str], source: PathLike, truth: Mapping[str, int]) -
     return keys
 
 
-def write_labels(labels: Mapping[str, int], path: PathLike) -> None:
+def write_labels(labels: Mapping[str, int], path: PathLike, keep: bool = False) -> None:
     """Writes a line `NAME CLASS` for every image; `read_labels` reads the same of it.
 
-    Raises PipelineError where the file is there already, or where a name cannot be written so that it is read again.
+    Raises PipelineError where the file is there already, unless it says the same and `keep` is given, or where a name
+    cannot be written so that it is read again.
     """
     if os.path.lexists(path):
-        raise PipelineError(f"{path}: exists; name another file, or delete it")
+        if keep and read_labels(path) == dict(zip(_keys(list(labels)), labels.values())):
+            return
+        raise PipelineError(f"{path}: exists{' and says otherwise' if keep else ''}; name another file, or delete it")
     try:
         text = "".join(f"{name} {label}\n" for name, label in labels.items())
         content = text.encode()

@@ -15,7 +15,7 @@ from ResNeSt.common.progress import Say, silent
 from ResNeSt.images.listing import class_folders, list_images, refuse_archives, relative
 from ResNeSt.labels.class_names import ClassList, ClassName, imagenet_classes
 from ResNeSt.labels.file import class_number, keys_of
-from ResNeSt.labels.numbering import composed, number_folders, places, unlike_folders
+from ResNeSt.labels.numbering import BY_NUMBER, BY_ORDER, composed, number_folders, places, unlike_folders
 
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"
@@ -35,13 +35,22 @@ class Tree(NamedTuple):
     rule: str
     remarks: list[str]
 
+    @property
+    def named(self) -> bool:
+        """Whether the folders are called by classes, so that no class is another one's number."""
+        return self.rule not in {BY_NUMBER, BY_ORDER}
+
 
 def read_tree(source: PathLike, known: ClassList | None = None, from_zero: bool = False, say: Say = silent) -> Tree:
     """The images of a folder with one folder per class, by `number_folders`; a folder without images is a class, too.
 
     `say` hears what is skipped. Raises PipelineError where an image lies beside the folders.
     """
-    images = list_images(source, say)
+    return tree_of(list_images(source, say), source, known, from_zero)
+
+
+def tree_of(images: list[str], source: PathLike, known: ClassList | None = None, from_zero: bool = False) -> Tree:
+    """The same of the images that are listed already."""
     refuse_archives(images, source)
     folders = class_folders(source)
     lies_in = [class_folder(image, source) for image in images]
@@ -58,6 +67,20 @@ def read_tree(source: PathLike, known: ClassList | None = None, from_zero: bool 
         )
     labels = [numbering.numbers[folder] for folder in lies_in]
     return Tree(images, labels, numbering.numbers, numbering.classes, numbering.rule, remarks)
+
+
+def tree_of_model(images: list[str], source: PathLike, known: ClassList) -> Tree:
+    """The same by the classes of a model, which `known` has all; raises PipelineError where they do not decide."""
+    try:
+        tree = tree_of(images, source, known)
+    except PipelineError as error:
+        raise PipelineError(f"{error}; or name a labels file with --labels") from None
+    if tree.rule == BY_ORDER:
+        tree.remarks.append(
+            f"{source}: its folders were numbered in the order of their names, since {known.source} does not say what "
+            "its classes are called"
+        )
+    return tree
 
 
 def class_folder(image: PathLike, source: PathLike) -> str:

@@ -128,21 +128,28 @@ def _find_folder(recorded: str, summary: Path) -> str:
     return os.fspath(beside) if os.path.isdir(beside) else recorded
 
 
-def model_classes(summary: PathLike) -> int | None:
-    """How many classes the model has that a summary is of, where it is still there and says so; else None.
+def model_info_of(summary: PathLike) -> dict[str, str]:
+    """What the model that a summary is of says of itself, with a whole number of `classes`; else nothing.
 
     A checkpoint is not asked: it would have to be read whole, and its results are of this project's client.
     """
     fields = read_json(summary)
     arguments = fields.get("args") if isinstance(fields, dict) else None
     if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
-        return None
+        return {}
     flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     flag.add_argument("--model", "-m", "--om-model", type=Path, default=Path("-"))
     with contextlib.suppress(argparse.ArgumentError, OSError, PipelineError, KeyError, TypeError, ValueError):
         model = flag.parse_known_args(arguments)[0].model
-        return int(info_of_file(model)["classes"]) if model.suffix in (".om", ".onnx", ".xml", ".param") else None
-    return None
+        info = info_of_file(model) if model.suffix in (".om", ".onnx", ".xml", ".param") else {}
+        return {**info, "classes": str(int(info["classes"]))}
+    return {}
+
+
+def model_classes(summary: PathLike) -> int | None:
+    """How many classes the model has that a summary is of, where `model_info_of` tells it."""
+    classes = model_info_of(summary).get("classes")
+    return int(classes) if classes else None
 
 
 def bin_dtype(paths: Iterable[PathLike], classes: Collection[int] = (), labelled: int = 0) -> str:

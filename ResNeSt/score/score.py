@@ -1,4 +1,4 @@
-"""Scores a client's outputs: joins them to the labels by file name, never by position, and counts top-1 and top-5.
+"""Scores a client's outputs: joins them to the labels by file name, never by position, and counts top-k.
 
 Of equal logits the lower class index ranks higher. An image counts once or is named as a problem: what is missing,
 damaged or listed twice never shrinks or shifts the data set silently.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 import os
 import signal
 from collections import Counter
@@ -24,6 +25,8 @@ from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import PathLike
 from ResNeSt.common.progress import hidden
+from ResNeSt.labels.carried import read_truth
+from ResNeSt.labels.class_names import ClassList, ClassName, classes_in, names_of
 from ResNeSt.labels.file import keys_of, read_labels
 from ResNeSt.score.accuracy_log import is_accuracy_log, read_answers
 from ResNeSt.score.outputs import (
@@ -33,9 +36,10 @@ from ResNeSt.score.outputs import (
     find_outputs,
     is_summary,
     list_outputs,
-    model_classes,
+    model_info_of,
     read_output,
 )
+from ResNeSt.score.per_class import pairs_of
 from ResNeSt.score.predictions import Predicted, reader_of
 from ResNeSt.score.ranking import are_probabilities, greatest_softmax, top_k_predictions
 
@@ -50,7 +54,8 @@ KINDS = {
 }
 
 Problems = dict[str, list[str]]
-TOP = 5  # the most classes that are ranked of a result
+TOP = 5  # classes that are ranked of a result, unless more are asked for
+TOP_K = (1, 5)  # the accuracies that are told, unless others are asked for
 
 # Below this many files a process costs more time to start than it saves.
 _FILES_PER_PROCESS = 2000
@@ -58,28 +63,47 @@ _FILES_PER_PROCESS = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Images right at first guess, right within five, and scored at all; scores of shards add up."""
+    """Images scored, and those right within the first k classes, by k; scores of shards add up.
 
-    top1: int = 0
-    top5: int = 0
+    `right` has 1, 5 and whatever else was asked for.
+    """
+
+    right: Mapping[int, int] = dataclasses.field(default_factory=dict)
     total: int = 0
 
     def __add__(self, other: Score) -> Score:
-        return Score(self.top1 + other.top1, self.top5 + other.top5, self.total + other.total)
+        ranks = sorted({*self.right, *other.right})
+        return Score(
+            {rank: self.right.get(rank, 0) + other.right.get(rank, 0) for rank in ranks}, self.total + other.total
+        )
+
+    @property
+    def top1(self) -> int:
+        """Images right at first guess."""
+        return self.right.get(1, 0)
+
+    @property
+    def top5(self) -> int:
+        """Images right within five."""
+        return self.right.get(5, 0)
 
     @property
     def top1_acc(self) -> float:
         """Top-1 accuracy as a fraction; NaN where nothing was scored."""
-        return self.top1 / self.total if self.total else float("nan")
+        return self.accuracy(1)
 
     @property
     def top5_acc(self) -> float:
         """Top-5 accuracy as a fraction; NaN where nothing was scored."""
-        return self.top5 / self.total if self.total else float("nan")
+        return self.accuracy(5)
+
+    def accuracy(self, k: int) -> float:
+        """Top-k accuracy as a fraction, of a k in `right`; NaN where nothing was scored."""
+        return self.right[k] / self.total if self.total else float("nan")
 
 
 class Prediction(NamedTuple):
-    """The label of an image and the (up to) five classes predicted for it, best first.
+    """The label of an image and the classes predicted for it, best first: five, or as many as were asked for.
 
     `confidence` is the probability of the first (softmax), where the outputs are known.
     """
@@ -95,8 +119,9 @@ class Result:
 
     `score.total` counts the labelled results that could be read, `labelled` the images in the label file, `classes` the
     values of one output. `predictions` are by image name; `problems` holds a line for each, under every one of KINDS.
-    `ranks` is TOP, or fewer where fewer classes of an image are known, as of an accuracy log; then top-5 is not.
-    `probabilities` is whether the outputs were taken for that, not for logits.
+    `ranks` is how many classes of an image were asked for, or fewer where fewer are known, as of an accuracy log; for
+    a greater k top-k is not known. `probabilities` is whether the outputs were taken for that, not for logits. `info`
+    is what the model's file says of itself, where it is still there.
     """
 
     score: Score
@@ -106,16 +131,34 @@ class Result:
     problems: Problems
     ranks: int = TOP
     probabilities: bool = False
+    info: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def pairs(self) -> Counter[tuple[int, int]]:
+        """Images by their label and the class that was predicted for them (ResNeSt.score.per_class)."""
+        return pairs_of(self.predictions.values())
+
+    @property
+    def class_names(self) -> list[ClassName]:
+        """Of all classes, where the model's file or their number tells them; raises PipelineError where it cannot."""
+        return names_of(self.info if self.info.get("classes") == str(self.classes) else {}, self.classes)
 
 
-def count(predictions: Iterable[Prediction]) -> Score:
-    """The score of predictions of up to five classes each."""
-    top1 = top5 = total = 0
-    for label, classes, _ in predictions:
-        top1 += classes[0] == label
-        top5 += label in classes
-        total += 1
-    return Score(top1, top5, total)
+def depth(top_k: Iterable[int]) -> int:
+    """How many classes of an image have to be ranked for these top-k; raises ArgumentError for one that cannot be."""
+    asked = list(top_k)
+    if not asked or not all(isinstance(k, numbers.Integral) and not isinstance(k, bool) and k > 0 for k in asked):
+        raise ArgumentError(f"top-k of {asked}, expected whole numbers above 0, such as 1, 5")
+    return max(TOP, *asked)
+
+
+def count(predictions: Iterable[Prediction], top_k: Iterable[int] = TOP_K) -> Score:
+    """The score of predictions that are `depth` classes long, or have all classes."""
+    ranks = Counter(
+        classes.index(label) + 1 if label in classes else 0 for label, classes, _ in predictions
+    )  # 0 where the label is not among them
+    right = {k: sum(ranks[rank] for rank in ranks if 0 < rank <= k) for k in sorted({*TOP_K, *top_k})}
+    return Score(right, sum(ranks.values()))
 
 
 def score_summary(summary: PathLike, labels: PathLike) -> Result:
@@ -129,29 +172,33 @@ def score_summaries(
     workers: int | None = None,
     classes: int | None = None,
     probabilities: bool = False,
+    top_k: Sequence[int] = TOP_K,
 ) -> Result:
     """Scores the output files that the summary JSONs of one or several devices list, together, against a label file.
 
     In place of a summary a folder of outputs is scored, or a list of their paths (ResNeSt.score.outputs.find_outputs).
     Or one log of MLPerf's accuracy mode (ResNeSt.score.accuracy_log), whose sample n is line n of the label file, or
     one file of predictions (ResNeSt.score.predictions), whose images are joined by their names.
-    Uses up to `workers` processes [one per core]. `classes` are the model's [what it says itself, else as many as most
-    results have values]. `probabilities` is whether the outputs are known to be that, of a network that ends in Softmax
-    or Sigmoid; else they are taken for it where all sum to 1.
+    In place of a label file a folder with a folder per class is taken, where the model's classes or the folders' names
+    tell which is which. Uses up to `workers` processes [one per core]. `classes` are the model's [what it says itself,
+    else as many as most results have values]. `probabilities` is whether the outputs are known to be that, of a network
+    that ends in Softmax or Sigmoid; else they are taken for it where all sum to 1. `top_k` are the accuracies that are
+    wanted.
     Raises PipelineError where a summary or the label file is damaged, where no result can be scored at all or most hold
     several rows, or where a label is no class of the model.
     """
     if not summaries:
         raise ArgumentError("no summary given; name at least one")
+    depth(top_k)
     for path in summaries:
         score_alone = _score_predicted if reader_of(path) else _score_log if is_accuracy_log(path) else None
         if score_alone and len(summaries) > 1:
             raise ArgumentError(f"{path}: holds predicted classes, not outputs; score it by itself")
         if score_alone:
-            return score_alone(path, labels, classes)
-    truth = read_labels(labels)
-    problems: Problems = {kind: [] for kind in KINDS}
+            return score_alone(path, labels, classes, top_k)
     written = [path for path in summaries if is_summary(path)]
+    truth = read_truth(labels, _classes_of(written) if os.path.isdir(labels) else None)
+    problems: Problems = {kind: [] for kind in KINDS}
     listed = [file for summary in written for file in list_outputs(summary)]
     found = [file for path in summaries if path not in written for file in find_outputs(path)]
     names = {file: name for file in listed if (name := _name_by_client(file))}
@@ -162,9 +209,10 @@ def score_summaries(
             f"{labels}: none of the {len(listed)} results belongs to a labelled image; the first result is "
             f"{listed[0]}, the first labelled image {next(iter(truth))}"
         )
-    known = classes or next(filter(None, map(model_classes, written)), None)
+    info = _info_of(written)
+    known = classes or (int(info["classes"]) if info else None)
     dtype = bin_dtype(list(results.values()), [known] if known else (), max(truth.values()) + 1)
-    outputs = _read_all(results, problems, dtype, workers)
+    outputs = _read_all(results, problems, dtype, depth(top_k), workers)
     size = _number_of_classes(outputs, known)
     if known is not None and size > known and size % known == 0:
         raise PipelineError(
@@ -175,10 +223,21 @@ def score_summaries(
     # All of them: logits of one image may sum to 1, too.
     as_they_are = probabilities or all(output.summed for output in outputs.values())
     predictions = _predictions(outputs, size, truth, problems, as_they_are)
-    return Result(count(predictions.values()), len(truth), size, predictions, problems, probabilities=as_they_are)
+    score = count(predictions.values(), top_k)
+    return Result(score, len(truth), size, predictions, problems, depth(top_k), as_they_are, info)
 
 
-def _score_log(log: PathLike, labels: PathLike, classes: int | None) -> Result:
+def _info_of(summaries: Iterable[PathLike]) -> dict[str, str]:
+    """What the model of the first summary that tells it says of itself."""
+    return next(filter(None, map(model_info_of, summaries)), {})
+
+
+def _classes_of(summaries: Iterable[PathLike]) -> ClassList | None:
+    info = _info_of(summaries)
+    return classes_in(info, "the model") if info else None
+
+
+def _score_log(log: PathLike, labels: PathLike, classes: int | None, top_k: Sequence[int]) -> Result:
     truth = read_labels(labels)
     problems: Problems = {kind: [] for kind in KINDS}
     answers = read_answers(log, problems)
@@ -195,11 +254,12 @@ def _score_log(log: PathLike, labels: PathLike, classes: int | None) -> Result:
         raise PipelineError(f"{log}: no answer in it can be scored; {reason}")
     known = classes or 1 + max(*answers.values(), *truth.values())
     check_labels(truth, known, labels)
-    return Result(count(predictions.values()), len(truth), known, predictions, problems, ranks=1)
+    return Result(count(predictions.values(), top_k), len(truth), known, predictions, problems, ranks=1)
 
 
-def _score_predicted(path: PathLike, labels: PathLike, classes: int | None) -> Result:
-    truth = read_labels(labels)
+def _score_predicted(path: PathLike, labels: PathLike, classes: int | None, top_k: Sequence[int]) -> Result:
+    wanted = depth(top_k)
+    truth = read_truth(labels)
     problems: Problems = {kind: [] for kind in KINDS}
     read = reader_of(path)
     by_image: dict[str, Predicted] = {}
@@ -215,7 +275,7 @@ def _score_predicted(path: PathLike, labels: PathLike, classes: int | None) -> R
         elif each.problem:
             problems[each.problem].append(each.reason)
         else:
-            predictions[key] = Prediction(truth[key], each.classes[:TOP], each.confidence)
+            predictions[key] = Prediction(truth[key], each.classes[:wanted], each.confidence)
     problems["missing"] += sorted(truth.keys() - set(keys))
     if not predictions:
         reason = next(iter(problems["unreadable"] + problems["extra"] + problems["missing"]))
@@ -224,8 +284,8 @@ def _score_predicted(path: PathLike, labels: PathLike, classes: int | None) -> R
     known = classes or 1 + max(*map(max, told), *truth.values())
     check_labels(truth, known, labels)
     ranks = min(map(len, told))
-    all_told = ranks >= min(known, TOP)
-    return Result(count(predictions.values()), len(truth), known, predictions, problems, TOP if all_told else ranks)
+    score = count(predictions.values(), top_k)
+    return Result(score, len(truth), known, predictions, problems, wanted if ranks >= min(known, wanted) else ranks)
 
 
 def _keys_of_predicted(images: Sequence[str], truth: Mapping[str, int]) -> list[str]:
@@ -296,9 +356,11 @@ class _Problem(NamedTuple):
     reason: str
 
 
-def _read_all(results: dict[str, str], problems: Problems, dtype: str, workers: int | None) -> dict[str, _Output]:
+def _read_all(
+    results: dict[str, str], problems: Problems, dtype: str, top: int, workers: int | None
+) -> dict[str, _Output]:
     outputs: dict[str, _Output] = {}
-    predicted = _predict_all(list(results.values()), dtype, workers)
+    predicted = _predict_all(list(results.values()), dtype, top, workers)
     outcomes = tqdm(predicted, "score", len(results), unit="result", disable=hidden())
     for outcome, image in zip(outcomes, results):
         if isinstance(outcome, _Problem):
@@ -311,8 +373,8 @@ def _read_all(results: dict[str, str], problems: Problems, dtype: str, workers: 
     return outputs
 
 
-def _predict_all(paths: list[str], dtype: str, workers: int | None) -> Iterator[_Output | _Problem]:
-    predict = functools.partial(_predict, dtype=dtype)
+def _predict_all(paths: list[str], dtype: str, top: int, workers: int | None) -> Iterator[_Output | _Problem]:
+    predict = functools.partial(_predict, dtype=dtype, top=top)
     processes = min(workers or cores(), len(paths) // _FILES_PER_PROCESS)
     if processes < 2:
         yield from map(predict, paths)
@@ -326,12 +388,12 @@ def _predict_all(paths: list[str], dtype: str, workers: int | None) -> Iterator[
         raise PipelineError("a process that read results died, perhaps for want of memory; run again") from None
 
 
-def _predict(path: str, dtype: str) -> _Output | _Problem:
+def _predict(path: str, dtype: str, top: int) -> _Output | _Problem:
     try:
         logits = read_output(path, dtype)
     except OutputError as error:
         return _Problem(error.kind, str(error))
-    classes = tuple(top_k_predictions(logits[None])[0].tolist())
+    classes = tuple(top_k_predictions(logits[None], top)[0].tolist())
     value = float(logits[classes[0]])
     summed = 0 < value < 1.01 and are_probabilities(logits[None])  # the greatest alone tells it of nearly all logits
     return _Output(path, logits.size, classes, greatest_softmax(logits, value), value, summed)

@@ -75,7 +75,7 @@ class ServedModel:
         self.platform = f"{choice.engine or SUFFIXES[suffix]}_{suffix[1:]}"
         self.names: list[ClassName] = names_of(first.info, self._classes, names)
         self._probabilities = first.probabilities
-        self._make: Callable[[PathLike, np.ndarray], None] | None = None
+        self._make: Callable[[PathLike, np.ndarray], object] | None = None
         self.no_pictures = ""
         normalisation = None
         try:

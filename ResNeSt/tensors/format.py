@@ -110,7 +110,8 @@ class TensorSet:
 
     `packed` is whether they lie in shards (ResNeSt.tensors.shards), not in a file each, which is one of FILES.
     `decoder` says who decoded the images of the last run that made any (ResNeSt.images.native); since all give the same
-    bits, runs of several go on.
+    bits, runs of several go on. `unturned` counts the images that the same run left as they lie against their EXIF
+    orientation.
     """
 
     format: TensorFormat
@@ -121,6 +122,7 @@ class TensorSet:
     packed: bool = False
     decoder: str = ""
     files: str = "bin"
+    unturned: int = 0
 
     def __str__(self) -> str:
         each = "a file each" if self.files == "bin" else f"a .{self.files} file each"
@@ -173,4 +175,5 @@ def _tensor_set(fields: Any) -> TensorSet:
         packed=bool(fields.get("packed", False)),
         decoder=str(fields.get("decoder", "")),
         files=str(fields.get("files", "bin")),
+        unturned=int(fields.get("unturned", 0)),
     )

@@ -29,7 +29,7 @@ from ResNeSt.training.augment import lighting, random_picture
 from ResNeSt.training.settings import Settings
 
 Batch = tuple[Tensor, Tensor]
-Maker = Callable[[int, np.ndarray], None]
+Maker = Callable[[int, np.ndarray], object]
 
 
 @dataclasses.dataclass(frozen=True)
