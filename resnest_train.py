@@ -1,7 +1,7 @@
 """Trains a ResNeSt, or fine-tunes one; alone, or in processes that torchrun starts. ResNeSt.training does the work."""
 
-from ResNeSt.commands.train import main
+from ResNeSt.__main__ import start
 from ResNeSt.common.errors import run
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: start("train"))

@@ -7,7 +7,7 @@ import importlib
 import sys
 
 from ResNeSt import __version__
-from ResNeSt.common.errors import ArgumentError, run
+from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, run
 from ResNeSt.common.tables import columns
 
 # By what they are for: a command, the module whose `main` and `make_parser` it is, and what it does. A module is
@@ -61,7 +61,23 @@ def main() -> int | None:
     if name not in COMMANDS:
         raise ArgumentError(_unknown(name))
     sys.argv = [f"resnest {name}", *rest]
-    code: int | None = importlib.import_module(f"ResNeSt.{COMMANDS[name][0]}").main()
+    return start(name)
+
+
+def start(name: str) -> int | None:
+    """Runs a command on `sys.argv`; raises MissingRuntimeError where a package that its module imports is not here."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"resnest {__version__}")
+        return 0
+    try:
+        module = importlib.import_module(f"ResNeSt.{COMMANDS[name][0]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ResNeSt"):
+            raise
+        raise MissingRuntimeError(
+            f"{error.name} is not installed here; {name} takes it: pip install -r requirements.txt"
+        ) from None
+    code: int | None = module.main()
     return code
 
 

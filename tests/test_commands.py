@@ -121,6 +121,30 @@ def test_every_command_with_a_result_has_json_and_quiet(name: str) -> None:
     assert ("json" in PARSERS[name].roles) == ("--json" in flags)
 
 
+@pytest.mark.parametrize("name", ["export", "train"])
+def test_a_command_says_which_package_it_lacks_and_tells_its_version_without(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, MODULES[name], raising=False)
+    for package in ("onnx", "torch"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith(("ResNeSt.training", "ResNeSt.export"))]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(MissingRuntimeError, match=rf"(onnx|torch) is not installed here; {name} takes it: pip install"):
+        resnest.start(name)
+    monkeypatch.setattr(sys, "argv", [name, "--version"])
+    assert resnest.start(name) == 0
+    assert capsys.readouterr().out == f"resnest {__version__}\n"
+
+
+@pytest.mark.parametrize("flag", ["--json=told.json", "--quiet"])
+def test_what_ais_bench_has_no_flag_for_is_refused_with_its_model(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["infer", "--model=m_bs1.om", flag])
+    with pytest.raises(ArgumentError, match=r"not for a \.om, which ais_bench runs"):
+        importlib.import_module(MODULES["infer"]).main()
+
+
 def follow(example: str, *more: str, cwd: Path) -> Completed:
     """Runs the commands of an example, the last of them with `more` flags."""
     *before, last = example.split(" && ")
