@@ -99,6 +99,15 @@ def test_a_flag_of_the_table_means_the_same_in_every_command() -> None:
             assert action.type is said.kind, where
 
 
+def test_a_flag_of_the_table_takes_the_same_values_in_every_command() -> None:
+    choices = defaultdict(set)
+    for command, name, _, action in flags():
+        if action.choices is not None and name in FLAGS and command != "train":  # which takes few chips and precisions
+            choices[name].add(tuple(action.choices))
+    assert choices.keys() == {"dtype", "engine", "tune"}
+    assert [name for name, different in choices.items() if len(different) > 1] == []
+
+
 def test_two_flags_do_not_say_the_same() -> None:
     sentences = defaultdict(set)
     for _, name, _, action in flags():
@@ -129,6 +138,18 @@ def test_no_page_names_a_spelling_that_no_help_shows() -> None:
     pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "demo").glob("*.md")]
     named = {(page.name, word) for page in pages for word in re.findall(r"(?<!\S)`?(--[\w-]+)", page.read_text())}
     assert [(page, word) for page, word in named if word in hidden and page != "CHANGELOG.md"] == []
+
+
+def test_the_native_program_calls_its_flags_the_same() -> None:
+    source = (PROJECT / "native/infer/main.cpp").read_text()
+    spellings = [
+        re.findall(r'"(-[^"]+)"', names) for names in re.findall(r'^    \{\{("-[^}]*)\}, [A-Z]+, ', source, re.M)
+    ]
+    assert len(spellings) > 20
+    own = f"{OWN['infer']} {OWN['evaluate']}".split()
+    for first, *others in spellings:
+        assert first[2:] in (*FLAGS, *own)
+        assert set(others) <= set(KNOWN.get(first[2:], "").split())
 
 
 def test_the_table_names_every_kind_of_checkpoint() -> None:

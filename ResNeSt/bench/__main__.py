@@ -107,7 +107,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--processes",
         type=each(positive),
-        metavar="N[,N…]",
+        metavar="N[,…]",
         help="on each device side by side in the speed measurement, a row for each N; on cpu they share the cores [1]",
     )
     take(parser, "instances", several=True, note="1; on cpu or ncnn, a row for each N; auto: by the runtime")
