@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ResNeSt import __version__
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice
@@ -477,3 +479,15 @@ def test_a_damaged_om_is_refused_in_ascendcl_s_words(program: Path, acl: Path, t
     result = run(program, "--model=m.om", cwd=tmp_path, env=environment(acl, tmp_path / "report"))
     assert_refused(result, "m.om: aclmdlLoadFromFile failed with 100000")
     assert counts(tmp_path / "report")["left"] == 0
+
+
+def test_it_tells_the_version_and_its_help_ends_with_an_example_that_works(
+    program: Path, models: dict[str, Path]
+) -> None:
+    assert run(program, "--version").stdout == f"resnest {__version__}\n"
+    *_, example = run(program, "--help").stdout.splitlines()
+    name, *flags = shlex.split(example)
+    assert name == "native/build/resnest_infer"
+    assert flags[:2] == ["--model", "work/resnest_demo/resnest_demo_bs8.xml"]  # as run.sh calls it
+    done = run(program, "--model", models["float32"], *flags[2:], cwd=PROJECT)
+    assert (done.returncode, "top1_correct=392, tot=395" in done.stdout) == (0, True), done.stderr

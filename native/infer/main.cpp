@@ -38,7 +38,10 @@ photographs, with the answers of python -m ResNeSt.evaluate:
   --workers N              threads that decode [one per core]
   --allow-missing, --allow-extra, --allow-broken, --allow-not-finite
 
-resnest_infer --model resnest50_bs8.xml --images imagenet/val --labels val_label.txt)";
+  --version                print the version and end
+
+example, after bash run.sh:
+  native/build/resnest_infer --model work/resnest_demo/resnest_demo_bs8.xml --images demo/val --labels demo/val_label.txt --allow-broken)";
 
 constexpr size_t MANY = 999'999'999;
 enum Of { BOTH, TENSORS, PHOTOGRAPHS };  // with which of the two commands it goes
@@ -170,6 +173,7 @@ int main(int count, char **words) {
     try {
         for (int number = 1; number < count; ++number)
             if (words[number] == std::string("--help") || words[number] == std::string("-h")) return std::puts(USAGE), 0;
+        if (count == 2 && words[1] == std::string("--version")) return std::puts("resnest " RESNEST_VERSION), 0;
         const Options options = parsed({words, words + count});
         if (options.threads) use_cores(options.threads);
         return options.images.empty() ? infer(options) : evaluate(options);
