@@ -388,14 +388,16 @@ def _table(stages: list[Stage]) -> str:
 
 def _report(plan: RunPlan, stages: list[Stage], steps: list[data.Step], calibrated: dict[str, str]) -> data.Report:
     files = {"weights": str(plan.weights), "pictures": str(plan.images), "labels": str(plan.labels)}
+    benched = data.read(plan.results) if stages[-1].name == "compiled" else None
     return collect.report(
         collect.of_card(plan.card, plan.weights),
         {**files, "precision": plan.precision, **calibrated, **about(plan.chip)},
         [stage.judged for stage in stages],
-        data.read(plan.results).speeds if stages[-1].name == "compiled" else [],
+        benched.speeds if benched else [],
         steps,
         plan.loop,
         plan.images,
+        benched.layer_costs if benched else None,
     )
 
 

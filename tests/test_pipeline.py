@@ -299,6 +299,8 @@ def test_int8_compiles_and_judges_int8_and_the_report_shows_each_flipped_image(a
     assert 1e-3 < compiled["difference"] < 0.5
     assert found["flip_count"] == compiled["total"] - compiled["same_top1"]
     assert (folder / "report.html").read_text().count("data:image/jpeg") == min(found["flip_count"], 24)
+    assert len(found["layer_costs"]["layers"]) == 36
+    assert "Kept in floating point: what int8 would cost" in (folder / "report.html").read_text()
     told = f"int8 was calibrated on 128 tensors of {os.path.relpath(DEMO, again)}/train, none of which is scored"
     assert told in result.stdout.splitlines()
     assert read(again)["calibration"] == found["about"]["calibration"] == told

@@ -19,6 +19,7 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.convert import amct, calibration, conversion, nncf
 from ResNeSt.convert.conversion import Conversion
 from ResNeSt.convert.gate import Gate
+from ResNeSt.convert.layer_cost import layer_costs
 from ResNeSt.export.to_onnx import export
 from ResNeSt.images.preprocess import preprocess
 from ResNeSt.labels.file import read_labels
@@ -103,6 +104,83 @@ def test_each_compile_says_how_near_it_is_to_fp32_on_tensors_not_calibrated_with
     lines = [line for line in (work / "printed").read_text().splitlines() if "held-out" in line]
     assert [line.split(":")[0] for line in lines] == ["m_bs1.xml", "m_bs8.xml"]
     assert all("64 held-out tensors" in line and "cosine 0.99" in line for line in lines)
+
+
+def test_each_layer_has_its_cost_and_that_of_what_was_kept_in_float_is_what_int8_would_cost(work: Path) -> None:
+    """The first layer's, the classifier's and an attention's are worked out here."""
+    told = json.loads((work / "m_bs8.xml.json").read_text())["layer_costs"]
+    costs = {layer["name"]: layer for layer in told["layers"]}
+    assert told == json.loads((work / "m_bs1.xml.json").read_text())["layer_costs"]
+    fp32, int8 = onnx.load(work / "m_sim.onnx"), onnx.load(work / "m_int8.onnx")
+    layers = {node.name: node for node in fp32.graph.node if node.op_type in ("Conv", "Gemm")}
+    assert list(costs) == list(layers)
+    assert {name for name, layer in costs.items() if not layer["quantized"]} == {
+        name for name in layers if "/weigh/" in name
+    }
+    first = costs["/conv1/conv1.0/Conv"]  # before it is nothing
+    assert first["alone"] == pytest.approx(first["together"], rel=1e-4)
+
+    kept = next(name for name in layers if "/weigh/fc1" in name)
+    values = {name: layers[name].input[0] for name in ("/fc/Gemm", kept)}
+    fp32.graph.output.extend(onnx.helper.make_empty_tensor_value_info(value) for value in values.values())
+    session = onnxruntime.InferenceSession(fp32.SerializeToString())
+    files = calibration.choose(work / "prep", onnx_file.read(work / "m_sim.onnx")).held_out[: told["images"]]
+    images = [np.fromfile(file.path, np.float32).reshape(1, 3, 96, 96) for file in files]
+    inputs = {
+        name: [session.run([value], {"actual_input_1": image})[0] for image in images] for name, value in values.items()
+    }
+
+    def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+        return {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
+
+    def off(exact: list[np.ndarray], rounded: list[np.ndarray]) -> float:
+        return float(
+            np.linalg.norm(np.concatenate(rounded) - np.concatenate(exact)) / np.linalg.norm(np.concatenate(exact))
+        )
+
+    has, made = constants(int8), {output: node for node in int8.graph.node for output in node.output}
+    gemm = next(node for node in int8.graph.node if node.op_type == "Gemm")
+    scale, zero = (has[name] for name in made[gemm.input[0]].input[1:])
+    weights, steps = (has[name] for name in made[gemm.input[1]].input[:2])
+    rounded = [(np.clip(np.rint(x / scale) + zero, *limits(zero)) - zero) * scale for x in inputs["/fc/Gemm"]]
+    exact = [x @ constants(fp32)["fc.weight"].T + constants(fp32)["fc.bias"] for x in inputs["/fc/Gemm"]]
+    found = [x @ (weights * steps.reshape(-1, 1)).T + has[gemm.input[2]] for x in rounded]
+    assert costs["/fc/Gemm"]["alone"] == pytest.approx(off(exact, found), rel=1e-3)
+
+    pixels = [x.reshape(1, -1) for x in inputs[kept]]
+    weights, bias = (constants(fp32)[name] for name in layers[kept].input[1:])
+    weights = weights.reshape(len(weights), -1)
+    steps = np.abs(weights).max(axis=1, keepdims=True) / 127
+    found = [by_range(x) @ (np.rint(weights / steps) * steps).T + bias for x in pixels]
+    assert costs[kept]["alone"] == pytest.approx(off([x @ weights.T + bias for x in pixels], found), rel=1e-3)
+
+
+def limits(zero: np.ndarray) -> tuple[int, int]:
+    kind = np.iinfo(zero.dtype)
+    return kind.min, kind.max
+
+
+def by_range(values: np.ndarray) -> np.ndarray:
+    """To eight bits over the range of the values, and back."""
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    scale = (high - low) / 255
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    return np.asarray((np.clip(np.rint(values / scale) + zero, 0, 255) - zero) * scale)
+
+
+def test_what_a_layer_costs_grows_with_its_rounding_and_is_not_recorded_of_other_precisions(
+    work: Path, tmp_path: Path
+) -> None:
+    network, tensors = chosen(work)
+    images = np.stack([np.fromfile(file.path, np.float32).reshape(3, 96, 96) for file in tensors.held_out])
+    damaged = changed(work / "m_int8.onnx", tmp_path / "int8.onnx", ["scale_layer3.0.narrow.0.weight"], 3)
+    before, after = (layer_costs(network, path, images) for path in (work / "m_int8.onnx", damaged))
+    worse = [one.name for one, other in zip(before, after) if other.alone > one.alone * 1.01]
+    (layer,) = [
+        node.name for node in onnx.load(work / "m_sim.onnx").graph.node if "layer3.0.narrow.0.weight" in node.input
+    ]
+    assert worse == [layer]
+    assert "layer_costs" not in Gate(network, tensors.held_out, 0).check(work / "m_bs1.xml", network.path, "m.xml")
 
 
 def test_calibration_and_gate_share_no_tensor(work: Path) -> None:

@@ -25,7 +25,7 @@ from ResNeSt.report import collect, data
 from ResNeSt.report.draw import draw, draw_where_possible
 from ResNeSt.report.thumbnails import thumbnails
 from ResNeSt.score.score import Prediction, Result, Score, score_summaries, score_summary
-from tests.conftest import assert_refused, call
+from tests.conftest import PROJECT, assert_refused, call
 
 CLASSES, IMAGES = 4, 40
 
@@ -43,6 +43,12 @@ def run_of(folder: Path, dirname: str, logits: np.ndarray) -> Path:
     return summary
 
 
+LAYERS = [
+    data.LayerCost("/conv1/Conv", "Conv", True, 0.01, 0.01),
+    data.LayerCost("/layer1/conv/Conv", "Conv", True, 0.05, 0.125),
+    data.LayerCost("/layer1/weigh/fc1/Conv", "Conv", False, 0.02, 0.0625),
+    data.LayerCost("/fc/Gemm", "Gemm", True, 0.0, None),
+]
 LABELS = np.arange(IMAGES) % CLASSES
 
 
@@ -76,6 +82,7 @@ def make(folder: Path) -> Path:
         [data.Step("export", 2.5, 345_000_000), data.Step("bench", 61.0, 89_000_000)],
         loop=50,
         images=folder / "images",
+        layer_costs=data.LayerCosts(8, LAYERS),
     )
     data.write(folder, report)
     return folder
@@ -113,15 +120,20 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.attributes: dict[str, list[Any]] = {}
         self.tags: list[str] = []
+        self._goes_on = False
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self._goes_on = tag == "wbr"
         for name, value in attrs:
             self.attributes.setdefault(name, []).append(value)
 
     def handle_data(self, words: str) -> None:
+        if self._goes_on:
+            words = self.words.pop() + words
+        self._goes_on = False
         self.words.append(words)
 
 
@@ -206,7 +218,7 @@ def test_several_processes_are_a_line_of_their_own_with_the_latency_of_one(folde
     )
     data.write(folder, dataclasses.replace(data.read(folder), speeds=[alone, together]))
     text = Page(draw(folder)).text
-    assert re.search(r"this run [- ]+400 \(20.00\)", text)
+    assert re.search(r"this run, one alone [- ]+400 \(20.00\)", text)
     assert re.search(r"this run, 2 processes [- ]+640 \(25.00\)", text)
     assert "640 images/s the network alone batch 8, 2 processes: 25.00 ms a batch" in text
     assert "8, 2 processes 25.00" in text
@@ -229,14 +241,33 @@ def test_one_stage_one_batch_size_and_one_run_are_enough(folder: Path) -> None:
     assert "4 40.00 40.00 40.00 40.00 40.00 40.00" in text
 
 
-def test_one_batch_size_without_published_figures_is_drawn_as_a_bar(folder: Path) -> None:
+def test_one_batch_size_is_drawn_as_bars_beside_what_was_published_of_it(folder: Path) -> None:
     report = dataclasses.replace(data.read(folder), speeds=[collect.speed(4, 100, np.array([40.0]))])
     data.write(folder, report)
-    assert "Throughput over batch size" in Page(draw(folder)).text  # beside the published lines
-    data.write(folder, dataclasses.replace(report, published_speeds=[]))
     text = Page(draw(folder)).text
-    assert "Throughput over batch size" not in text
-    assert text.count("batch 4") >= 4  # a bar of images/s, one of the latency, and the tables
+    assert "over batch size" not in text
+    assert text.count("Throughput at batch 4") == 1
+    plots = " ".join(re.findall(r"<svg.*?</svg>", (folder / "report.html").read_text(), re.DOTALL))
+    assert "this run" in plots
+    assert "Ascend 310P3" in plots  # has that batch size, V100 and T4, too
+    data.write(folder, dataclasses.replace(report, speeds=[collect.speed(2, 100, np.array([40.0]))]))
+    Page(draw(folder))
+    plots = " ".join(re.findall(r"<svg.*?</svg>", (folder / "report.html").read_text(), re.DOTALL))
+    assert "Ascend 310P3" not in plots  # published for other batch sizes alone: the table has them
+    assert "Ascend 310P3" in Page(folder / "report.html").text
+
+
+def test_a_sweep_over_instances_and_batch_sizes_is_one_picture_with_a_line_for_each_number(folder: Path) -> None:
+    speeds = [
+        collect.speed(batch, 100.0 * batch * count, np.array([10.0]), instances=count)
+        for batch in (1, 4, 8)
+        for count in (1, 2, 4)
+    ]
+    data.write(folder, dataclasses.replace(data.read(folder), speeds=speeds, published_speeds=[]))
+    draw(folder)
+    throughput = re.findall(r"<figure.*?</figure>", (folder / "report.html").read_text(), re.DOTALL)
+    (picture,) = [each for each in throughput if "Throughput over batch size" in each]
+    assert all(name in picture for name in ("this run, one alone<", "this run, 2 instances<", "this run, 4 instances<"))
 
 
 def test_where_every_stage_agrees_as_well_none_is_called_the_worst(folder: Path, page: Page) -> None:
@@ -297,6 +328,37 @@ def test_probabilities_are_taken_as_they_are_and_an_accuracy_log_has_none(tmp_pa
     assert collect._confidence(collect.Judged("log", 1, unknown, [], 1.0)) is None
 
 
+def test_the_costliest_layers_come_first_and_those_kept_in_float_with_what_int8_would_cost(page: Page) -> None:
+    head = "layer type alone % alone dB in the int8 network %"
+    assert (
+        f"Costliest in int8 {head} /layer1/conv/Conv Conv 5.00 26.0 12.50 /conv1/Conv Conv 1.00 40.0 1.00" in page.text
+    )
+    assert "/fc/Gemm Gemm 0.00 - -" in page.text
+    kept = "Kept in floating point: what int8 would cost"
+    assert f"{kept} {head} /layer1/weigh/fc1/Conv Conv 2.00 34.0 6.25" in page.text
+    assert "on 8 held-out tensors" in page.text
+    assert "All 4 layers are in report.json" in page.text
+
+
+def test_of_a_run_that_measured_no_layer_nothing_is_drawn(folder: Path) -> None:
+    change(folder / "report.json", ("layer_costs",), None)
+    assert "Layers in int8" not in Page(draw(folder)).text
+    fields = json.loads((folder / "report.json").read_text())
+    del fields["layer_costs"]  # as an earlier release wrote it
+    (folder / "report.json").write_text(json.dumps(fields))
+    assert "Layers in int8" not in Page(draw(folder)).text
+
+
+def test_layer_costs_come_from_a_model_s_record_and_a_damaged_one_has_none() -> None:
+    layers = [dataclasses.asdict(layer) for layer in LAYERS]
+    found = collect.layer_costs({"layer_costs": {"images": 8, "layers": layers}})
+    assert found == data.LayerCosts(8, LAYERS)
+    several: list[Any] = [[], {"images": 8}, {"images": "8", "layers": []}, {"images": 8, "layers": [{"name": 1}]}, 7]
+    for damaged in several:
+        assert collect.layer_costs({"layer_costs": damaged}) is None
+    assert collect.layer_costs({}) is None
+
+
 def change(path: Path, where: Any, value: Any) -> None:
     fields = holder = json.loads(path.read_text())
     for key in where[:-1]:
@@ -314,6 +376,8 @@ def change(path: Path, where: Any, value: Any) -> None:
         (("speeds", 0, "percentiles_ms", 50), None),
         (("confidence", "bins", 0, "images"), True),
         (("about", "chip"), 1),
+        (("layer_costs", "layers", 0, "quantized"), 1),
+        (("layer_costs", "layers", 0, "alone"), "0.1"),
     ],
 )
 def test_a_value_of_another_kind_is_refused_before_it_reaches_a_page(folder: Path, where: Any, value: Any) -> None:
@@ -382,6 +446,92 @@ def test_names_from_outside_cannot_become_markup(folder: Path) -> None:
     page = Page(draw(folder))
     assert "script" not in page.tags
     assert page.text.count(evil) > 10
+
+
+HOSTILE = '<img src=x onerror=alert(1)>"\'&$x_1$ $\\frac{ #000011 url(#a) id="b" --></svg></style></title>{0} %s'
+
+
+def hostile(value: Any) -> Any:
+    """The same with another text for every text in it, keys of free choice included."""
+    if isinstance(value, str):
+        return HOSTILE
+    if isinstance(value, list):
+        return [hostile(each) for each in value]
+    if isinstance(value, dict):
+        return {key: hostile(each) for key, each in value.items()}
+    return value
+
+
+def test_no_text_of_report_json_can_become_markup_a_formula_or_a_colour(folder: Path) -> None:
+    path = folder / "report.json"
+    fields = hostile(json.loads(path.read_text()))
+    fields["about"] = {HOSTILE: HOSTILE, "chip": HOSTILE, "date": HOSTILE, "precision": HOSTILE, "calibration": HOSTILE}
+    fields["published"] = {"recipe": HOSTILE, "top1": 80.0, "top5": 95.0, "source": HOSTILE}
+    fields["class_names"] = [HOSTILE] * CLASSES
+    path.write_text(json.dumps(fields))
+    draw(folder)
+    page = Page(folder / "report.html")
+    assert not {"img", "script"} & set(page.tags)  # no picture has such a name
+    assert not any(name.startswith("on") for name in page.attributes)
+    assert page.attributes["charset"] == ["utf-8"]
+    assert page.text.count(HOSTILE) > 40
+    ids = page.attributes["id"]
+    assert len(ids) == len(set(ids))
+
+
+def channel(value: int) -> float:
+    share = value / 255
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (channel(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio of two colours like #1b2127."""
+    dark, light = sorted(map(luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def schemes(style: str) -> list[dict[str, str]]:
+    """The colours of the light scheme, the dark one's, and, where the style has them, those of paper."""
+    light, *others = (
+        dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})\b", block))
+        for block in re.findall(r":root {(.*?)}", style, re.DOTALL)
+    )
+    return [light, *({**light, **other} for other in others)]
+
+
+TEXTS = [
+    *[(ink, ground) for ink in ("ink", "muted") for ground in ("page", "card")],
+    *[("ink", "mark"), ("ink", "right"), ("good", "card"), ("series-1", "page"), ("series-1", "card")],
+]
+SERVICE_TEXTS = [
+    *[(ink, ground) for ink in ("ink", "muted", "bar") for ground in ("page", "card", "good")],
+    *[("bad", "bad-page"), ("card", "bar")],
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "texts", "shapes"),
+    [
+        ("report/page.css", TEXTS, [(f"series-{number}", "card") for number in range(1, 7)]),
+        ("serve/page.html", SERVICE_TEXTS, [("edge", "page"), ("edge", "card"), ("bar", "track"), ("bar", "card")]),
+    ],
+)
+def test_text_and_shapes_have_the_contrast_of_wcag_aa_in_light_in_the_dark_and_on_paper(
+    file: str, texts: list[tuple[str, str]], shapes: list[tuple[str, str]]
+) -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    found = schemes((PROJECT / "ResNeSt" / file).read_text())
+    assert len(found) >= 2
+    for scheme in found:
+        for pairs, least in ((texts, 4.5), (shapes, 3.0)):
+            for ink, ground in pairs:
+                assert contrast(scheme[f"--{ink}"], scheme[f"--{ground}"]) >= least, (ink, ground, scheme)
 
 
 def test_a_browser_has_nothing_to_load(page: Page) -> None:

@@ -50,6 +50,7 @@ HEAVY = [
         "models/pooling.py",
         "report/plots.py",
         "report/page.py",
+        "report/layer_section.py",
         "report/speed_section.py",
     ),
     *("engines/onnxruntime.py", "engines/openvino.py", "engines/torch.py"),

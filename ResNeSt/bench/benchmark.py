@@ -286,4 +286,5 @@ def _report(measured: Sequence[Measured], model: Path, benchmark: Benchmark, ben
         [step for each in measured for step in each.steps],
         benchmark.loop,
         benchmark.images,
+        next((each.layer_costs for each in measured if each.layer_costs), None),
     )

@@ -70,13 +70,16 @@ class Timed(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What one model gave: its rows, and for the report its score, its latencies and what the runs spent."""
+    """What one model gave: its rows, and for the report its score, its latencies, what the runs spent and what int8
+    costs its layers.
+    """
 
     rows: list[BenchRow]
     judged: collect.Judged | None
     speeds: list[data.Speed]
     steps: list[data.Step]
     remarks: list[str]
+    layer_costs: data.LayerCosts | None
 
 
 def check(models: Mapping[int, Path], runs: Runs) -> None:
@@ -270,7 +273,8 @@ def measured(
     speeds = [
         collect.speed(batch, each.images_per_second, each.times_ms, each.processes, each.instances) for each in timings
     ]
-    return Measured(rows, judged, speeds, steps, [remark for each in timings for remark in each.remarks])
+    remarks = [remark for each in timings for remark in each.remarks]
+    return Measured(rows, judged, speeds, steps, remarks, collect.layer_costs(says))
 
 
 def accuracy(model: Path, batch: int, summaries: Sequence[Path], labels: PathLike) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from ResNeSt.common.ais_bench_names import stem
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.compare.agreement import Agreement, agreement, ratio
-from ResNeSt.compare.parting import Layers
 from ResNeSt.convert.calibration import sha256_of
+from ResNeSt.convert.layer_cost import LayerCost, layer_costs
 from ResNeSt.engines.engine import run_images
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.engines.tensor_batches import Normalisation, adapter, stack
@@ -77,11 +77,12 @@ class Gate:
             )
         self.say(f"note: {found}, which judges nothing")
 
-    def check(self, model: Path, source: Path, name: str) -> dict[str, float]:
+    def check(self, model: Path, source: Path, name: str) -> dict[str, Any]:
         """Says how near `model`, compiled from `source`, is to fp32; raises PipelineError where it is too far.
 
-        Returns what is to be recorded: `agreement`, the share of the held-out tensors with the top-1 of fp32, and
-        `distance`, that of the logits, relative to what those of fp32 vary by from image to image.
+        Returns what is to be recorded: `agreement`, the share of the held-out tensors with the top-1 of fp32,
+        `distance`, that of the logits, relative to what those of fp32 vary by from image to image, and of a quantized
+        one `layer_costs`: on how many images, and what int8 costs each of its layers (LayerCost).
         """
         self.check_tensors()
         measured = self._measure(model)
@@ -93,14 +94,15 @@ class Gate:
             f"logit ({measured.images} held-out tensors)"
         )
         judged = {"agreement": measured.top1, "distance": distance}
+        costs = self._layer_costs(source) if source != self.network.path else []
         if not self.passes(judged):
-            quantized = source != self.network.path
-            lost = f"; furthest off: {', '.join(self._worst_layers(source))}" if quantized else ""
+            lost = f"; furthest off: {', '.join(_furthest_off(costs))}" if costs else ""
             raise PipelineError(
                 f"{name}: not written: agrees with fp32 on {measured.top1:.3f} of the images, --min-agreement is "
                 f"{self.minimum}, and is off by {distance:.2f} of the spread of the logits, {FURTHEST} is allowed{lost}"
             )
-        return judged
+        told = {"images": len(self._compared), "layers": [cost._asdict() for cost in costs]}
+        return {**judged, **({"layer_costs": told} if costs else {})}
 
     def passes(self, judged: Mapping[str, Any]) -> bool:
         """Whether a model of which `check` recorded this is as good as is asked for."""
@@ -121,8 +123,27 @@ class Gate:
         actual = np.concatenate([run_images(engine, adapt(images)) for images in self._images(size)])
         return agreement([stem(file.path) for file in self.held_out], actual, self._expected)
 
-    def _worst_layers(self, quantized: Path) -> list[str]:
-        """The layers of the quantized ONNX file that are furthest from the network's, with their relative distance."""
-        images = stack(self.held_out[:COMPARED_IMAGES], self.network.shape(1)[1:], "float32")
-        worst = Layers(self.network.path, quantized).worst(images)
-        return [f"{layer.node} {layer.distance:.3f}" for layer in worst[:WORST_LAYERS]]
+    @property
+    def _compared(self) -> list[TensorFile]:
+        return self.held_out[:COMPARED_IMAGES]
+
+    @functools.cached_property
+    def _known_costs(self) -> dict[Path, list[LayerCost]]:
+        return {}
+
+    def _layer_costs(self, quantized: Path) -> list[LayerCost]:
+        """Of the layers of a quantized ONNX file, once; none where they cannot be had, which keeps no model back."""
+        if quantized not in self._known_costs:
+            images = stack(self._compared, self.network.shape(1)[1:], "float32")
+            try:
+                self._known_costs[quantized] = layer_costs(self.network, quantized, images)
+            except Exception as error:  # the errors of ONNX and ONNX Runtime share no base class
+                self.say(f"note: {quantized.name}: what int8 costs each layer could not be measured ({error})")
+                self._known_costs[quantized] = []
+        return self._known_costs[quantized]
+
+
+def _furthest_off(costs: Sequence[LayerCost]) -> list[str]:
+    """The layers of the int8 network that are furthest from fp32's, with their relative distance."""
+    worst = sorted(costs, key=lambda cost: np.nan_to_num(cost.together, nan=np.inf), reverse=True)
+    return [f"{cost.name} {cost.together:.3f}" for cost in worst[:WORST_LAYERS]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from ResNeSt.common.files import PathLike, read_json
 from ResNeSt.labels.class_names import names_in
 from ResNeSt.models import cards
 from ResNeSt.models.cards import Card, Published
+from ResNeSt.report import data
 from ResNeSt.report.data import (
     Bin,
     Classes,
@@ -23,6 +25,7 @@ from ResNeSt.report.data import (
     FlippedImage,
     Guessed,
     Kept,
+    LayerCosts,
     Matrix,
     PublishedSpeed,
     Report,
@@ -104,11 +107,12 @@ def report(
     steps: Sequence[Step],
     loop: int | None,
     images: PathLike | None,
+    layer_costs: LayerCosts | None = None,
 ) -> Report:
     """The report of one run; the first of `stages` is the others' reference, `about` says where and with what it ran.
 
     `loop` is the runs of each of `speeds`, None where they differ, `steps` what every command spent, `images` the
-    folder of the pictures.
+    folder of the pictures, `layer_costs` those of the int8 network.
     """
     return Report(
         model=subject.model,
@@ -118,6 +122,7 @@ def report(
         images=None if images is None else str(images),
         class_names=None if subject.class_names is None else list(subject.class_names),
         published=subject.published,
+        layer_costs=layer_costs,
         speeds=list(speeds),
         published_speeds=_published_speeds(subject),
         steps=list(steps),
@@ -144,6 +149,13 @@ def speed(batch: int, images_per_second: float, times: np.ndarray, processes: in
     """Of the latencies of a batch, in ms."""
     percentiles = np.percentile(times, np.arange(101)).tolist()
     return Speed(batch, images_per_second, float(np.mean(times)), percentiles, processes, instances)
+
+
+def layer_costs(record: Mapping[str, Any]) -> LayerCosts | None:
+    """What the record beside a model has of them; None where it has nothing, or nothing that can be read."""
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        return data.layer_costs(record.get("layer_costs"))
+    return None
 
 
 def _common(one: Judged, other: Judged) -> list[str]:

@@ -198,6 +198,29 @@ class Classes:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """How far a layer's output is off fp32's: Euclidean distance, relative to the length of fp32's.
+
+    `alone` is by its own rounding to int8, which is what that would cost where it is not `quantized`, but was kept in
+    floating point; `together` is in the int8 network. None is no number.
+    """
+
+    name: str
+    operator: str
+    quantized: bool
+    alone: float | None
+    together: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCosts:
+    """What int8 costs the layers of a network, in its order, measured on so many images that judged it."""
+
+    images: int
+    layers: list[LayerCost]
+
+
+@dataclasses.dataclass(frozen=True)
 class PublishedSpeed:
     """What others measured of the same network at the same input size: images/s by batch size, both as text of JSON."""
 
@@ -212,7 +235,7 @@ class Report:
 
     The first of `stages` is the reference of the others. `published` is of the network with its recipe. `images` is the
     folder of the pictures, where one is known; `flips` are as many as a page shows of `flip_count`. `classes` and
-    `confidence` are of the last stage.
+    `confidence` are of the last stage. `layer_costs` are those of an int8 network, where they were measured.
     """
 
     model: str
@@ -228,6 +251,7 @@ class Report:
     flips: list[FlippedImage] = dataclasses.field(default_factory=list)
     classes: Classes | None = None
     confidence: Confidence | None = None
+    layer_costs: LayerCosts | None = None
     speeds: list[Speed] = dataclasses.field(default_factory=list)
     published_speeds: list[PublishedSpeed] = dataclasses.field(default_factory=list)
     steps: list[Step] = dataclasses.field(default_factory=list)
@@ -257,6 +281,7 @@ def _report(fields: dict[str, Any]) -> Report:
         "flips": [_flip(record) for record in fields["flips"]],
         "classes": _classes(fields["classes"]),
         "confidence": _confidence(fields["confidence"]),
+        "layer_costs": layer_costs(fields.get("layer_costs")),  # earlier releases measured none
         "speeds": _all(Speed, fields["speeds"]),
         "published_speeds": _all(PublishedSpeed, fields["published_speeds"]),
         "steps": _all(Step, fields["steps"]),
@@ -294,8 +319,15 @@ def _confidence(fields: dict[str, Any] | None) -> Confidence | None:
     return _made(Confidence, {**fields, "bins": _all(Bin, fields["bins"]), "kept": _all(Kept, fields["kept"])})
 
 
+def layer_costs(fields: dict[str, Any] | None) -> LayerCosts | None:
+    """From what the record of a model, or report.json, has of them; raises as `_made` where that is something else."""
+    if fields is None:
+        return None
+    return _made(LayerCosts, {**fields, "layers": _all(LayerCost, fields["layers"])})
+
+
 T = TypeVar("T")
-_SIMPLE = {"int": (int,), "float": (int, float), "str": (str,)}
+_SIMPLE = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
 def _all(kind: type[T], records: list[dict[str, Any]]) -> list[T]:

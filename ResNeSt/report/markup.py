@@ -28,11 +28,11 @@ def figure(caption: str, svg: str) -> str:
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "") -> str:
-    """Rows of text, the first of each its head; `notes` are markup below."""
+    """Rows of text, the first of each its head, which may break behind a slash; `notes` are markup below."""
     lines = []
     for first, *cells in rows:
         body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{body}</tr>')
+        lines.append(f'<tr><th scope="row">{html.escape(first).replace("/", "/<wbr>")}</th>{body}</tr>')
     return scroller(caption, head, lines, notes)
 
 

@@ -22,10 +22,12 @@ from ResNeSt.report.data import (
     Report,
     StageScore,
 )
+from ResNeSt.report.layer_section import layer_section
 from ResNeSt.report.markup import figure, grid, hundred, interval, percent, scroller, section, table
 from ResNeSt.report.speed_section import speed_section
 
 _STYLE = Path(__file__).with_name("page.css")
+ROOMY_CLASSES = 20  # have room for larger cells in a matrix
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -36,6 +38,8 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
         parts.append(_accuracy(report))
     if len(report.stages) > 1:
         parts += [_agreement(report), _flips(report, pictures)]
+    if report.layer_costs and report.layer_costs.layers:
+        parts.append(layer_section(report.layer_costs))
     if report.classes:
         parts.append(_classes(report.classes, report))
     if report.confidence:
@@ -51,7 +55,9 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(report.model)}: report</title>\n"
         f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f"{parts[0]}\n{_contents(parts[1:])}\n<main>\n" + "\n".join(parts[1:]) + "\n</main>\n</body>\n</html>\n"
+        '<a class="skip" href="#figures">Skip to the figures</a>\n'
+        f"{parts[0]}\n{_contents(parts[1:])}\n"
+        '<main id="figures" tabindex="-1">\n' + "\n".join(parts[1:]) + "\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -155,7 +161,7 @@ def _share(stage: StageScore, key: str) -> plots.Share:
 def _agreement(report: Report) -> str:
     reference = report.stages[0].title
     name = report.stages[0].name
-    head = ["stage", "same top-1", "another top-1", f"right by {name} alone", f"wrong by {name} alone"]
+    head = ["stage", "same top-1", "changed top-1", f"only {name} right", f"only {name} wrong"]
     rows = [
         [stage.title, f"{stage.same_top1:,} of {stage.total:,}", *_counts(stage.flipped, stage.lost, stage.gained)]
         for stage in report.stages
@@ -184,7 +190,7 @@ def _matrix(report: Report) -> str:
         cells = [stage.total - same for same in counts]
         body = "".join(f'<td class="off">{cell:,}</td>' if cell else "<td>0</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{html.escape(stage.title)}</th>{body}</tr>')
-    return scroller("Images to which two stages give another top-1", ["", *titles], rows)
+    return scroller("Images whose top-1 differs between two stages", ["", *titles], rows)
 
 
 def _flips(report: Report, pictures: Mapping[str, str]) -> str:
@@ -273,7 +279,7 @@ def _confusion(matrix: Matrix, report: Report) -> str:
         "Confusion matrix: images of a class, by the class they were given",
         ["", *map(str, matrix.labels)],
         rows,
-        dense=True,
+        dense=len(matrix.labels) > ROOMY_CLASSES,
     )
 
 

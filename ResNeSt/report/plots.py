@@ -14,8 +14,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-WIDTH = 5.0  # inches of 72 units: as wide as a phone, so that text of 10 units can be read there
+WIDTH = 4.6  # inches of 72 units: as wide as a phone, so that text of 10 units can be read there
 MARKERS = "os^Dv<>P"
+LONGEST_NAME = 36
 
 # matplotlib takes these for colours; the page reads its own variables in their place.
 INK, MUTED, GRID = "#000001", "#000002", "#000003"
@@ -29,6 +30,7 @@ _VARIABLES = {
 
 _STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold $
     "font.family": ["DejaVu Sans"],  # wider than what browsers put in its place, so nothing overlaps there
     "font.size": 10,
     "text.color": INK,
@@ -69,6 +71,15 @@ class Bar(NamedTuple):
     images: int
 
 
+class Marks(NamedTuple):
+    """Values at places of a network, as a line or as marks alone."""
+
+    name: str
+    points: Sequence[tuple[int, float]]
+    joined: bool
+    hollow: bool
+
+
 class Line(NamedTuple):
     """A value over batch sizes; `ours` is drawn whole, what others published dashed."""
 
@@ -87,7 +98,7 @@ def shares(name: str, rows: Sequence[Share], unit: str) -> str:
         axes.errorbar(
             [row.value for row in rows], places, xerr=[below, above], fmt="o", color=SERIES[0], capsize=4, ecolor=MUTED
         )
-        axes.set_yticks(places, [row.name for row in rows])
+        axes.set_yticks(places, [_short(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlabel(unit)
         axes.grid(False, axis="y")
@@ -102,7 +113,7 @@ def over_batch(name: str, lines: Sequence[Line], unit: str) -> str:
         for place, line in enumerate(lines):
             x, y = zip(*line.points)
             style = {"linestyle": "-" if line.ours else (0, (4, 2)), "linewidth": 2.5 if line.ours else 1.5}
-            axes.plot(x, y, marker=MARKERS[place % 8], color=SERIES[place % 6], label=line.name, **style)
+            axes.plot(x, y, marker=MARKERS[place % 8], color=SERIES[place % 6], label=_short(line.name), **style)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         batches = sorted({batch for line in lines for batch, _ in line.points})
@@ -111,9 +122,9 @@ def over_batch(name: str, lines: Sequence[Line], unit: str) -> str:
         axes.set_ylabel(unit)
         axes.xaxis.set_minor_locator(NullLocator())
         _plain_numbers(axes.yaxis)
-        axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=2, borderaxespad=0)
+        _legend(axes)
 
-    return _svg(name, draw, 3.4 + 0.2 * ((len(lines) + 1) // 2))
+    return _svg(name, draw, 3.4 + 0.2 * _legend_rows([line.name for line in lines]))
 
 
 def distribution(name: str, series: dict[str, list[float]]) -> str:
@@ -122,15 +133,15 @@ def distribution(name: str, series: dict[str, list[float]]) -> str:
     def draw(axes: Any) -> None:
         for place, (title, values) in enumerate(series.items()):
             style = {"marker": MARKERS[place % 8], "markevery": [50, 90, 99], "color": SERIES[place % 6]}
-            axes.plot(values, range(len(values)), label=title, **style)
+            axes.plot(values, range(len(values)), label=_short(title), **style)
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
         axes.set_yticks([0, 50, 90, 99], ["0", "50", "90", "99"])
         axes.set_xlabel("latency of a batch, ms")
         axes.set_ylabel("% of the runs")
-        axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=3, borderaxespad=0)
+        _legend(axes)
 
-    return _svg(name, draw, 3.2 + 0.2 * ((len(series) + 2) // 3))
+    return _svg(name, draw, 3.2 + 0.2 * _legend_rows(list(series)))
 
 
 def reliability(name: str, bins: Sequence[Bar]) -> str:
@@ -170,9 +181,28 @@ def thresholds(name: str, kept: Sequence[tuple[float, float]], right: Sequence[t
             axes.plot([100 * each for each in x], y, color=SERIES[place], label=title, **style)
         axes.set_xlabel("least confidence, %")
         axes.set_ylabel("%")
-        axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=2, borderaxespad=0)
+        _legend(axes)
 
     return _svg(name, draw, 3.4)
+
+
+def along(name: str, series: Sequence[Marks]) -> str:
+    """Percent at every layer of a network, logarithmic."""
+
+    def draw(axes: Any) -> None:
+        for place, each in enumerate(series):
+            x, y = zip(*each.points)
+            style = {"linestyle": "-", "linewidth": 1.2} if each.joined else {"linestyle": "none"}
+            marks = {"marker": MARKERS[place], "markersize": 4, "markerfacecolor": "none" if each.hollow else None}
+            axes.plot(x, y, color=SERIES[place], label=each.name, **style, **marks)
+        axes.set_yscale("log")
+        _plain_numbers(axes.yaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("layer, from the first to the last")
+        axes.set_ylabel("%")
+        _legend(axes)
+
+    return _svg(name, draw, 3.4 + 0.2 * _legend_rows([each.name for each in series]))
 
 
 def bars(name: str, values: dict[str, float], unit: str) -> str:
@@ -183,13 +213,33 @@ def bars(name: str, values: dict[str, float], unit: str) -> str:
         axes.bar_label(
             drawn, [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in values.values()], padding=4
         )
-        axes.set_yticks(range(len(values)), list(values))
+        axes.set_yticks(range(len(values)), list(map(_short, values)))
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlabel(unit)
         axes.margins(x=0.14)
         axes.grid(False, axis="y")
 
     return _svg(name, draw, 0.75 + 0.32 * len(values))
+
+
+def _legend(axes: Any) -> None:
+    """Below the axes, of the names that are drawn."""
+    columns = _legend_columns(axes.get_legend_handles_labels()[1])
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.15, -0.2), ncols=columns, borderaxespad=0)
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    longest = max(len(_short(name)) for name in names)
+    return max(1, min(3, int(72 * WIDTH / (36 + 5.5 * longest))))
+
+
+def _legend_rows(names: Sequence[str]) -> int:
+    return -(-len(names) // _legend_columns(names))
+
+
+def _short(name: str) -> str:
+    """Beside an axis a long name would leave no room for it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _plain_numbers(axis: Any) -> None:
@@ -215,6 +265,10 @@ def _for_page(svg: str, name: str) -> str:
     """Without what only a file of its own needs, ids made the page's only ones, colours made variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    return re.sub(r"#0000[01][0-9a-f]", lambda match: _VARIABLES.get(match[0], match[0]), svg)
+    return re.sub(r"<[^>]+>", lambda tag: _tag_for_page(tag[0], name), svg)  # what a text says stays as it is
+
+
+def _tag_for_page(tag: str, name: str) -> str:
+    tag = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", tag)
+    return re.sub(r"#0000[01][0-9a-f]", lambda match: _VARIABLES.get(match[0], match[0]), tag)

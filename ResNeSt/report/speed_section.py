@@ -30,14 +30,9 @@ def speed_section(report: Report) -> str:
 
 
 def _speed_pictures(speeds: Sequence[Speed], published: Sequence[PublishedSpeed]) -> str:
-    """Over the batch size; of one batch size alone a bar for each way it ran, since a line needs two points."""
-    if len({speed.batch for speed in speeds}) == 1 and not published:
-        rates = {speed.title: speed.images_per_second for speed in speeds}
-        means = {speed.title: speed.mean_ms for speed in speeds}
-        return grid(
-            figure("Throughput", plots.bars("throughput", rates, "images/s")),
-            figure("Mean latency", plots.bars("latency", means, "ms a batch")),
-        )
+    """Over the batch size; where this run has one alone a bar each, since a line needs two points."""
+    if len({speed.batch for speed in speeds}) == 1:
+        return _bars(speeds[0].batch, speeds, published)
     rates_by_batch = [*_our_lines(speeds, True), *(plots.Line(each.device, _rates(each), False) for each in published)]
     means_by_batch = [
         *_our_lines(speeds, False),
@@ -49,12 +44,30 @@ def _speed_pictures(speeds: Sequence[Speed], published: Sequence[PublishedSpeed]
     )
 
 
+def _bars(batch: int, speeds: Sequence[Speed], published: Sequence[PublishedSpeed]) -> str:
+    rates = {_name(speed, speeds): speed.images_per_second for speed in speeds}
+    means = {_name(speed, speeds): speed.mean_ms for speed in speeds}
+    for each in published:
+        for at, rate in _rates(each):
+            if at == batch:
+                rates[each.device], means[each.device] = rate, 1000 * at / rate
+    return grid(
+        figure(f"Throughput at batch {batch}", plots.bars("throughput", rates, "images/s")),
+        figure(f"Mean latency at batch {batch}", plots.bars("latency", means, "ms a batch")),
+    )
+
+
 def _ours(speeds: Sequence[Speed]) -> dict[str, list[Speed]]:
     """The lines of this run, one for each number of processes or instances."""
     lines: dict[str, list[Speed]] = {}
     for speed in speeds:
-        lines.setdefault(f"this run{speed.side_by_side}", []).append(speed)
+        lines.setdefault(_name(speed, speeds), []).append(speed)
     return lines
+
+
+def _name(speed: Speed, speeds: Sequence[Speed]) -> str:
+    alone = ", one alone" if any(each.side_by_side for each in speeds) else ""
+    return f"this run{speed.side_by_side or alone}"
 
 
 def _our_lines(speeds: Sequence[Speed], rate: bool) -> list[plots.Line]:
