@@ -138,9 +138,9 @@ def test_a_npy_gives_the_values_that_numpy_reads(program: Path, models: dict[str
     assert files(tmp_path / "native/r") == files(tmp_path / "python/r")
     refused: dict[str, Any] = {
         "its axes are in Fortran's order": np.asfortranarray(values),
-        "of shape (96, 96, 3), the model takes float32 [3, 96, 96]": values.transpose(1, 2, 0).copy(),
-        "holds '<f8', the model takes float32": values.astype(np.float64),
-        "holds '>f4', the model takes float32": values.astype(">f4"),
+        "of shape (96, 96, 3), the model takes (3, 96, 96)": values.transpose(1, 2, 0).copy(),
+        "holds <f8, the model takes float32": values.astype(np.float64),
+        "holds >f4, the model takes float32": values.astype(">f4"),
     }
     for words, other in refused.items():
         np.save(tmp_path / "x.npy", other)

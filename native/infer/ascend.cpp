@@ -46,24 +46,19 @@ class Ascend : public Engine {
         if (!failed.empty()) throw Error(path_ + ": the results are whole, but " + failed);
     }
 
-    // Copies and runs at once: all of it is in the thread that opened the device.
-    void start(size_t, const char *data) override {
-        const double begun = now();
+    Answers run(size_t, const char *data) override {
         const size_t bytes = input.batch * input.bytes();
+        std::string &to = answers_.values;
+        const double begun = now();
         check("aclrtMemcpy", acl_.aclrtMemcpy(inputs_[0], input_bytes_, data, bytes, ACL_MEMCPY_HOST_TO_DEVICE));
         if (dynamic_)
             check("aclmdlSetDynamicBatchSize", acl_.aclmdlSetDynamicBatchSize(model_, in_, dynamic_input_, input.batch));
         const double copied = now();
         check("aclmdlExecute", acl_.aclmdlExecute(model_, in_, out_));
-        answers_.span = {copied, now()};
-        answers_.to_device_ms = 1000 * (copied - begun);
-    }
-
-    Answers finish(size_t) override {
-        const double begun = now();
-        std::string &to = answers_.values;
+        const double ended = now();
         check("aclrtMemcpy", acl_.aclrtMemcpy(&to[0], to.size(), output_, to.size(), ACL_MEMCPY_DEVICE_TO_HOST));
-        answers_.to_host_ms = 1000 * (now() - begun);
+        answers_.span = {copied, ended};
+        answers_.to_device_ms = 1000 * (copied - begun), answers_.to_host_ms = 1000 * (now() - ended);
         return answers_;
     }
 

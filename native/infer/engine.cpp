@@ -27,15 +27,15 @@ std::vector<size_t> Input::shape() const {
 }
 
 size_t Input::bytes() const {
-    size_t bytes = kind == "float32" ? 4 : 1;
+    size_t bytes = value_bytes();
     for (const size_t each : shape()) bytes *= each;
     return bytes;
 }
 
-std::string Input::told() const {
+std::string Input::told_shape() const {
     std::string text;
     for (const size_t each : shape()) text += cat(text.empty() ? "" : ", ", each);
-    return cat(kind, " [", text, "]");
+    return text;
 }
 
 Input input_of(const std::string &element, const std::vector<size_t> &shape) {

@@ -14,10 +14,13 @@ struct Input {
     std::string kind;  // empty where the model takes something else
     size_t side = 0, batch = 0;
 
+    // All of one image.
     const char *element() const { return kind == "float32" ? "float32" : "uint8"; }  // NumPy's name of its values
-    std::vector<size_t> shape() const;                                               // of one image
-    size_t bytes() const;                                                            // of one image
-    std::string told() const;                                                        // "float32 [3, 224, 224]"
+    size_t value_bytes() const { return kind == "float32" ? 4 : 1; }
+    std::vector<size_t> shape() const;
+    size_t bytes() const;
+    std::string told_shape() const;  // "3, 224, 224"
+    std::string told() const { return kind + " [" + told_shape() + "]"; }
 };
 
 // The kind of tensors of one image that have this shape and these values.
@@ -42,11 +45,8 @@ struct Answers {
 class Engine {
   public:
     virtual ~Engine() = default;
-    // Begins to run a whole batch, which stays at `data` until `finish`; `instance` counts from 0.
-    virtual void start(size_t instance, const char *data) = 0;
-    virtual Answers finish(size_t instance) = 0;
-    // Ends all that was started, whatever comes of it.
-    virtual void stop() noexcept {}
+    // A whole batch; each `instance`, from 0, is used by one thread.
+    virtual Answers run(size_t instance, const char *data) = 0;
     // Gives back what it holds; raises Error where that fails.
     virtual void close() {}
 

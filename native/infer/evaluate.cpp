@@ -101,10 +101,10 @@ class Evaluation {
             throw Error(cat(model, ": takes a batch of ", engine->told_sizes(), "; leave --batch ", batch, " out"), ARGUMENTS);
         const Maker maker(model, *engine);
         const std::string nothing(engine->input.batch * engine->input.bytes(), '\0');
-        engine->start(0, nothing.data());
-        check_labels(engine->finish(0).classes);
-        const std::string setting = cat(engine->title, ", batch ", engine->input.batch, ", ", maker.told, ", decoded by native (",
-                                        crops_library(), ", ", crops_instructions(), ")");
+        check_labels(engine->run(0, nothing.data()).classes);
+        const std::string instances = engine->instances > 1 ? cat(", ", engine->instances, " instances") : "";
+        const std::string setting = cat(engine->title, ", batch ", engine->input.batch, instances, ", ", maker.told,
+                                        ", decoded by native (", crops_library(), ", ", crops_instructions(), ")");
         print_line(cat(model, ": ", setting, "; ", images_.size(), " images"));
         // The head by which ResNeSt_postprocess.py knows predictions; no run of evaluate goes on with what has it.
         predictions_ = cat("{\"model\":", json_text(base_name(model)), ",\"setting\":", json_text(setting),

@@ -15,6 +15,28 @@ namespace fs = std::filesystem;
 
 constexpr char TEMPORARY[] = ".resnest_infer-", PART[] = ".part";  // with the number of a process between them
 
+namespace {
+
+// Sorts as text, since each number stands behind a character that no name has and one for how many digits it has.
+std::string natural_key(const std::string &name) {
+    static const char *const digits = "0123456789";
+    std::string key;
+    for (size_t at = 0; at < name.size();) {
+        size_t end = std::min(name.find_first_not_of(digits, at), name.size());
+        if (end == at) {
+            key += name[at++];
+            continue;
+        }
+        at = std::min(name.find_first_not_of('0', at), end - 1);
+        key += '\0', key += char(end - at);
+        key.append(name, at, end - at);
+        at = end;
+    }
+    return key;
+}
+
+}  // namespace
+
 void fail_by_errno(const std::string &path) { throw Error(path + ": " + std::strerror(errno)); }
 
 void print_line(const std::string &line) {
@@ -48,21 +70,11 @@ std::string lower(std::string text) {
     return text;
 }
 
-std::string natural_key(const std::string &name) {
-    static const char *const digits = "0123456789";
-    std::string key;
-    for (size_t at = 0; at < name.size();) {
-        size_t end = std::min(name.find_first_not_of(digits, at), name.size());
-        if (end == at) {
-            key += name[at++];
-            continue;
-        }
-        at = std::min(name.find_first_not_of('0', at), end - 1);
-        key += '\0', key += char(end - at);
-        key.append(name, at, end - at);
-        at = end;
-    }
-    return key;
+void sort_naturally(std::vector<std::string> &paths) {
+    std::vector<std::pair<std::string, std::string>> keyed;
+    for (std::string &path : paths) keyed.emplace_back(natural_key(path), std::move(path));
+    std::sort(keyed.begin(), keyed.end());
+    std::transform(keyed.begin(), keyed.end(), paths.begin(), [](auto &each) { return std::move(each.second); });
 }
 
 bool lies_in(const std::string &path, const std::string &folder) {

@@ -4,6 +4,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "json.h"
 
@@ -31,7 +32,7 @@ std::string base_name(const std::string &path);
 std::string stem(const std::string &path);    // the name up to its first dot, where ais_bench cuts
 std::string suffix(const std::string &path);  // ".xml"
 std::string lower(std::string text);
-std::string natural_key(const std::string &name);  // sorts img2 before img10
+void sort_naturally(std::vector<std::string> &paths);  // img2 before img10
 bool lies_in(const std::string &path, const std::string &folder);
 
 // The content of a plain file; raises Error for what is none.

@@ -13,10 +13,11 @@ extern std::atomic<bool> interrupted;  // by Ctrl-C
 double now();  // seconds of a clock that is never set
 
 struct Batch {
-    size_t first, images;    // the number of its first image, and of images without padding
-    std::string data;        // padded with its first image
-    std::vector<char> made;  // whether an image could be loaded
-    Answers answers;         // of the last run
+    size_t first = 0, images = 0;  // the number of its first image, and of images without padding
+    std::string data;              // padded with its first image
+    std::vector<char> made;        // whether an image could be loaded
+    std::vector<Span> spans;       // of its runs
+    Answers answers;               // of the last run
 };
 
 struct Flow {
@@ -24,6 +25,6 @@ struct Flow {
     std::function<bool(size_t image, char *out)> load;  // whether it made the tensor at `out`; by several threads at once
     std::function<void(const Batch &batch)> take;       // in the caller's thread, in order
 
-    // When each run began and ended. Raises what a function raised, once its batch's turn comes.
-    std::vector<Span> through(Engine &engine) const;
+    // Raises what a function raised, once its batch's turn comes.
+    void through(Engine &engine) const;
 };

@@ -90,16 +90,17 @@ class Run {
         const bool pure = options_.input.empty();
         const std::string nothing(input_.batch * input_.bytes(), '\0');
         for (size_t instance = 0; instance < engine_.instances; ++instance)
-            for (size_t time = 0; time < options_.warmup; ++time) engine_.start(instance, nothing.data()), engine_.finish(instance);
+            for (size_t time = 0; time < options_.warmup; ++time) engine_.run(instance, nothing.data());
         say(cat("warm up ", options_.warmup, " done"));
         Flow flow{pure ? input_.batch : files_.size(), READERS, options_.loop, {}, {}};
         flow.load = [=](size_t image, char *out) { return pure ? fill(image, out) : load(files_[image], out); };
         flow.take = [=](const Batch &batch) {
+            spans_.insert(spans_.end(), batch.spans.begin(), batch.spans.end());
             to_device_.push_back(batch.answers.to_device_ms), to_host_.push_back(batch.answers.to_host_ms);
             if (pure) return keep("pure_infer_data", batch.answers, 0, input_.batch);
             for (size_t place = 0; place < batch.images; ++place) keep(files_[batch.first + place], batch.answers, place, 1);
         };
-        spans_ = flow.through(engine_);
+        flow.through(engine_);
     }
 
     // Prints the figures, and writes them once everything else is done.

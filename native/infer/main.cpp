@@ -77,7 +77,7 @@ using To = Options &;
 using Text = const std::string &;
 const std::vector<Flag> FLAGS{
     {{"--model", "-m"}, BOTH, ONE, [](To o, Text text) { o.model = text; }},
-    {{"--batch", "--dymBatch"}, BOTH, ONE, [](To o, Text text) { o.batch = number(text, 1, LARGEST_BATCH); }},
+    {{"--batch", "--dymBatch", "--dym-batch"}, BOTH, ONE, [](To o, Text text) { o.batch = number(text, 1, LARGEST_BATCH); }},
     {{"--instances"}, BOTH, ONE, [](To o, Text text) { o.instances = text == "auto" ? AUTO : number(text, 1, MOST_INSTANCES); }},
     {{"--threads"}, BOTH, ONE, [](To o, Text text) { o.threads = number(text, 1, MANY); }},
     {{"--device"}, BOTH, ONE, [](To o, Text text) { o.device = number(text, 0, 255); }},
@@ -100,9 +100,12 @@ const std::vector<Flag> FLAGS{
     {{"--allow-broken"}, PHOTOGRAPHS, NONE, [](To o, Text) { o.allowed.insert("broken"); }},
     {{"--allow-not-finite"}, PHOTOGRAPHS, NONE, [](To o, Text) { o.allowed.insert("not-finite"); }}};
 
-// With any mixture of dashes and underscores, as both ais_bench have them.
-const Flag *flag_of(std::string name) {
-    const auto dashed = [](std::string text) { return std::replace(text.begin(), text.end(), '_', '-'), text; };
+// With dashes or underscores between its words, as one ais_bench or the other has them.
+const Flag *flag_of(const std::string &name) {
+    const auto dashed = [](std::string text) {
+        std::replace(text.begin() + (text.size() > 2 ? 2 : 0), text.end(), '_', '-');
+        return text;
+    };
     for (const Flag &flag : FLAGS)
         for (const std::string &known : flag.names)
             if (dashed(known) == dashed(name)) return &flag;

@@ -11,9 +11,16 @@
 
 namespace {
 
-std::string last_line(const std::string &text) {
-    const std::string whole = text.substr(0, text.find_last_not_of(" \n\t") + 1);
-    return whole.substr(whole.rfind('\n') + 1);
+// What OpenVINO raises, as a line of Error: the last one of what it says.
+template <typename Work> auto named(const std::string &path, const char *what, Work work) {
+    try {
+        return work();
+    } catch (const ov::Exception &error) {
+        std::string text = error.what();
+        text.erase(text.find_last_not_of(" \n\t") + 1);
+        text.erase(0, text.rfind('\n') + 1);
+        throw Error(cat(path, ": OpenVINO cannot ", what, " (", text, "); make it again with convert.sh"));
+    }
 }
 
 class OpenVINO : public Engine {
@@ -38,51 +45,28 @@ class OpenVINO : public Engine {
         }
         compile(asked);
         instances = asked == AUTO ? compiled_.get_property(ov::optimal_number_of_infer_requests) : asked;
-        spans_.resize(instances);
-        for (size_t instance = 0; instance < instances; ++instance) {
-            requests_.push_back(compiled_.create_infer_request());
-            requests_[instance].set_callback([this, instance](std::exception_ptr) { spans_[instance].ended = now(); });
-        }
+        while (requests_.size() < instances) requests_.push_back(compiled_.create_infer_request());
     }
 
-    void start(size_t instance, const char *data) override {
-        try {
+    Answers run(size_t instance, const char *data) override {
+        return named(path_, "run it", [&]() -> Answers {
+            ov::InferRequest &request = requests_[instance];
             const ov::Output<const ov::Node> port = compiled_.input();
-            requests_[instance].set_input_tensor(ov::Tensor(port.get_element_type(), port.get_shape(), const_cast<char *>(data)));
-            spans_[instance].begun = now();
-            requests_[instance].start_async();
-        } catch (const ov::Exception &error) {
-            fail(error);
-        }
-    }
-
-    Answers finish(size_t instance) override {
-        try {
-            requests_[instance].wait();
-        } catch (const ov::Exception &error) {
-            fail(error);
-        }
-        const ov::Tensor output = requests_[instance].get_output_tensor();
-        const ov::Shape &rows = output.get_shape();
-        if (rows.size() != 2 || rows[0] != input.batch)
-            throw Error(cat(path_, ": gives ", rows.to_string(), " for ", input.batch, " images, expected a row each; export it "
-                            "again with its batch axis kept"));
-        const auto *const values = reinterpret_cast<const char *>(output.data<float>());
-        return {std::string(values, output.get_byte_size()), rows[1], false, spans_[instance]};
-    }
-
-    void stop() noexcept override {
-        for (ov::InferRequest &request : requests_) try {
-                request.wait();
-            } catch (const std::exception &) {
-            }
+            request.set_input_tensor(ov::Tensor(port.get_element_type(), port.get_shape(), const_cast<char *>(data)));
+            const double begun = now();
+            request.infer();
+            const Span span{begun, now()};
+            const ov::Tensor output = request.get_output_tensor();
+            const ov::Shape &rows = output.get_shape();
+            if (rows.size() != 2 || rows[0] != input.batch)
+                throw Error(cat(path_, ": gives ", rows.to_string(), " for ", input.batch, " images, expected a row each; export "
+                                "it again with its batch axis kept"));
+            const auto *const values = reinterpret_cast<const char *>(output.data<float>());
+            return {std::string(values, output.get_byte_size()), rows[1], false, span};
+        });
     }
 
   private:
-    [[noreturn]] void fail(const ov::Exception &error) const {
-        throw Error(cat(path_, ": OpenVINO cannot run it (", last_line(error.what()), "); export it again"));
-    }
-
     void check_model() {
         // What it says of itself (ResNeSt/models/model_info.py); convert.sh has checked whatever has it.
         if (!model_->has_rt_info(std::vector<std::string>{"resnest"}))
@@ -92,20 +76,12 @@ class OpenVINO : public Engine {
             const std::vector<std::string> place{"resnest", key};
             if (model_->has_rt_info(place)) info[key] = model_->get_rt_info<std::string>(place);
         }
-        const auto &in = model_->inputs(), &out = model_->outputs();
-        if (in.size() == 1 && in[0].get_partial_shape().rank().is_static()) {
-            std::vector<size_t> sides;
-            for (const ov::Dimension &side : in[0].get_partial_shape())
-                sides.push_back(side.is_static() ? size_t(side.get_length()) : 0);
-            if (!sides.empty()) sides.erase(sides.begin());  // of the batch
-            const auto type = in[0].get_element_type();
-            input = input_of(type == ov::element::f32 ? "float32" : type == ov::element::u8 ? "uint8" : "", sides);
-        }
-        const bool answers = out.size() == 1 && out[0].get_element_type() == ov::element::f32 &&
-                             out[0].get_partial_shape().compatible(ov::PartialShape::dynamic(2));
-        if (input.kind.empty() || !answers)
-            throw Error(path_ + ": is no network of this project (one input of images, float32 [N, 3, side, side] or uint8 "
-                                "NHWC or NV12, and one output, float32 [N, classes]); export and compile it again");
+        const auto type = model_->input().get_element_type();
+        ov::Shape sides = model_->input().get_partial_shape().get_min_shape();
+        if (!sides.empty()) sides.erase(sides.begin());  // of the batch
+        input = input_of(type == ov::element::f32 ? "float32" : type == ov::element::u8 ? "uint8" : "", sides);
+        if (input.kind.empty())
+            throw Error(path_ + ": its input is no square images, float32 NCHW, uint8 NHWC or NV12; export and compile it again");
     }
 
     // Instances that run side by side, or AUTO for as many as OpenVINO finds best.
@@ -125,16 +101,11 @@ class OpenVINO : public Engine {
     ov::Core core_;
     std::shared_ptr<ov::Model> model_;
     ov::CompiledModel compiled_;
-    std::vector<Span> spans_;
     std::vector<ov::InferRequest> requests_;
 };
 
 }  // namespace
 
 std::unique_ptr<Engine> open_openvino(const std::string &path, size_t batch, size_t instances) {
-    try {
-        return std::make_unique<OpenVINO>(path, batch, instances);
-    } catch (const ov::Exception &error) {
-        throw Error(cat(path, ": OpenVINO cannot compile it (", last_line(error.what()), "); make it again with convert.sh"));
-    }
+    return named(path, "compile it", [&] { return std::make_unique<OpenVINO>(path, batch, instances); });
 }

@@ -45,7 +45,7 @@ std::pair<std::string, std::string> last_field(const std::string &line) {
 
 std::vector<std::string> list_images(const std::string &folder) {
     if (!is_folder(folder)) throw Error(folder + ": no such folder; expected the folder that holds the images");
-    std::vector<std::pair<std::string, std::string>> keyed;  // by what sorts them
+    std::vector<std::string> images;
     size_t skipped = 0;
     const fs::recursive_directory_iterator end;
     try {
@@ -57,16 +57,14 @@ std::vector<std::string> list_images(const std::string &folder) {
             if (passed_over || !is_picture(name))
                 ++skipped;
             else
-                keyed.emplace_back(natural_key(path), path.substr(joined(folder, "").size()));
+                images.push_back(path.substr(joined(folder, "").size()));
         }
     } catch (const fs::filesystem_error &error) {
         throw Error(cat(error.path1().string(), ": ", error.code().message()));  // a link to a folder above it, for one
     }
     if (skipped) print_line(cat(folder, ": skipped ", skipped, " files or folders that are hidden or no pictures"));
-    if (keyed.empty()) throw Error(folder + ": no image files in it");
-    std::sort(keyed.begin(), keyed.end());
-    std::vector<std::string> images;
-    for (const auto &[key, path] : keyed) images.push_back(path);
+    if (images.empty()) throw Error(folder + ": no image files in it");
+    sort_naturally(images);
     return images;
 }
 

@@ -13,12 +13,11 @@ const std::string &member(const Json &found, const std::string &path) {
     return found.at(path);
 }
 
-// What follows a key in the header of a .npy, which is a Python literal: up to `end`.
-std::string field(const std::string &header, const std::string &key, char end) {
-    const size_t at = header.find("'" + key + "': ");
-    if (at == std::string::npos) return "";
-    const size_t from = at + key.size() + 4;
-    return header.substr(from, header.find(end, from) - from);
+// What stands between `key` and `end` in the header of a .npy, which is a Python literal.
+std::string field(const std::string &header, const std::string &key, const std::string &end) {
+    const size_t from = header.find(key);
+    if (from == std::string::npos) return "";
+    return header.substr(from + key.size(), header.find(end, from + key.size()) - from - key.size());
 }
 
 }  // namespace
@@ -31,18 +30,17 @@ std::vector<double> three(const Json &found, const std::string &path) {
 std::vector<std::string> tensor_files(const std::string &source) {
     if (is_file(source)) return {source};
     if (!is_folder(source)) throw Error(source + ": no such folder; resnest_preprocess.py makes it");
-    std::vector<std::pair<std::string, std::string>> keyed;  // by what sorts them
+    std::vector<std::string> files;
     for (const auto &entry : std::filesystem::directory_iterator(source)) {
         const std::string name = entry.path().filename(), kind = lower(name.substr(std::max<size_t>(name.size(), 4) - 4));
         if (kind == ".npz")
             throw Error(cat(source, ": holds ", name, ", this program reads .bin and .npy alone; run resnest_preprocess.py without "
                             "--tensor-format npz into another folder"));
-        if (kind == ".bin" || kind == ".npy") keyed.emplace_back(natural_key(name), joined(source, name));
+        if (kind == ".bin" || kind == ".npy") files.push_back(joined(source, name));
     }
-    std::sort(keyed.begin(), keyed.end());
-    std::vector<std::string> files;
+    sort_naturally(files);
     std::set<std::string> stems;
-    for (const auto &[key, path] : keyed) files.push_back(path), stems.insert(stem(path));
+    for (const std::string &path : files) stems.insert(stem(path));
     if (stems.size() < files.size())
         throw Error(source + ": two files share a name up to the first dot, their results would too; rename one");
     return files;
@@ -87,26 +85,14 @@ std::string npy_values(const std::string &content, const std::string &path, cons
     const size_t begin = byte(6) == 1 ? 10 : 12;
     const size_t length = byte(8) | byte(9) << 8 | (begin == 12 ? byte(10) << 16 | byte(11) << 24 : 0);
     require(length <= content.size() - begin, "not a whole .npy file");
-    const std::string header = content.substr(begin, length), shape = field(header, "shape", ')');
-    const std::string descr = field(header, "descr", ','), wanted = input.kind == "float32" ? "'<f4'" : "'|u1'";
-    require(!shape.empty() && !descr.empty(), "not a whole .npy file");
-    require(descr == wanted, cat("holds ", descr.substr(0, 20), ", the model takes ", input.element()));
-    std::vector<size_t> sides;  // but those of one
-    size_t values = 1;
-    for (size_t at = 0; (at = shape.find_first_of("0123456789", at)) != std::string::npos;) {
-        const size_t end = std::min(shape.find_first_not_of("0123456789", at), shape.size());
-        const size_t side = end - at > 9 ? content.size() : std::stoul(shape.substr(at, end - at));
-        require(values == 0 || side <= content.size() / values, "not a whole .npy file");
-        values *= side;
-        if (side != 1) sides.push_back(side);
-        at = end;
-    }
-    require(sides.size() < 2 || field(header, "fortran_order", ',') == "False", "its axes are in Fortran's order");
-    const size_t bytes = values * (input.kind == "float32" ? 4 : 1);
-    require(sides.size() < 2 || bytes != input.bytes() || sides == input.shape(),
-            cat("of shape ", shape, "), the model takes ", input.told()));
-    require(bytes <= content.size() - begin - length, "not a whole .npy file");
-    return content.substr(begin + length, bytes);  // NumPy, too, leaves alone what follows
+    const std::string header = content.substr(begin, length), descr = field(header, "'descr': '", "'");
+    const std::string shape = field(header, "'shape': (", ")"), own = input.told_shape();
+    require(descr == (input.kind == "float32" ? "<f4" : "|u1"), cat("holds ", descr, ", the model takes ", input.element()));
+    require(shape == own || shape == "1, " + own || shape == cat(input.bytes() / input.value_bytes(), ","),
+            cat("of shape (", shape, "), the model takes (", own, ")"));
+    require(shape.back() == ',' || field(header, "'fortran_order': ", ",") == "False", "its axes are in Fortran's order");
+    require(input.bytes() <= content.size() - begin - length, "not a whole .npy file");
+    return content.substr(begin + length, input.bytes());  // NumPy, too, leaves alone what follows
 }
 
 std::string read_tensor(const std::string &path, const Input &input) {
