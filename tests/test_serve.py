@@ -569,17 +569,24 @@ async def grpc_of(slow: Slow) -> AsyncIterator[tuple[int, Any]]:
         await server.stop(0)
 
 
-def test_grpc_holds_no_more_bytes_of_requests_than_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grpc_holds_no_more_bytes_of_requests_than_rest_and_tells_of_its_health_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tritonclient.grpc import aio as grpc
+
     monkeypatch.setattr(rpc, "BODIES_HELD", 4)
 
     async def ask_at_once() -> None:
         slow = Slow()
-        async with grpc_of(slow) as (_, call):
+        async with grpc_of(slow) as (port, call):
             calls = [asyncio.create_task(call()) for _ in range(12)]
-            for refused in list(asyncio.as_completed(calls))[:8]:
-                assert await refused == "UNAVAILABLE"
+            while slow.inside < 4:
+                await asyncio.sleep(0.01)
+            async with grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+                assert await client.is_server_live()
+            await asyncio.sleep(0.3)
             slow.gate.set()
-            assert sorted(await asyncio.gather(*calls)) == ["NOT_FOUND"] * 4 + ["UNAVAILABLE"] * 8
+            assert await asyncio.gather(*calls) == ["NOT_FOUND"] * 12
         assert slow.most == 4
 
     asyncio.run(asyncio.wait_for(ask_at_once(), 60))

@@ -99,8 +99,11 @@ class Answering:
             for (content, place), row in zip(pictures, rows)
         ]
         problems = [one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None]
-        if problems:
-            raise problems[0]
+        try:
+            if problems:
+                raise problems[0]
+        finally:
+            problems.clear()  # else the error would hold this frame, and the frame the error, with all pictures
         return rows
 
     @contextlib.contextmanager

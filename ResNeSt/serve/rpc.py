@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2_grpc as service
 from ResNeSt import __version__
 from ResNeSt.serve import protocol
 from ResNeSt.serve.answering import BODIES_HELD, BODY_SECONDS, Answering
-from ResNeSt.serve.errors import EndingError, OverloadedError, RequestError
+from ResNeSt.serve.errors import EndingError, RequestError
 from ResNeSt.serve.metrics import Record
 
 EXTENSIONS = ["classification"]
@@ -36,7 +36,9 @@ def _refusing(call: Call) -> Call:
                 self.check_token(context)
             return await call(self, request, context)
         except RequestError as error:
-            await context.abort(grpc.StatusCode[error.grpc], str(error))
+            status, told = grpc.StatusCode[error.grpc], str(error)
+        del request  # gRPC keeps the abort, and so what this frame holds, until garbage is collected
+        await context.abort(status, told)
 
     return answered
 
@@ -44,10 +46,8 @@ def _refusing(call: Call) -> Call:
 class Rpc(service.GRPCInferenceServiceServicer):
     """The protocol's calls; of Triton's further ones gRPC says that they are not implemented."""
 
-    def __init__(self, answering: Answering, most_bytes: int) -> None:
+    def __init__(self, answering: Answering) -> None:
         self._answering = answering
-        self._most_bytes = most_bytes
-        self._held = 0
 
     def check_token(self, context: Any) -> None:
         """Raises UnauthenticatedError for a call without it."""
@@ -88,14 +88,7 @@ class Rpc(service.GRPCInferenceServiceServicer):
             self._answering.check_model(request.model_name, request.model_version)
             if not self._answering.ready:
                 raise EndingError("the service is ending; ask another, or this one when it is back")
-            size = request.ByteSize()
-            self._held += size
-            try:
-                if self._held > self._most_bytes:
-                    raise OverloadedError("too many large requests at once; ask again later")
-                answer = await self._answering.infer(lambda: _request(request), size, record)
-            finally:
-                self._held -= size
+            answer = await self._answering.infer(lambda: _request(request), request.ByteSize(), record)
             respond = functools.partial(self._response, answer.request.id, answer.outputs)
             return await self._answering.done(respond, answer.nbytes)
 
@@ -145,30 +138,44 @@ def _top(output: Any) -> int | None:
 
 
 class _Arrivals(grpc.aio.ServerInterceptor):
-    """Has so many messages at most come at a time; of the others gRPC holds no more than its window of the stream."""
+    """Has messages come while there is room for what has come, and for all that is on its way at its largest.
 
-    def __init__(self, most: int) -> None:
-        self._room = asyncio.Semaphore(most)
+    Of the others gRPC holds no more than the window of a stream. Inferences have a room of their own: health is told
+    while they fill it.
+    """
+
+    def __init__(self, max_body: int, inferences: bool) -> None:
+        self._max_body = max_body
+        self._inferences = inferences
+        self._left = BODIES_HELD * max_body
+        self._freed = asyncio.Event()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """The handler of a call, once there is room for its message."""
         handler = await continuation(details)
-        if handler is None or handler.unary_unary is None:
+        inference = details.method.endswith("/ModelInfer")
+        if handler is None or handler.unary_unary is None or inference != self._inferences:
             return handler
-        await self._room.acquire()
+        while self._left < self._max_body:
+            self._freed.clear()
+            await self._freed.wait()
+        self._left -= self._max_body
+        held = self._max_body
         call: Any = asyncio.current_task()
         late = asyncio.get_running_loop().call_later(BODY_SECONDS, call.cancel)
-        left = [late.cancel, self._room.release]
 
-        def leave(*_: Any) -> None:
-            while left:
-                left.pop()()
+        def hold(nbytes: int) -> None:
+            nonlocal held
+            late.cancel()
+            self._left += held - nbytes
+            held = nbytes
+            self._freed.set()
 
         def read(message: bytes) -> Any:
-            leave()
+            hold(len(message))
             return handler.request_deserializer(message)
 
-        call.add_done_callback(leave)
+        call.add_done_callback(lambda _: hold(0))
         return grpc.unary_unary_rpc_method_handler(handler.unary_unary, read, handler.response_serializer)
 
 
@@ -179,7 +186,7 @@ def server(answering: Answering, address: str, port: int, max_body: int, most_ca
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # else two services share a port in silence
     ]
-    arrivals = _Arrivals(BODIES_HELD)
-    made = grpc.aio.server(options=options, interceptors=[arrivals], maximum_concurrent_rpcs=most_calls)
-    service.add_GRPCInferenceServiceServicer_to_server(Rpc(answering, BODIES_HELD * max_body), made)
+    arrivals = [_Arrivals(max_body, inferences) for inferences in (True, False)]
+    made = grpc.aio.server(options=options, interceptors=arrivals, maximum_concurrent_rpcs=most_calls)
+    service.add_GRPCInferenceServiceServicer_to_server(Rpc(answering), made)
     return made, made.add_insecure_port(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
