@@ -128,6 +128,11 @@ def test_each_client_gets_flags_as_it_spells_them(version: str, dirname: str, di
 
 
 SPELLINGS = [  # what is typed, what 0.0.2 gets, what 0.1.0 gets
+    (
+        ["--tensors=prep", "--batch", "8", "--warmup=2"],
+        ["--input=prep", "--dymBatch", "8", "--warmup_count=2"],
+        ["--input=prep", "--dymBatch", "8", "--warmup-count=2"],
+    ),
     (["--output_dirname", "r"], ["--output_dirname", "r"], ["--output-dirname", "r"]),
     (["--output-dirname=r"], ["--output_dirname=r"], ["--output-dirname=r"]),
     (["--display_all_summary", "1"], ["--display_all_summary=1"], ["--display-all-summary"]),
