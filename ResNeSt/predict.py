@@ -216,7 +216,7 @@ def make_parser() -> Parser:
     take(parser, "images", positional=True, nargs="+", metavar="IMAGE|SRC", note="or image files")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes an image [%(default)s]")
     take(parser, "names", note="the model's, or ImageNet's for 1,000")
-    parser.add_argument("--format", choices=list(FORMATS), default="text", help="of what is printed [%(default)s]")
+    parser.add_argument("--format", choices=list(FORMATS), default="text", help="form of what is printed [%(default)s]")
     return parser
 
 

@@ -63,7 +63,11 @@ def make_parser() -> Parser:
     without = f"none: {', '.join(WITHOUT_IMAGES)} take none, the others a few hundred .JPEG files of one folder"
     take(parser, "images", type=Path, note=without)
     parser.add_argument(
-        "--rounds", type=positive, default=5, metavar="N", help="of every contender, after one uncounted [%(default)s]"
+        "--rounds",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="rounds of every contender, after one uncounted [%(default)s]",
     )
     take(parser, "duration", default=60.0, note="60; of serving, with each number of clients", old=["--seconds"])
     output = Path("work/benchmarks")

@@ -72,7 +72,10 @@ def make_parser() -> Parser:
         help=f"write {SHARD_IMAGES:,} images a file, for engines on cpu; ais_bench takes a file per image",
     )
     own = parser.add_argument(
-        "--tensor-format", default="bin", choices=FILES, help="of a tensor's file: bare values, or NumPy's array [bin]"
+        "--tensor-format",
+        default="bin",
+        choices=FILES,
+        help="form of a tensor's file: bare values, or NumPy's array [bin]",
     )
     parser.answer_to(["--format"], own)
     parser.writes("--list", metavar="FILE", help="write the path of every tensor here, a line each")

@@ -27,14 +27,14 @@ from ResNeSt.training.loop import BEST, CARD, LOG, Run, train
 from ResNeSt.training.settings import AUGMENTATIONS, PRESETS, Settings
 
 HELP = {
-    "epochs": "in all",
+    "epochs": "epochs in all",
     "warmup": "epochs in which the learning rate rises [5, or a quarter of fewer than 20]",
     "rate": "peak learning rate for every 64 images of a step",
-    "momentum": "of SGD",
+    "momentum": "momentum of SGD",
     "nesterov": "Nesterov's momentum",
     "decay": "weight decay, not on batch norm and biases",
-    "smoothing": "of the labels",
-    "dropout": "before the classifier",
+    "smoothing": "smoothing of the labels",
+    "dropout": "dropout before the classifier",
     "dropblock": "DropBlock in the last two stages",
     "mixup": "alpha of mixup's Beta distribution",
     "clip": "greatest norm of the gradients, 0 for any",
@@ -45,7 +45,7 @@ HELP = {
     "min_area": "least share of the picture that a crop keeps",
     "flip": "mirror every other picture",
     "sync_bn": "batch norm over the images of all processes",
-    "seed": "of all that is random",
+    "seed": "seed of all that is random",
 }
 DEFAULT_ARCH = "resnest50"
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # and what PyTorch calls them

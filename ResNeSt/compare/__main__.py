@@ -50,7 +50,9 @@ def make_parser() -> Parser:
     parser.reads("reference", type=Path, metavar="REFERENCE", help=side)
     parser.reads("judged", type=Path, metavar="JUDGED", help="the same; with --layers .onnx, or one checkpoint")
     take(parser, "tensors", type=Path, note="none; models need them", old=["--input"])
-    parser.add_argument("--count", type=positive, metavar="N", help="images, at even distances [all; --layers: 8]")
+    parser.add_argument(
+        "--count", type=positive, metavar="N", help="images to compare, at even distances [all; --layers: 8]"
+    )
     take(parser, "arch", note="as the checkpoint tells")
     take(parser, "ema")
     take(parser, "min-agreement", note=str(MIN_AGREEMENT))
@@ -58,7 +60,7 @@ def make_parser() -> Parser:
         "--max-difference",
         type=float,
         metavar="D",
-        help="of a logit, relative to the largest [any]; --layers: a node's relative distance [0.001; 0.3 for int8]",
+        help="largest difference of a logit, relative to the largest [any]; --layers: a node's relative distance [0.001; 0.3 for int8]",
     )
     parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
     take(parser, "threads")

@@ -60,7 +60,11 @@ def make_parser() -> Parser:
     parser.add_argument("--http-port", type=port, default=8080, metavar="N", help="REST; 0: any free one [%(default)s]")
     parser.add_argument("--grpc-port", type=port, default=8081, metavar="N", help="gRPC; 0: any free one [%(default)s]")
     parser.add_argument(
-        "--max-body", type=size, default=MAX_BODY, metavar="SIZE", help=f"of a request [{MAX_BODY >> 20}MB]"
+        "--max-body",
+        type=size,
+        default=MAX_BODY,
+        metavar="SIZE",
+        help=f"largest body of a request [{MAX_BODY >> 20}MB]",
     )
     parser.add_argument(
         "--queue", type=positive, default=QUEUE, metavar="N", help="images at once; more are refused [%(default)s]"

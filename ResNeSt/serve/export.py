@@ -263,7 +263,10 @@ def make_parser() -> Parser:
     take(parser, "name", note="the file's")
     take(parser, "names", note="the model's, or ImageNet's for 1,000")
     parser.add_argument(
-        "--max-batch", type=batch_size, metavar="N", help=f"of an .onnx file with a free batch axis [{FREE_BATCH}]"
+        "--max-batch",
+        type=batch_size,
+        metavar="N",
+        help=f"largest batch of an .onnx file with a free batch axis [{FREE_BATCH}]",
     )
     parser.add_argument(
         "--storage-uri",
