@@ -108,7 +108,8 @@ def make_parser() -> Parser:
         "--processes",
         type=each(positive),
         metavar="N[,…]",
-        help="processes on each device side by side in the speed measurement, a row for each N; on cpu they share the cores [1]",
+        help="processes on each device side by side in the speed measurement, a row for each N [1; on cpu they share "
+        "the cores]",
     )
     take(parser, "instances", several=True, note="1; on cpu or ncnn, a row for each N; auto: by the runtime")
     parser.add_argument("--profile", action="store_true", help="then time every operator: msprof, OpenVINO's counters")

@@ -60,7 +60,8 @@ def make_parser() -> Parser:
         "--max-difference",
         type=float,
         metavar="D",
-        help="largest difference of a logit, relative to the largest [any]; --layers: a node's relative distance [0.001; 0.3 for int8]",
+        help="largest difference of a logit, relative to the largest logit [any]; --layers: a node's relative distance "
+        "[0.001; 0.3 for int8]",
     )
     parser.add_argument("--layers", action="store_true", help="finds the first node at which two graphs part")
     take(parser, "threads")
