@@ -143,6 +143,7 @@ def _parts(host: Host) -> dict[str, Iterator[Fact]]:
         "msprof": _profile(folder, host.chip),
         "NV12": _nv12(folder, host.chip),
         "service": _service(folder, host.chip),
+        "JSON": _json(folder),
         "Ray": _ray(folder),
         "AOE": _tune(host),
     }
@@ -500,6 +501,13 @@ def _service(folder: Path, chip: str) -> Iterator[Fact]:
     found = json.loads(done.stdout.splitlines()[-1])
     yield Fact("each runs its batch size", found["sizes"] == [1, BATCH], str(found["sizes"]))
     yield Fact("their answers agree within 1 %", found["apart"] < 0.01, f"{found['apart']:.2g} of the largest logit")
+
+
+def _json(folder: Path) -> Iterator[Fact]:
+    """What CANN's libraries print by themselves stays out of the JSON on stdout."""
+    image = str(next(iter(sorted(IMAGES.iterdir()))))
+    done = _run(folder, ["-m", "ResNeSt.predict", f"--model=demo_bs{BATCH}.om", "--json=-", image])
+    yield Fact("with --json - stdout is JSON alone", done.stdout[:1] + done.stdout[-2:] == "{}\n", done.stdout[:300])
 
 
 def _ray(folder: Path) -> Iterator[Fact]:
