@@ -33,8 +33,8 @@ class Maker {
         const Input &input = engine.input;
         const std::string recipe = engine.info["recipe"];
         if (!RECIPES.count(recipe) || input.kind == "yuv420sp")
-            throw Error(cat(path, ": takes ", input.kind, " by recipe '", recipe, "', expected float32 or uint8 and a recipe of its "
-                            "own; python -m ResNeSt.evaluate takes others, with --arch"));
+            throw Error(cat(path, ": takes ", input.kind, " by the recipe '", recipe, "', expected float32 or uint8 by a recipe that "
+                            "it names; python -m ResNeSt.evaluate takes more (a recipe by --arch)"));
         told = cat(recipe, " ", input.side, ", ", input.kind, input.kind == "float32" ? " NCHW" : " NHWC");
         order_.recipe = RECIPES.at(recipe), order_.size = int(input.side), order_.looked = 1;
         order_.tall_first = 1;  // as Pillow 13 does
