@@ -199,17 +199,22 @@ def test_a_driver_that_was_killed_goes_on_where_it_stopped(nodes: Nodes, demo_on
     assert score_lines(result.stdout) == score_lines(plain.stdout)
 
 
+def turned(pictures: Path) -> int:
+    """How many carry an EXIF orientation; one is no picture."""
+    count = 0
+    for picture in pictures.iterdir():
+        if picture.read_bytes() != b"no picture":
+            with Image.open(picture) as image:
+                count += image.getexif().get(0x0112, 1) != 1
+    return count
+
+
 def test_predict_and_preprocess_give_what_they_give_here(
     nodes: Nodes, demo_onnx: Path, pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "deadly.JPEG").unlink()
     for picture in sorted(pictures.iterdir())[60:]:
         picture.unlink()
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for picture in sorted(pictures.glob("*.JPEG"))[4:7]:
-        with Image.open(picture) as image:
-            image.save(picture, exif=exif)
     ray = ("--ray", nodes.address)
     ask = ("-m", "ResNeSt.predict", "--model", demo_onnx, "--format=csv", "--top=1", pictures)
     there, here = call(*ask, *ray), call(*ask)
@@ -217,13 +222,15 @@ def test_predict_and_preprocess_give_what_they_give_here(
         row.split(",")[:3] for row in here.stdout.splitlines()
     ]
     assert (there.stderr, there.returncode) == (here.stderr, 1)
-    assert "3 of 60 images carry an EXIF orientation" in here.stderr
+    told = f"note: {turned(pictures)} of 60 images carry an EXIF orientation"
+    assert turned(pictures) > 0
+    assert told in here.stderr
     for pack in ([], ["--pack"]):
         folders = [tmp_path / f"{where}{len(pack)}" for where in ("here", "there")]
         for folder, more in zip(folders, ([], ray)):
             done = call("resnest_preprocess.py", pictures, folder, "--arch=resnest_demo", *pack, *more)
             assert "59 tensors written, 0 kept, 1 images broken" in done.stdout
-            assert "note: 3 of 60 images carry an EXIF orientation" in done.stdout
+            assert told in done.stdout
         names = {file.name for file in folders[0].iterdir()} - {"sources.jsonl"}
         assert {file.name for file in folders[1].iterdir()} - {"sources.jsonl"} == names
         assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
