@@ -205,7 +205,7 @@ def test_of_a_free_batch_axis_the_ends_are_measured_and_another_instance_measure
     engine = Echo(16, ANY_SIZE, instances=2)
     batcher = Batcher(lambda: Sizes([engine]), 100)
     batcher.close(5)
-    assert sorted(engine.warmed) == [1] * 5 + [16] * 5  # each instance one to warm up, the first three to measure
+    assert sorted(engine.warmed) == [1] * 22 + [16] * 22  # each instance one to warm up, the first twenty to measure
 
 
 def test_a_request_that_makes_the_model_fail_fails_alone(opened: Any) -> None:

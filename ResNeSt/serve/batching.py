@@ -17,8 +17,8 @@ from ResNeSt.engines.engine import Engine, fill, fitting
 from ResNeSt.serve.errors import EndingError, OverloadedError
 
 MOST_TIMED = 8  # sizes of an engine; of more, the ends are, and those between lie on a line
-TIMED_RUNS = 3  # of each, unless fewer take LONG seconds; the fastest counts, since what disturbs a run slows it down
-LONG = 0.3
+TIMED_RUNS = 20  # of each, or the first that take ENOUGH seconds; the fastest counts: what disturbs a run slows it down
+ENOUGH = 0.1
 HANDED_OVER = 0.0002  # seconds that a run costs beside the model: threads take turns, answers are handed out
 LOOKED_AT = 1024  # images that wait, at most, when a size is chosen
 
@@ -109,7 +109,7 @@ class Sizes:
 
     def _seconds(self, size: int) -> float:
         batch, taken = self._zeros(size), list[float]()
-        while len(taken) < TIMED_RUNS and sum(taken) < LONG:
+        while len(taken) < 2 or (len(taken) < TIMED_RUNS and sum(taken) < ENOUGH):
             began = time.perf_counter()
             self._of[size].run(batch)
             taken.append(time.perf_counter() - began)
