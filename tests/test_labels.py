@@ -120,3 +120,8 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPa
     else:
         assert labels
         assert all(label >= 0 for label in labels.values())
+
+
+def test_a_folder_in_the_place_of_a_labels_file_is_told_what_makes_one_of_it(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"is a folder, expected a labels file; `python -m ResNeSt\.labels tree`"):
+        read_labels(tmp_path)

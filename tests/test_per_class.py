@@ -137,6 +137,14 @@ def test_postprocess_writes_both_and_tells_any_top_k_that_is_known(
     assert rows(tmp_path / "c.csv")[1][:5] == ["0", "", "3", "3", "2"]
 
 
+@pytest.mark.parametrize("flag", ["--confusion", "--per-class", "--json"])
+def test_a_folder_where_a_file_is_to_be_written_is_refused_before_anything_is_read(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PipelineError, match="is a folder; only a plain file is written here"):
+        run_postprocess(monkeypatch, "--results=nowhere", "--labels=nowhere", f"{flag}={tmp_path}")
+
+
 @pytest.mark.parametrize("given", ["", "0", "1,", "a", "1.5", "-3", "1;3"])
 def test_a_top_k_that_is_no_list_of_numbers_is_refused(
     given: str, predicted: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -124,6 +124,10 @@ def check_names(labels: PathLike, truth: Mapping[str, int], folder: PathLike, fi
 def _text(path: PathLike) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
+    except IsADirectoryError:
+        raise PipelineError(
+            f"{path}: is a folder, expected a labels file; `python -m ResNeSt.labels tree` makes one of class folders"
+        ) from None
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: not UTF-8 text ({error}); expected lines of 'NAME CLASS'") from None
 
