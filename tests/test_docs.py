@@ -154,6 +154,8 @@ def test_every_command_of_the_documents_is_one_that_its_program_takes(
     page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse(parser: argparse.ArgumentParser, *_given: object) -> None:
+        shown = {spelling: action for action in parser._actions for spelling in action.option_strings}
+        parser._option_string_actions = shown  # and no spelling of earlier versions
         _, rest = argparse.ArgumentParser.parse_known_args(parser)
         raise SystemExit(2) if rest else ParsedError
 

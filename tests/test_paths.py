@@ -149,7 +149,7 @@ def test_a_name_that_no_report_can_hold_is_refused_where_it_is_to_be_written_and
         with pytest.raises(ArgumentError, match=r"caf\\udce9.*: is not UTF-8, .*; name another"):
             refuse_clashes([], **clash)
     with pytest.raises(ArgumentError, match="is not UTF-8"):
-        parser_of("ResNeSt.bench.__main__").parse_args(["1", "cpu", "--output-dir", odd])
+        parser_of("ResNeSt.bench.__main__").parse_args(["1", "cpu", "--output", odd])
     refuse_clashes([odd], [tmp_path / "café.json"], [tmp_path / "文件"])
 
 

@@ -255,7 +255,7 @@ def test_archives_are_read_where_the_tasks_run(nodes: Nodes, demo_onnx: Path, pi
     assert score_lines(there.stdout) == score_lines(here.stdout)
     folders = [tmp_path / "prep_here", tmp_path / "prep_there"]
     for folder, more in zip(folders, ([], ["--ray", nodes.address, "--chunk=16"])):
-        done = call("resnest_preprocess.py", shards / "1.tar", folder, "--model=resnest_demo", "--pack", *more)
+        done = call("resnest_preprocess.py", shards / "1.tar", folder, "--arch=resnest_demo", "--pack", *more)
         assert "44 tensors written, 0 kept, 1 images broken" in done.stdout
     first, second = (
         {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "sources.jsonl"}
@@ -272,7 +272,7 @@ def test_a_card_of_a_node_runs_a_compiled_model(
     for picture in sorted(pictures.iterdir())[90:]:
         picture.unlink()
     standins["PYTHONPATH"] = os.pathsep.join([str(PROJECT), standins["PYTHONPATH"]])
-    convert = ("-m", "ResNeSt.convert", "4", "310P3", "--onnx", demo_onnx, "--output-dir", tmp_path)
+    convert = ("-m", "ResNeSt.convert", "4", "310P3", "--onnx", demo_onnx, "--output", tmp_path)
     with begin(*convert, **standins) as process:
         assert process.wait(120) == 0
     ask = ["-m", "ResNeSt.predict", "--model", tmp_path / "resnest_demo_bs4.om", "--format=csv", "--top=1", pictures]
