@@ -25,6 +25,7 @@ from ResNeSt.report import collect, data
 from ResNeSt.report.draw import draw, draw_where_possible
 from ResNeSt.report.thumbnails import thumbnails
 from ResNeSt.score.score import Prediction, Result, Score, score_summaries, score_summary
+from tests.chromium import browser
 from tests.conftest import PROJECT, assert_refused, call
 
 CLASSES, IMAGES = 4, 40
@@ -638,3 +639,51 @@ def test_in_a_browser_the_page_is_never_wider_than_a_phone_or_a_desktop(drawn: P
     command.append((tmp_path / "frames.html").as_uri())
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert len(re.findall(r'title="too wide by 0, plots [1-9]\d+"', shown)) == 3
+
+
+@pytest.mark.heavy
+def test_long_names_leave_room_for_the_figures_on_a_phone_and_fifty_classes_print_on_few_pages(
+    folder: Path, tmp_path: Path
+) -> None:
+    report = data.read(folder)
+    names = [f"{'a_class_without_a_space_' * 3}{number}" if number % 2 else "a long name " * 6 for number in range(50)]
+    matrix = data.Matrix(list(range(50)), np.eye(50, dtype=int).tolist())
+    assert report.classes is not None
+    classes = dataclasses.replace(report.classes, matrix=matrix)
+    data.write(folder, dataclasses.replace(report, class_names=names, classes=classes))
+    draw(folder)
+    with browser(tmp_path / "profile") as tab:
+        tab.look(360, "light")
+        tab.open((folder / "report.html").as_uri())
+        shares = tab.evaluate(
+            "[...document.querySelectorAll('.scroll')].map((box) => box.querySelector('tbody th').offsetWidth / "
+            "box.clientWidth)"
+        )
+        assert len(shares) > 8
+        assert max(shares) < 0.6
+        printed = base64.b64decode(tab("Page.printToPDF", preferCSSPageSize=True)["data"])
+    assert len(re.findall(rb"/Type /Page\b", printed)) <= 8
+
+
+@pytest.mark.heavy
+def test_a_keyboard_reaches_the_figures_and_every_table_and_shows_where_it_is(drawn: Path, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile") as tab:
+        tab.open((drawn / "report.html").as_uri())
+        reached = []
+        for _ in range(40):
+            tab.press("Tab", 9)
+            reached.append(
+                tab.evaluate(
+                    "(() => { const here = document.activeElement, box = here.getBoundingClientRect(); return "
+                    "[here.getAttribute('href') || here.getAttribute('aria-label'), "
+                    "getComputedStyle(here).outlineStyle, box.top >= 0 && box.top < innerHeight]; })()"
+                )
+            )
+            if reached[-1][0] is None:
+                break
+        tables = tab.evaluate("document.querySelectorAll('.scroll').length")
+    names = [name for name, *_ in reached[:-1]]
+    assert names[0] == "#figures"
+    assert "#speed" in names
+    assert sum(not name.startswith("#") for name in names) == tables
+    assert all(outline == "solid" and seen for _, outline, seen in reached[:-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+SHORT = 8  # letters that need no second line on a phone
 _UNBROKEN = "\N{NON-BREAKING HYPHEN}"  # of `top-1` in the narrow head of a table
 
 
@@ -27,27 +28,43 @@ def figure(caption: str, svg: str) -> str:
     return f'<figure class="card"><figcaption>{caption}</figcaption>{drawing}</figure>'
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "") -> str:
-    """Rows of text, the first of each its head, which may break behind a slash; `notes` are markup below."""
+def table(
+    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "", second_names: bool = False
+) -> str:
+    """Rows of text, the first of each its head; `notes` are markup below. `second_names`: the second column, too, may
+    have long names, which take several lines and break behind a slash.
+    """
     lines = []
     for first, *cells in rows:
-        body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr><th scope="row">{html.escape(first).replace("/", "/<wbr>")}</th>{body}</tr>')
-    return scroller(caption, head, lines, notes)
+        body = "".join(
+            f'<td class="name">{_breakable(cell)}</td>'
+            if second_names and place == 0
+            else f"<td>{html.escape(cell)}</td>"
+            for place, cell in enumerate(cells)
+        )
+        lines.append(f'<tr><th scope="row">{_breakable(first)}</th>{body}</tr>')
+    named = any(len(first) > SHORT for first, *_ in rows)
+    return scroller(caption, head, lines, notes, "named" if named else "")
 
 
-def scroller(caption: str, head: Sequence[str], rows: Sequence[str], notes: str = "", dense: bool = False) -> str:
-    """A table that scrolls inside its card where the screen is narrow, with a shadow where more of it lies."""
+def _breakable(name: str) -> str:
+    return html.escape(name).replace("/", "/<wbr>")
+
+
+def scroller(caption: str, head: Sequence[str], rows: Sequence[str], notes: str = "", kind: str = "") -> str:
+    """A table that scrolls inside its card where the screen is narrow, with a shadow where more of it lies.
+
+    `kind` names classes of page.css.
+    """
     caption = html.escape(caption)
     cells = "".join(
         f'<th scope="col">{html.escape(cell)}</th>' for cell in (cell.replace("-", _UNBROKEN) for cell in head)
     )
-    kind = ' class="dense"' if dense else ""
     head_and_body = f"<thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return (
         f'<div class="card wide"><h3>{caption}</h3>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
-        f'<table{kind} aria-label="{caption}">{head_and_body}</table></div>{notes}</div>'
+        f'<table class="{kind}" aria-label="{caption}">{head_and_body}</table></div>{notes}</div>'
     )
 
 

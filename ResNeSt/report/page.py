@@ -190,7 +190,7 @@ def _matrix(report: Report) -> str:
         cells = [stage.total - same for same in counts]
         body = "".join(f'<td class="off">{cell:,}</td>' if cell else "<td>0</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{html.escape(stage.title)}</th>{body}</tr>')
-    return scroller("Images whose top-1 differs between two stages", ["", *titles], rows)
+    return scroller("Images whose top-1 differs between two stages", ["", *titles], rows, kind="named")
 
 
 def _flips(report: Report, pictures: Mapping[str, str]) -> str:
@@ -263,7 +263,7 @@ def _classes(classes: Classes, report: Report) -> str:
         f"Of {classes.of}: {classes.count:,} classes of {each} images each. Few images make wide intervals.",
         grid(
             table("Worst classes", ["class", "right", "top-1 %", "95 % interval"], worst),
-            table("Most confused pairs", ["class", "taken for", "images of the class"], confused),
+            table("Most confused pairs", ["class", "taken for", "images of the class"], confused, second_names=True),
         ),
         *matrix,
     )
@@ -274,12 +274,13 @@ def _confusion(matrix: Matrix, report: Report) -> str:
     rows = []
     for label, counts in zip(matrix.labels, matrix.counts):
         cells = "".join(_confused(count, label == found) for found, count in zip(matrix.labels, counts))
-        rows.append(f'<tr><th scope="row">{html.escape(_class(label, report))}</th>{cells}</tr>')
+        name = html.escape(_class(label, report))
+        rows.append(f'<tr><th scope="row" title="{name}">{name}</th>{cells}</tr>')
     return scroller(
         "Confusion matrix: images of a class, by the class they were given",
         ["", *map(str, matrix.labels)],
         rows,
-        dense=len(matrix.labels) > ROOMY_CLASSES,
+        kind="matrix dense" if len(matrix.labels) > ROOMY_CLASSES else "matrix",
     )
 
 
