@@ -163,6 +163,11 @@ def follow(example: str, *more: str, cwd: Path) -> Completed:
     return call(*words, *more, cwd=cwd)
 
 
+def notes_alone(stderr: str) -> bool:
+    """Some of the demo's pictures carry an EXIF orientation, which is said."""
+    return all(line.startswith("note: ") for line in stderr.splitlines())
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the project's after a short run of the example of run.sh, which said no more than its table."""
@@ -170,13 +175,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "demo").symlink_to(PROJECT / "demo")
     done = follow(PARSERS["run"].example, "--batch=1,4", "--loop=1", "--quiet", "--json=run.json", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert notes_alone(done.stderr)
     assert [line.split("  ")[0] for line in done.stdout.split("\n") if line] == [
         *("stage", "-" * 88, "PyTorch", "ONNX", "simplified ONNX", "compiled", "compiled"),
     ]
     return folder
 
 
+@pytest.mark.heavy
 def test_the_run_s_json_has_the_table_and_where_it_lies(project: Path) -> None:
     told = json.loads((project / "run.json").read_text())
     assert told["version"] == __version__
@@ -224,7 +230,7 @@ def test_an_example_works_and_its_json_alone_is_said_where_that_is_asked(name: s
     shutil.rmtree(project / "work/tree", ignore_errors=True)  # of another example
     done = follow(PARSERS[name].example, *CHEAPER.get(name, ()), "--json=-", "--quiet", cwd=project)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert notes_alone(done.stderr)
     told: dict[str, Any] = json.loads(done.stdout)
     assert told["version"] == __version__
     assert {key: told[key] for key in RESULTS[name]} == RESULTS[name]
@@ -240,6 +246,7 @@ def test_the_json_of_models_is_the_list_of_cards_whichever_way_it_is_asked_for(t
     assert (len(json.loads((tmp_path / "all.json").read_text())), "resnest269" in done.stdout) == (12, True)
 
 
+@pytest.mark.heavy
 def test_a_quiet_command_prints_its_answer_and_nothing_else(project: Path) -> None:
     score = follow(PARSERS["postprocess"].example, "--quiet", cwd=project)
     assert [line.split("\t")[0].split("=")[0] for line in score.stdout.splitlines()[:4]] == [
