@@ -202,7 +202,7 @@ def test_a_pure_run_of_zeros_has_the_python_way_s_results(
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Photographs that the library decodes, in folders of two classes, and the labels beside them."""
+    """Photographs that the library decodes, in folders of two classes, a link that leads back, and the labels."""
     folder = tmp_path / "some pictures\u00e9"
     labels = dict(line.rsplit(" ", 1) for line in (PROJECT / "demo/val_label.txt").read_text().splitlines())
     lines = []
@@ -210,6 +210,7 @@ def photographs(tmp_path: Path) -> Path:
         (folder / f"n{number % 2}").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / f"n{number % 2}")
         lines.append(f"{path.name} {labels[path.name]}")
+    (folder / "n0/above").symlink_to(folder)
     (tmp_path / "labels.txt").write_text("\n".join(lines))
     return folder
 
@@ -259,6 +260,10 @@ def test_what_is_not_decoded_here_is_named_and_fails_unless_allowed(
     assert "broken: 1 images that cannot be decoded (exit code 1; --allow-broken accepts them)" in result.stdout
     assert "odd.png: not a JPEG that is decoded here" in result.stdout
     assert run(program, *flags, "--allow-broken").returncode == 0
+    assert_refused(run(program, *flags, "--predictions=none/p"), "none/p: No such file or directory; name a file")
+    (tmp_path / "labels.txt").write_text("\ufeffodd.png 3\r\n")
+    result = run(program, *flags, "--allow-extra", "--allow-broken")
+    assert "top1_correct=0, tot=0, acc=nan%" in result.stdout
 
 
 def test_evaluate_goes_on_with_no_predictions_of_this_program(

@@ -1,10 +1,13 @@
 // A folder of photographs -> top-1 and top-5, with the answers of ResNeSt/evaluate.py and its predictions, line by line.
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <numeric>
+#include <unistd.h>
 
 #include "../crops.h"
 #include "commands.h"
@@ -86,6 +89,9 @@ class Evaluation {
     explicit Evaluation(const Options &options) : options_(options) {
         const std::string &file = options.predictions;
         if (!file.empty()) check_plain(file);
+        const std::string folder = joined(std::filesystem::path(file).parent_path(), ".");
+        if (!file.empty() && ::access(folder.c_str(), W_OK) != 0)
+            throw Error(cat(file, ": ", std::strerror(errno), "; name a file in a folder that can be written"));
         for (const std::string &read : {options.model, options.labels, options.images})
             if (!file.empty() && lies_in(file, read))
                 throw Error(cat(file, ": is ", read, " or lies in it, which is read; name another file"), ARGUMENTS);
@@ -181,7 +187,7 @@ class Evaluation {
     // The lines of evaluate; 1 where an image has a problem that was not allowed.
     int tell() {
         char text[256];
-        const double one = double(top1_) / double(total_), five = double(top5_) / double(total_);
+        const double all = total_ ? double(total_) : NAN, one = double(top1_) / all, five = double(top5_) / all;
         std::snprintf(text, sizeof text,
                       "top1_acc\t%.4f\ntop5_acc\t%.4f\ntop1_correct=%zu, tot=%zu, acc=%.3f%%\ntop5_correct=%zu, tot=%zu, "
                       "acc=%.3f%%\ntot counts the labelled images whose result was read: %zu of %zu",

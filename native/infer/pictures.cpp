@@ -51,7 +51,8 @@ std::vector<std::string> list_images(const std::string &folder) {
     try {
         for (auto entry = fs::recursive_directory_iterator(folder, fs::directory_options::follow_directory_symlink); entry != end; ++entry) {
             const std::string path = entry->path(), name = base_name(path);
-            const bool passed_over = name[0] == '.' || OF_A_SYSTEM.count(name);
+            const bool to_above = fs::is_symlink(path) && is_folder(path) && lies_in(entry->path().parent_path(), path);
+            const bool passed_over = name[0] == '.' || OF_A_SYSTEM.count(name) || to_above;
             if (passed_over) entry.disable_recursion_pending();
             if (!passed_over && is_folder(path)) continue;
             if (passed_over || !is_picture(name))
@@ -60,7 +61,7 @@ std::vector<std::string> list_images(const std::string &folder) {
                 images.push_back(path.substr(joined(folder, "").size()));
         }
     } catch (const fs::filesystem_error &error) {
-        throw Error(cat(error.path1().string(), ": ", error.code().message()));  // a link to a folder above it, for one
+        throw Error(cat(error.path1().string(), ": ", error.code().message()));
     }
     if (skipped) print_line(cat(folder, ": skipped ", skipped, " files or folders that are hidden or no pictures"));
     if (images.empty()) throw Error(folder + ": no image files in it");
