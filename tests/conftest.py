@@ -30,7 +30,14 @@ Command = Callable[..., Completed]
 
 
 # The files that take longest, so that no core waits for another one's at the end.
-LONGEST = ["test_walkthrough.py", "test_main_way.py", "test_pipeline.py", "test_onnx_weights.py", "test_training.py", "test_faults.py"]
+LONGEST = [
+    "test_walkthrough.py",
+    "test_main_way.py",
+    "test_pipeline.py",
+    "test_onnx_weights.py",
+    "test_training.py",
+    "test_faults.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
