@@ -221,11 +221,16 @@ def _pipeline(folder: Path, chip: str) -> Iterator[Fact]:
             f"--labels={LABELS}",
             f"--confusion={MATRIX}",
         ],
+        "infer in this project's own words": [
+            *("-m", "ResNeSt.infer", f"--model=demo_bs{BATCH}.om", "--tensors=prep", "--warmup=2"),
+            *("--output=bench", "--output_dirname=named", "--outfmt=TXT"),
+        ],
     }
     for name, command in stages.items():
         done = _run(folder, command)
         yield Fact(f"{name} ends with 0", done.returncode == 0, done.stderr[-500:])
     yield _accuracy("top-1", folder / "bench/bench.json")
+    yield Fact("infer leaves its summary", (folder / "bench/named_summary.json").is_file(), "bench/ holds none")
     yield _matrix(folder)
 
 
