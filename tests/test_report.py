@@ -341,6 +341,12 @@ def test_the_costliest_layers_come_first_and_those_kept_in_float_with_what_int8_
     assert "All 4 layers are in report.json" in page.text
 
 
+def test_one_image_a_class_is_no_plural(folder: Path) -> None:
+    change(folder / "report.json", ("classes", "fewest"), 1)
+    change(folder / "report.json", ("classes", "most"), 1)
+    assert "4 classes of 1 image each" in Page(draw(folder)).text
+
+
 def test_of_a_run_that_measured_no_layer_nothing_is_drawn(folder: Path) -> None:
     change(folder / "report.json", ("layer_costs",), None)
     assert "Layers in int8" not in Page(draw(folder)).text

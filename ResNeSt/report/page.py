@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ResNeSt.report import plots
+from ResNeSt.report.collect import BINS
 from ResNeSt.report.data import (
     Classes,
     Confidence,
@@ -241,9 +242,10 @@ def _class(number: int, report: Report) -> str:
 
 def _classes(classes: Classes, report: Report) -> str:
     each = f"{classes.fewest:,}" if classes.fewest == classes.most else f"{classes.fewest:,} to {classes.most:,}"
+    images = "image" if classes.most == 1 else "images"
     matrix = [_confusion(classes.matrix, report)] if classes.matrix else []
     if not classes.worst:
-        text = f"{classes.of} has no image wrong; {classes.count:,} classes of {each} images."
+        text = f"{classes.of} has no image wrong; {classes.count:,} classes of {each} {images}."
         return section("Classes", text, *matrix)
     worst = [
         [
@@ -260,7 +262,7 @@ def _classes(classes: Classes, report: Report) -> str:
     ]
     return section(
         "Classes",
-        f"Of {classes.of}: {classes.count:,} classes of {each} images each. Few images make wide intervals.",
+        f"Of {classes.of}: {classes.count:,} classes of {each} {images} each. Few images make wide intervals.",
         grid(
             table("Worst classes", ["class", "right", "top-1 %", "95 % interval"], worst),
             table("Most confused pairs", ["class", "taken for", "images of the class"], confused, second_names=True),
@@ -309,7 +311,7 @@ def _confidence(confidence: Confidence) -> str:
     return section(
         "Confidence",
         f"How far the probability (softmax) of the first class can be believed, of {confidence.of}. Expected "
-        f"calibration error {100 * confidence.error:.2f} %, of {len(confidence.bins)} bins that hold images (Guo "
+        f"calibration error {100 * confidence.error:.2f} %, with images in {len(confidence.bins)} of {BINS} bins (Guo "
         "et al. 2017). Above the diagonal the network is right more often than it says; a larger point stands for "
         "more images.",
         grid(

@@ -179,6 +179,7 @@ def thresholds(name: str, kept: Sequence[tuple[float, float]], right: Sequence[t
             x, y = zip(*points)
             style = {"linestyle": (0, (4, 2)) if place else "-", "marker": MARKERS[place], "markersize": 4}
             axes.plot([100 * each for each in x], y, color=SERIES[place], label=title, **style)
+        axes.set_xlim(-3, 103)
         axes.set_xlabel("least confidence, %")
         axes.set_ylabel("%")
         _legend(axes)
