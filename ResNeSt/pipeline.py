@@ -398,6 +398,7 @@ def _report(plan: RunPlan, stages: list[Stage], steps: list[data.Step], calibrat
         plan.loop,
         plan.images,
         benched.layer_costs if benched else None,
+        [stage.complaint for stage in stages if stage.complaint],
     )
 
 

@@ -182,6 +182,8 @@ def test_a_graph_that_parts_from_pytorch_stops_the_run_and_the_command_to_dig_na
     assert_refused(result, "error: ONNX, batch 8, compared with PyTorch:", "to dig further run: python -m")
     assert [stage["stage"] for stage in read(again)["stages"]] == STAGES[:3]
     assert any(line.startswith("simplified ONNX ") for line in result.stdout.splitlines())
+    told = json.loads((again / "work/resnest_demo/report.json").read_text())["complaints"]
+    assert told[0] in result.stderr
     assert_refused(closer(result, again), "at /layer2/layer2.0/conv3/Conv:")
 
 

@@ -423,6 +423,24 @@ def test_a_network_of_the_user_s_own_is_titled_by_where_it_lies() -> None:
     assert collect.of_info({"model": "best", "class_names": '["cat", "dog"]'}, "pets", None).model == "pets"
 
 
+def test_a_published_network_s_classes_are_called_by_imagenet_s_words() -> None:
+    for subject in (
+        collect.of_card(cards.card("resnest50"), "anywhere.pth"),
+        collect.of_info({"model": "resnest50", "classes": "1000"}, "m", None),
+    ):
+        assert subject.class_names is not None
+        assert (len(subject.class_names), subject.class_names[4]) == (1000, "hammerhead, hammerhead shark")
+    assert collect.of_info({"model": "mine", "classes": "10"}, "m", None).class_names is None
+
+
+def test_a_run_that_failed_says_why_at_the_top(folder: Path) -> None:
+    assert "failed" not in Page(draw(folder)).attributes.get("class", [])
+    change(folder / "report.json", ("complaints",), ["compiled, batch 8: differs by 1.0e-02"])
+    page = Page(draw(folder))
+    assert "alert" in page.attributes["role"]
+    assert page.text.index("compiled, batch 8: differs by 1.0e-02") < page.text.index("top-1: ")
+
+
 def test_published_speeds_are_those_of_the_same_network_and_size_alone(page: Page) -> None:
     assert "The published figures are of the same network at 224 pixels" in page.text
     for model, size, devices in (("resnest50", 224, 4), ("resnest50_fast_1s1x64d", 224, 2), ("resnest50", 256, 0)):
@@ -474,7 +492,7 @@ def test_no_text_of_report_json_can_become_markup_a_formula_or_a_colour(folder: 
     fields = hostile(json.loads(path.read_text()))
     fields["about"] = {HOSTILE: HOSTILE, "chip": HOSTILE, "date": HOSTILE, "precision": HOSTILE, "calibration": HOSTILE}
     fields["published"] = {"recipe": HOSTILE, "top1": 80.0, "top5": 95.0, "source": HOSTILE}
-    fields["class_names"] = [HOSTILE] * CLASSES
+    fields["class_names"], fields["complaints"] = [HOSTILE] * CLASSES, [HOSTILE]
     path.write_text(json.dumps(fields))
     draw(folder)
     page = Page(folder / "report.html")

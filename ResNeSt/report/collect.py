@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ResNeSt.common.files import PathLike, read_json
-from ResNeSt.labels.class_names import names_in
+from ResNeSt.labels.class_names import imagenet_classes, names_in
 from ResNeSt.models import cards
 from ResNeSt.models.cards import Card, Published
 from ResNeSt.report import data
@@ -79,7 +79,7 @@ class Subject(NamedTuple):
 def of_card(card: Card, weights: PathLike) -> Subject:
     """The network of a card, with its own recipe; a user's own is titled by its checkpoint, `pets/best.pth`."""
     name = card.name if card.name in cards.names() else "/".join(Path(weights).absolute().parts[-2:])
-    return Subject(name, card.size, card.class_names, card.own)
+    return Subject(name, card.size, card.class_names or _imagenet(card.classes), card.own)
 
 
 def of_info(info: Mapping[str, str], name: str, recipe: str | None) -> Subject:
@@ -96,7 +96,13 @@ def of_info(info: Mapping[str, str], name: str, recipe: str | None) -> Subject:
         published = next(
             (accuracy for accuracy in cards.card(info["model"]).published if accuracy.recipe == wanted), None
         )
-    return Subject(info["model"] if known else name, size, names, published)
+    shown = _imagenet(int(info.get("classes", 0))) if names is None else names
+    return Subject(info["model"] if known else name, size, shown, published)
+
+
+def _imagenet(classes: int) -> list[str] | None:
+    """1,000 classes without names of their own are ImageNet's."""
+    return [class_name.name for class_name in imagenet_classes()] if classes == 1000 else None
 
 
 def report(
@@ -108,11 +114,12 @@ def report(
     loop: int | None,
     images: PathLike | None,
     layer_costs: LayerCosts | None = None,
+    complaints: Sequence[str] = (),
 ) -> Report:
     """The report of one run; the first of `stages` is the others' reference, `about` says where and with what it ran.
 
     `loop` is the runs of each of `speeds`, None where they differ, `steps` what every command spent, `images` the
-    folder of the pictures, `layer_costs` those of the int8 network.
+    folder of the pictures, `layer_costs` those of the int8 network, `complaints` why the run failed.
     """
     return Report(
         model=subject.model,
@@ -123,6 +130,7 @@ def report(
         class_names=None if subject.class_names is None else list(subject.class_names),
         published=subject.published,
         layer_costs=layer_costs,
+        complaints=list(complaints),
         speeds=list(speeds),
         published_speeds=_published_speeds(subject),
         steps=list(steps),

@@ -236,6 +236,7 @@ class Report:
     The first of `stages` is the reference of the others. `published` is of the network with its recipe. `images` is the
     folder of the pictures, where one is known; `flips` are as many as a page shows of `flip_count`. `classes` and
     `confidence` are of the last stage. `layer_costs` are those of an int8 network, where they were measured.
+    `complaints` say why the run failed, where it did.
     """
 
     model: str
@@ -252,6 +253,7 @@ class Report:
     classes: Classes | None = None
     confidence: Confidence | None = None
     layer_costs: LayerCosts | None = None
+    complaints: list[str] = dataclasses.field(default_factory=list)
     speeds: list[Speed] = dataclasses.field(default_factory=list)
     published_speeds: list[PublishedSpeed] = dataclasses.field(default_factory=list)
     steps: list[Step] = dataclasses.field(default_factory=list)

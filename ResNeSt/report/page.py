@@ -73,8 +73,9 @@ def _header(report: Report) -> str:
     about = report.about
     where = " · ".join(html.escape(about[key]) for key in ("chip", "precision", "date") if key in about)
     size = f", {report.size} &times; {report.size} pixels" if report.size else ""
+    failed = "".join(f'<p class="failed" role="alert">{html.escape(why)}</p>\n' for why in report.complaints)
     return (
-        f"<header>\n<h1>{html.escape(report.model)}{size}</h1>\n<p>{where}</p>\n"
+        f"<header>\n<h1>{html.escape(report.model)}{size}</h1>\n<p>{where}</p>\n{failed}"
         f'<div class="grid tiles">{"".join(_tiles(report))}</div>\n</header>'
     )
 
