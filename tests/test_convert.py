@@ -291,6 +291,22 @@ def test_without_onnxsim_a_simplified_file_is_used_with_or_without_its_source(
     assert {"demo_bs1.om", "demo_bs2.om"} <= names(folder)
 
 
+def test_without_onnxsim_the_simplified_file_beside_the_onnx_file_serves_every_output_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ascend: None
+) -> None:
+    simplify.simplify(Path("demo.onnx"), Path("demo_sim.onnx"))
+    before = Path("demo_sim.onnx").read_bytes()
+    monkeypatch.setitem(sys.modules, "onnxsim", None)
+    run("1", "310P3", "--dtype", "uint8", "--output", "uint8")
+    run("1", "310P3", "--output", "uint8", "--force")
+    assert {"demo_bs1.om", "demo_bs1.om.json"} <= names(folder / "uint8")
+    assert "demo_sim.onnx" not in names(folder / "uint8")
+    assert Path("demo_sim.onnx").read_bytes() == before
+    os.unlink("demo_sim.onnx")
+    with pytest.raises(PipelineError, match=r"^\d of \d+ checks fail: onnxsim"):
+        run("1", "310P3", "--output", "new", "--check")
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [

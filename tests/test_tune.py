@@ -100,10 +100,10 @@ def test_what_is_tuned_is_kept_and_another_run_tunes_nothing(host: Host) -> None
 
 def test_a_tuned_model_answers_another_question_than_an_untuned_one(host: Host) -> None:
     host.convert(tune=None)
-    with pytest.raises(PipelineError, match=r"m_bs4.om: was compiled for tune None, not tune operators; --force"):
+    with pytest.raises(PipelineError, match=r"m_bs4.om: was compiled for tune none, not tune operators; --force"):
         host.convert()
     host.convert(force=True)
-    with pytest.raises(PipelineError, match="was compiled for tune operators, not tune None"):
+    with pytest.raises(PipelineError, match="was compiled for tune operators, not tune none"):
         host.convert(tune=None)
     with pytest.raises(PipelineError, match="was compiled for tune operators, not tune both"):
         host.convert(tune="both")
@@ -114,7 +114,7 @@ def test_a_record_of_an_earlier_release_is_of_an_untuned_model(host: Host) -> No
     record = {key: value for key, value in host.record("m_bs4.om").items() if key != "tune"}
     (host.folder / "m_bs4.om.json").write_text(json.dumps(record))
     assert host.convert(tune=None).kept
-    with pytest.raises(PipelineError, match="was compiled for tune None, not tune operators"):
+    with pytest.raises(PipelineError, match="was compiled for tune none, not tune operators"):
         host.convert()
 
 

@@ -19,7 +19,7 @@ from ResNeSt.common.progress import Say, silent
 from ResNeSt.convert import amct, aoe, atc, calibration, chips, nncf, preflight, simplify, taken_paths
 from ResNeSt.convert.calibration import CalibrationTensors
 from ResNeSt.convert.compile import Compilation, Compiled, compile_all
-from ResNeSt.convert.finding import Finding
+from ResNeSt.convert.finding import FAILS, Finding
 from ResNeSt.convert.gate import Gate
 from ResNeSt.convert.targets import (
     Batch,
@@ -94,8 +94,15 @@ class Conversion:
 
     @property
     def simplified(self) -> Path:
-        """The simplified ONNX file, which is made on the way where `onnx` is not one."""
-        return self.onnx if self.is_given_simplified else self.output / f"{self.stem}{SIMPLIFIED}.onnx"
+        """The simplified ONNX file, which is made on the way where `onnx` is not one.
+
+        Without onnxsim, as on an Ascend host, it is the one that was copied there beside `onnx`, if `output` has none.
+        """
+        if self.is_given_simplified:
+            return self.onnx
+        name = f"{self.stem}{SIMPLIFIED}.onnx"
+        own, beside = self.output / name, self.onnx.with_name(name)
+        return beside if not own.exists() and beside.exists() and not simplify.is_installed() else own
 
 
 def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
@@ -124,7 +131,8 @@ def convert(conversion: Conversion, say: Say = silent) -> list[Compiled]:
 def _simplify(conversion: Conversion, say: Say) -> None:
     if conversion.is_given_simplified:
         return
-    remade = conversion.force and conversion.onnx.exists() and simplify.is_ours(conversion.simplified)
+    can_be_made = conversion.onnx.exists() and simplify.is_installed()
+    remade = conversion.force and can_be_made and simplify.is_ours(conversion.simplified)
     if not remade and simplify.is_current(conversion.onnx, conversion.simplified):
         simplify.check(conversion.onnx, conversion.simplified)
     else:
@@ -217,10 +225,13 @@ def check(conversion: Conversion) -> list[Finding]:
     """What will fail on this Ascend host, found before ATC runs; raises ArgumentError for a chip that is no NPU."""
     conversion = resolved(conversion)
     targets = list(map(conversion.target, conversion.models))
+    missing = []
     if _is_simplified(conversion):
         simplify.check(conversion.onnx, conversion.simplified)
+    elif not simplify.is_installed():
+        missing = [Finding(FAILS, "onnxsim", simplify.elsewhere(conversion.onnx, conversion.simplified))]
     network = _network(conversion, _readable(conversion))
-    found = preflight.findings(network, conversion.chip, _precision(conversion), targets)
+    found = [*missing, *preflight.findings(network, conversion.chip, _precision(conversion), targets)]
     toolkit = cann.find_toolkit() if conversion.tune else None
     return found if toolkit is None else [*found, aoe.finding(toolkit, conversion.chip, network, targets)]
 
@@ -265,7 +276,7 @@ def _refuse_to_replace(conversion: Conversion) -> None:
         if found.get("onnx", asked["onnx"]) != asked["onnx"] and _is_of_this_network(target, conversion):
             del found["onnx"]  # then whatever its file is called
         if other := differing(found, {key: asked[key] for key in found}):
-            was, now = (", ".join(f"{key} {says[key]}" for key in other) for says in (found, asked))
+            was, now = (", ".join(f"{key} {says[key] or 'none'}" for key in other) for says in (found, asked))
             raise PipelineError(f"{target}: was compiled for {was}, not {now}; {_WAYS_OUT}")
 
 

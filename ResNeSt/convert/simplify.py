@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import shlex
 import sys
@@ -118,6 +119,20 @@ def command(source: Path, target: Path) -> list[str]:
     return ["python3", "-m", "onnxsim", str(source), str(target)]
 
 
+def is_installed() -> bool:
+    """Whether `simplify` can be done here."""
+    return all(importlib.util.find_spec(package) for package in ("onnx", "onnxsim"))
+
+
+def elsewhere(source: Path, target: Path) -> str:
+    """What to do where it cannot."""
+    return (
+        f"onnxsim is not installed here; on a machine that has it run "
+        f"`{shlex.join(command(Path(source.name), Path(target.name)))}` and copy {target.name}, with the "
+        f"{target.name}.data that it may write beside it, to {target.parent}"
+    )
+
+
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
     """What is imported inside finds no PyTorch, as on a machine that lacks it; one that is loaded stays.
@@ -213,11 +228,7 @@ def simplify(source: Path, target: Path) -> None:
         with _without_torch():
             import onnxsim
     except ImportError:
-        raise MissingRuntimeError(
-            f"onnxsim is not installed here; on a machine that has it run "
-            f"`{shlex.join(command(Path(source.name), Path(target.name)))}` and copy {target.name}, with the "
-            f"{target.name}.data that it may write beside it, to {target.parent}"
-        ) from None
+        raise MissingRuntimeError(elsewhere(source, target)) from None
     with Unchanged(*model_files(source)):
         model, digest = onnx_file.load(source), sha256_of_onnx(source)
     try:
