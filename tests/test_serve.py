@@ -30,7 +30,7 @@ from ResNeSt.convert.conversion import Conversion, convert
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
 from ResNeSt.predict import predict
-from ResNeSt.serve.errors import UnknownError
+from ResNeSt.serve.errors import UnauthenticatedError, UnknownError
 from ResNeSt.serve.start import PACKAGES
 from tests.conftest import PROJECT
 
@@ -523,8 +523,12 @@ class Slow:
         self.inside = self.most = 0
         self.gate = asyncio.Event()
 
-    def check_token(self, *_: object) -> None:
-        pass
+    def knows(self, given: object) -> bool:
+        return given != "a wrong token"
+
+    def check_token(self, given: object, *_: object) -> None:
+        if not self.knows(given):
+            raise UnauthenticatedError("expected the token")
 
     def check_model(self, *_: object) -> None:
         pass
@@ -624,6 +628,26 @@ def test_bodies_that_do_not_come_keep_nobody_from_an_answer_over_grpc(monkeypatc
             writer.close()
 
     asyncio.run(asyncio.wait_for(ask_behind_them(), 60))
+
+
+@pytest.mark.parametrize(("call", "status"), [("ModelInfer", "UNAUTHENTICATED"), ("ServerLive", "OK")])
+def test_grpc_waits_for_no_message_of_a_stranger(call: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some that never come would else take the room of those who have the token, and of whoever asks for health."""
+    import grpc
+
+    monkeypatch.setattr(rpc, "BODIES_HELD", 1)
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    async def ask() -> None:
+        async with grpc_of(Slow()) as (port, _), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            strange = channel.stream_unary(MODEL_INFER.replace("ModelInfer", call))
+            calls = [strange(nothing(), metadata=[("authorization", "a wrong token")]) for _ in range(3)]
+            assert [(await each.code()).name for each in calls] == [status] * 3
+
+    asyncio.run(asyncio.wait_for(ask(), 10))
 
 
 def test_threads_come_to_rest_after_a_storm(service: Running) -> None:

@@ -57,12 +57,16 @@ class Answering:
         """Ends the threads that decode."""
         self._pool.shutdown(cancel_futures=True)
 
-    def check_token(self, given: str | bytes | None, protocol: str) -> None:
-        """Raises UnauthenticatedError, and counts it, where a token is asked for that the header `given` has not."""
+    def knows(self, given: str | bytes | None) -> bool:
+        """Whether the header `given` has the token, or none is asked for."""
         held = given.encode("utf-8", "replace") if isinstance(given, str) else given or b""
         scheme, _, text = held.partition(b" ")
         named = scheme.lower() == b"bearer"  # in any case, as all schemes of HTTP are
-        if self._token is not None and not (hmac.compare_digest(text, self._token) and named):
+        return self._token is None or (hmac.compare_digest(text, self._token) and named)
+
+    def check_token(self, given: str | bytes | None, protocol: str) -> None:
+        """Raises UnauthenticatedError, and counts it, where a token is asked for that the header `given` has not."""
+        if not self.knows(given):
             with self.recorded(Record(protocol)):
                 raise UnauthenticatedError("expected the header 'Authorization: Bearer TOKEN' with the service's token")
 

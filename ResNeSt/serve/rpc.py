@@ -153,7 +153,7 @@ class _Arrivals(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """The handler of a call, once there is room for its message."""
         handler = await continuation(details)
-        inference = details.method.endswith("/ModelInfer")
+        inference = _name(details) == "ModelInfer"
         if handler is None or handler.unary_unary is None or inference != self._inferences:
             return handler
         while self._left < self._max_body:
@@ -179,6 +179,29 @@ class _Arrivals(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(handler.unary_unary, read, handler.response_serializer)
 
 
+class _Unread(grpc.aio.ServerInterceptor):
+    """Answers health, and refuses who lacks the token, without the message: who sends none takes nobody's room."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """The handler of a call; as of a stream where its message makes no difference."""
+        handler = await continuation(details)
+        known = self._answering.knows(dict(details.invocation_metadata).get("authorization"))
+        if handler is None or handler.unary_unary is None or (known and _name(details) not in _OPEN):
+            return handler
+
+        async def answered(_messages: Any, context: Any) -> Any:
+            return await handler.unary_unary(None, context)
+
+        return grpc.stream_unary_rpc_method_handler(answered, None, handler.response_serializer)
+
+
+def _name(details: Any) -> str:
+    return str(details.method.rpartition("/")[2])
+
+
 def server(answering: Answering, address: str, port: int, max_body: int, most_calls: int) -> tuple[Any, int]:
     """A gRPC server that is not yet started, and its port; raises RuntimeError where that is taken."""
     options = [
@@ -186,7 +209,10 @@ def server(answering: Answering, address: str, port: int, max_body: int, most_ca
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # else two services share a port in silence
     ]
-    arrivals = [_Arrivals(max_body, inferences) for inferences in (True, False)]
-    made = grpc.aio.server(options=options, interceptors=arrivals, maximum_concurrent_rpcs=most_calls)
+    interceptors = [
+        *(_Arrivals(max_body, inferences) for inferences in (True, False)),
+        _Unread(answering),
+    ]  # last: first
+    made = grpc.aio.server(options=options, interceptors=interceptors, maximum_concurrent_rpcs=most_calls)
     service.add_GRPCInferenceServiceServicer_to_server(Rpc(answering), made)
     return made, made.add_insecure_port(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
