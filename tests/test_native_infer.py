@@ -145,6 +145,13 @@ def test_a_npy_gives_the_values_that_numpy_reads(program: Path, models: dict[str
     for words, other in refused.items():
         np.save(tmp_path / "x.npy", other)
         assert_refused(run(program, *flags, f"--input={tmp_path}/x.npy"), f"x.npy: {words}")
+    header = (
+        b"{'descr': '<f4', 'fortran_order': False, 'fortran_order': True, 'shape': (3, 96, 96), }"  # the last counts
+    )
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + bytes([len(header), 0]) + header + values.tobytes())
+    assert_refused(
+        run(program, *flags, f"--input={tmp_path}/x.npy"), "x.npy: its header has other fields than a .npy has"
+    )
     np.savez(tmp_path / "in/e.npz", values)
     assert_refused(run(program, *flags, f"--input={tmp_path}/in"), "in: holds e.npz, this program reads .bin and .npy")
 
@@ -207,8 +214,9 @@ def photographs(tmp_path: Path) -> Path:
     labels = dict(line.rsplit(" ", 1) for line in (PROJECT / "demo/val_label.txt").read_text().splitlines())
     lines = []
     for number, path in enumerate(path for path in PHOTOGRAPHS if "cmyk" not in kind_of(path)):
-        (folder / f"n{number % 2}").mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, folder / f"n{number % 2}")
+        of_class = folder / ("n0", "n1\u00e9\x7f")[number % 2]
+        of_class.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, of_class)
         lines.append(f"{path.name} {labels[path.name]}")
     (folder / "n0/above").symlink_to(folder)
     (tmp_path / "labels.txt").write_text("\n".join(lines))
@@ -264,6 +272,30 @@ def test_what_is_not_decoded_here_is_named_and_fails_unless_allowed(
     (tmp_path / "labels.txt").write_text("\ufeffodd.png 3\r\n")
     result = run(program, *flags, "--allow-extra", "--allow-broken")
     assert "top1_correct=0, tot=0, acc=nan%" in result.stdout
+
+
+def test_a_photograph_that_may_not_be_read_stops_no_others(
+    program: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    user = None if os.geteuid() else 65534  # root may read all; of the folders above this one nothing
+    (tmp_path / "pictures").mkdir()
+    for source in (program, models["float32"], models["float32"].with_suffix(".bin")):
+        shutil.copy(source, tmp_path)
+    for number, path in enumerate(PHOTOGRAPHS[:3]):
+        shutil.copy(path, tmp_path / f"pictures/{number}.jpg")
+    (tmp_path / "pictures/1.jpg").chmod(0)
+    (tmp_path / "labels").write_text("0.jpg 0\n1.jpg 0\n2.jpg 0\n")
+    tmp_path.chmod(0o755)
+    command = [f"./{program.name}", "--model", models["float32"].name, "--images=pictures", "--labels=labels"]
+    result = subprocess.run([*command, "--allow-broken"], cwd=tmp_path, capture_output=True, text=True, user=user)
+    if result.returncode == 127:
+        pytest.skip("another user may not read this Python's OpenVINO")
+    assert result.returncode == 0, result.stderr
+    assert "tot=2," in result.stdout
+    assert "broken: 1 images" in result.stdout
+    assert (
+        "pictures/1.jpg: not a JPEG that is decoded here (another format, damaged, or not to be read)" in result.stdout
+    )
 
 
 def test_evaluate_goes_on_with_no_predictions_of_this_program(

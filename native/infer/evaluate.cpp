@@ -49,7 +49,12 @@ class Maker {
     bool make(const std::string &path, char *out) const {
         std::error_code error;
         if (std::filesystem::file_size(path, error) > MOST_BYTES || error) return false;
-        const std::string content = read_file(path);
+        std::string content;
+        try {
+            content = read_file(path);
+        } catch (const Error &) {  // one that may not be read, or that is gone, stops no others
+            return false;
+        }
         return crops_make(&order_, reinterpret_cast<const uint8_t *>(content.data()), content.size(), out) == CROPS_DONE;
     }
 
@@ -166,8 +171,8 @@ class Evaluation {
         const auto wrong = std::count_if(row.begin(), row.end(), [](float value) { return !std::isfinite(value); });
         if (!made) {
             problem = "broken";
-            reason += ": not a JPEG that is decoded here (another format, or damaged); python -m ResNeSt.evaluate leaves such "
-                      "a file to Pillow";
+            reason += ": not a JPEG that is decoded here (another format, damaged, or not to be read); python -m "
+                      "ResNeSt.evaluate leaves such a file to Pillow";
         } else if (wrong) {
             problem = "not-finite";
             reason += cat(": ", wrong, " values");

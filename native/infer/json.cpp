@@ -127,7 +127,7 @@ std::string json_text(const std::string &text) {
         const char *const escaped = code && code < 0x80 && code != '/' ? std::strchr(ESCAPED, int(code)) : nullptr;
         if (escaped) {
             made += {'\\', ESCAPES[escaped - ESCAPED]};
-        } else if (code >= 0x20 && code < 0x80) {
+        } else if (code >= 0x20 && code < 0x7F) {
             made += char(code);
         } else {
             const size_t one = size_t(std::snprintf(hex, sizeof hex, "\\u%04x", code < 0x10000 ? code : 0xD7C0 + (code >> 10)));

@@ -87,6 +87,7 @@ std::string npy_values(const std::string &content, const std::string &path, cons
     require(length <= content.size() - begin, "not a whole .npy file");
     const std::string header = content.substr(begin, length), descr = field(header, "'descr': '", "'");
     const std::string shape = field(header, "'shape': (", ")"), own = input.told_shape();
+    require(std::count(header.begin(), header.end(), ':') == 3, "its header has other fields than a .npy has");
     require(descr == (input.kind == "float32" ? "<f4" : "|u1"), cat("holds ", descr, ", the model takes ", input.element()));
     require(shape == own || shape == "1, " + own || shape == cat(input.bytes() / input.value_bytes(), ","),
             cat("of shape (", shape, "), the model takes (", own, ")"));
