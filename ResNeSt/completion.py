@@ -54,7 +54,7 @@ def completion(shell: str) -> str:
             action: Any
             for action in each._actions:
                 if role := each.roles.get(action.dest):
-                    action.complete = shtab.DIRECTORY if role == "fills" else shtab.FILE
+                    action.complete = shtab.DIRECTORY if role in ("fills", "adds") else shtab.FILE
         commands.add_parser(name, help=told, parents=[made], add_help=False)
     script: str = shtab.complete(whole, shell)
     return script

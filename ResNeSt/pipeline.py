@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ResNeSt.common.ais_bench_paths import check_output, check_path
-from ResNeSt.common.arguments import Parser, check_share, write_result
+from ResNeSt.common.arguments import Parser, check_share, hold_json, write_result
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import alone, read_json, remove_plain, write_json
 from ResNeSt.common.flags import take
@@ -503,6 +503,7 @@ def _plan(options: argparse.Namespace) -> RunPlan:
         raise ArgumentError(f"--arch {arch}: the demo's images go with {DEMO_MODEL}; name yours with --images")
     weights = options.weights or _unasked(model_card)
     folder = options.output or Path("work") / model_card.name
+    hold_json(options, [DEMO], [folder])
     chip = chips.resolve(options.chip)
     precision = chips.precision(options.precision, chip)
     batches = options.batch or ([1] if chip == chips.NCNN else [1, 4, 8])

@@ -21,7 +21,7 @@ from ResNeSt import __main__ as resnest
 from ResNeSt import __version__, completion
 from ResNeSt.common.arguments import EXAMPLE, Parser
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError
-from ResNeSt.common.progress import aloud, be_quiet, remark
+from ResNeSt.common.progress import aloud, be_quiet, is_quiet, remark
 from ResNeSt.tensors.format import LAYOUTS
 from tests.conftest import PROJECT, Completed, call
 
@@ -264,6 +264,16 @@ def test_quiet_lets_notes_through_to_stderr(capsys: pytest.CaptureFixture[str]) 
     captured = capsys.readouterr()
     assert captured.out == "first\nnote: labels seem to count from 1\n"
     assert captured.err == "note: labels seem to count from 0\n"
+
+
+@pytest.mark.parametrize("value", ["", "0", "no"])
+def test_only_a_command_of_this_project_makes_those_that_it_starts_quiet(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNEST_QUIET", value)
+    assert not is_quiet()
+    be_quiet()
+    assert is_quiet()
 
 
 def test_what_a_command_starts_does_not_write_into_its_json(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ResNeSt import pipeline
 from ResNeSt.__main__ import COMMANDS
 from ResNeSt.common import files
 from ResNeSt.common.arguments import Parser
@@ -110,6 +111,54 @@ def test_what_is_read_is_not_overwritten(victim: str, victims: Path, monkeypatch
     monkeypatch.chdir(victims)
     with pytest.raises(ArgumentError, match=r"; name (another|a file|two)"):
         importlib.import_module(f"ResNeSt.{module}").main()
+
+
+# A call with --json onto what it takes, or makes, without being told: the demo, usual names, models by their prefix.
+UNTOLD = {
+    "the demo's labels by the run": ("pipeline", "--json demo/val_label.txt"),
+    "a file of the work folder by the run": ("pipeline", "--json work/resnest_demo/new.json"),
+    "a compiled model by the benchmark": ("bench.__main__", "4 cpu --prefix n --json n_bs4.xml"),
+    "its weights by the benchmark": ("bench.__main__", "auto cpu --prefix n --json n_bs4.bin"),
+    "a dynamic one by the benchmark": ("bench.__main__", "1,4 310P3 --dynamic-batch --prefix n --json n_dyn.om"),
+    "the usual labels by the benchmark": ("bench.__main__", "4 cpu --prefix n --json val_label.txt"),
+    "the compiled model by what was compiled": ("convert.__main__", "4 cpu --onnx n.onnx --json n_bs4.xml"),
+    "a new one by what was compiled": ("convert.__main__", "1,2 cpu --onnx n.onnx --json ./n_bs2.xml"),
+    "the record by what was compiled": ("convert.__main__", "4 cpu --onnx n.onnx --json n_bs4.xml.json"),
+    "the simplified graph by what was compiled": ("convert.__main__", "4 cpu --onnx n.onnx --json n_sim.onnx"),
+}
+
+
+@pytest.mark.parametrize("victim", UNTOLD)
+def test_json_is_not_written_onto_what_a_command_takes_without_being_told(
+    victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["demo/val_label.txt", "work/resnest_demo/x", "prep_dataset/x", "val_label.txt", "n.onnx", "n_sim.onnx"]
+    for name in [*names, "n_bs4.xml", "n_bs4.bin", "n_bs4.xml.json", "n_dyn.om"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("precious")
+    module, call = UNTOLD[victim]
+    monkeypatch.setattr(pipeline, "DEMO", Path("demo"))
+    monkeypatch.setattr(sys, "argv", ["command", *call.split()])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r": .*; name (another|a file)"):
+        importlib.import_module(f"ResNeSt.{module}").main()
+
+
+def test_json_may_lie_beside_the_models_that_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parser_of("ResNeSt.convert.__main__").parse_args(["4", "cpu", "--json=told.json"]).json == "told.json"
+
+
+def test_a_file_is_refused_at_once_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parser, asked = parser_of("ResNeSt.evaluate"), ["--model=m.xml", "--images=i", "--labels=l"]
+    with pytest.raises(ArgumentError, match="-: only --json writes to stdout; name a file"):
+        parser.parse_args([*asked, "--confusion=-"])
+    monkeypatch.setattr(os, "access", lambda folder, _: folder != ".")  # root may write anywhere
+    with pytest.raises(PipelineError, match=r"f\.json: nothing can be written in \.; name another folder"):
+        parser.parse_args([*asked, "--json=f.json"])
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])

@@ -8,10 +8,10 @@ from typing import Any
 
 from ResNeSt.bench.benchmark import SEARCH, USUAL_LOOP, Benched, Benchmark, bench, checked
 from ResNeSt.bench.best import commands
-from ResNeSt.bench.models import PREFIX
+from ResNeSt.bench.models import PREFIX, models_here
 from ResNeSt.bench.profile import printed as printed_profile
 from ResNeSt.bench.rows import CSV, JSON, figures, printed
-from ResNeSt.common.arguments import Parser, each, positive, write_result
+from ResNeSt.common.arguments import Parser, each, hold_json, positive, write_result
 from ResNeSt.common.errors import run
 from ResNeSt.common.files import read_json
 from ResNeSt.common.flags import take
@@ -46,6 +46,8 @@ def main() -> int:
             dynamic_batch=options.dynamic_batch,
         )
     )
+    data = [path for path in (tensors, labels) if path]
+    hold_json(options, [*data, *models_here(benchmark.prefix, benchmark.chip)])
     if tensors is None:
         aloud(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --tensors and --labels given")
     search = benchmark.batches == SEARCH

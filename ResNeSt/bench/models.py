@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
@@ -65,6 +66,11 @@ def compiled_batches(prefix: str, chip: str, dynamic: bool) -> list[int]:
 def several(prefix: str, chip: str) -> str:
     """What the models of all batch sizes are called."""
     return compiled_name(prefix, 1, chip).replace("_bs1.", "_bs*.")
+
+
+def models_here(prefix: str, chip: str) -> list[str]:
+    """The files that are called as the models of `prefix` for `chip` are, whatever their batch sizes."""
+    return glob.glob(several(glob.escape(prefix), chip)) + glob.glob(compiled_name(glob.escape(prefix), EXAMPLE, chip))
 
 
 def record_of(model: Path, files: dict[str, str]) -> dict[str, Any]:

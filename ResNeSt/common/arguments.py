@@ -11,7 +11,7 @@ from typing import Any, Callable
 from ResNeSt import __version__
 from ResNeSt.common.cores import tell_of_quota, use_cores
 from ResNeSt.common.errors import ArgumentError, PipelineError
-from ResNeSt.common.files import STDOUT, keep_stdout_for_json, write_json
+from ResNeSt.common.files import STDOUT, PathLike, keep_stdout_for_json, write_json
 from ResNeSt.common.paths import refuse_clashes
 from ResNeSt.common.progress import be_quiet, is_quiet
 
@@ -99,10 +99,9 @@ class Parser(argparse.ArgumentParser):
         reads = [*cards, *self._paths(options, "reads")]
         writes = list(self._paths(options, "writes"))
         refuse_clashes(reads, writes, self._paths(options, "fills"))
+        refuse_clashes(reads, fills=self._paths(options, "adds"))
         for path in writes:
-            folder = os.path.dirname(path) or "."
-            if not os.path.isdir(folder):
-                raise PipelineError(f"{path}: there is no folder {folder}; make it first, or name another")
+            _check_written(path)
         return options, rest
 
     def _paths(self, options: argparse.Namespace, wanted: str) -> Iterator[Any]:
@@ -116,6 +115,26 @@ def write_result(options: argparse.Namespace, result: Mapping[str, Any]) -> None
     """Writes what a command found where --json says, if it does, with the version that found it."""
     if options.json:
         write_json(options.json, {"version": __version__, **result})
+
+
+def hold_json(options: argparse.Namespace, reads: Iterable[PathLike] = (), fills: Iterable[PathLike] = ()) -> None:
+    """Holds --json against the paths that a command takes without being told them: usual names, models by a prefix.
+
+    Raises ArgumentError where it would write onto what is read or made there, as `refuse_clashes` does.
+    """
+    if options.json is not None and not _is_stdout(options.json):
+        refuse_clashes(reads, [options.json])
+        refuse_clashes([], [options.json], fills)
+
+
+def _check_written(path: str) -> None:
+    if _is_stdout(path):
+        raise ArgumentError(f"{path}: only --json writes to stdout; name a file (./{STDOUT} is one)")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise PipelineError(f"{path}: there is no folder {folder}; make it first, or name another")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PipelineError(f"{path}: nothing can be written in {folder}; name another folder, or change its rights")
 
 
 def _is_stdout(path: Any) -> bool:

@@ -27,7 +27,7 @@ def be_quiet() -> None:
 
 def is_quiet() -> bool:
     """Whether this process, or one that started it, was told --quiet."""
-    return _QUIET in os.environ
+    return os.environ.get(_QUIET) == "1"
 
 
 def remark(text: str) -> None:

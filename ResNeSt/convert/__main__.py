@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, write_result
+from ResNeSt.common.arguments import Parser, hold_json, write_result
 from ResNeSt.common.errors import run
 from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud, remark
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line; converts, or says what that would do or where it would fail."""
     options = make_parser().parse_args(argv)
     conversion = resolved(_conversion(options))
+    hold_json(options, [conversion.onnx, conversion.simplified, *map(conversion.target, conversion.models)])
     if chips.is_310p(conversion.chip) and conversion.precision == "fp32":
         remark("on a 310P AvgPool and MaxPool take no float32, so a network in fp32 does not stay on its AI core")
     if options.check:
@@ -68,7 +69,7 @@ def make_parser() -> Parser:
     take(parser, "batches", positional=True)
     take(parser, "chip", positional=True, note="like 310P3, cpu, cuda, ncnn, or auto")
     take(parser, "onnx", type=Path, default=Path("resnest50.onnx"))
-    take(parser, "output", type=Path, default=Path("."), old=["--output-dir"])
+    take(parser, "output", type=Path, default=Path("."), old=["--output-dir"], role="adds")
     take(parser, "dtype", choices=list(LAYOUTS), default="float32")
     take(
         parser,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ResNeSt.common.arguments import Parser, write_result
+from ResNeSt.common.arguments import Parser, hold_json, write_result
 from ResNeSt.common.errors import run
 from ResNeSt.common.flags import take
 from ResNeSt.common.progress import aloud
+from ResNeSt.report import data
 from ResNeSt.report.draw import draw
 
 
 def main() -> None:
     """Command line."""
     options = make_parser().parse_args()
+    recorded = data.read(options.folder).images
+    hold_json(options, [recorded] if recorded else [])
     page = draw(options.folder, options.images)
     aloud(f"to look at: {page}")
     write_result(options, {"page": page})
