@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ResNeSt.common import cann
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.convert import chips
 
@@ -205,9 +206,17 @@ def test_auto_waits_for_npu_smi_no_longer_than_a_while(
         chips.resolve("auto")
 
 
-def test_auto_is_the_cpu_without_npu_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_atc", [False, True])
+def test_auto_is_the_cpu_without_npu_smi_with_a_note_where_cann_is(
+    has_atc: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(cann, "set_env_scripts", lambda: iter(()))
+    if has_atc:
+        (tmp_path / "atc").touch(mode=0o755)
     assert chips.resolve("auto") == "cpu"
+    note = "note: npu-smi is not here, but CANN is, so the chip is cpu; name the chip if this machine has a card\n"
+    assert capsys.readouterr().err == (note if has_atc else "")
 
 
 @pytest.mark.parametrize(

@@ -329,3 +329,22 @@ def test_a_command_whose_packages_are_not_here_is_completed_by_its_name(monkeypa
     script = completion.completion("bash")
     assert completed(script, "resnest", "exp") == {"export"}
     assert completed(script, "resnest", "export", "--tar") == set()
+
+
+def test_what_a_library_prints_is_not_heard_with_quiet(tmp_path: Path) -> None:
+    code = (
+        "import ctypes; from ResNeSt.common.arguments import Parser; from ResNeSt.common.progress import unheard;"
+        "Parser(example='x').parse_args(); print('before', flush=True)\n"
+        "with unheard(): print('Python'); ctypes.CDLL(None).puts(b'C')\n"
+        "print('after')"
+    )
+    loud, quiet = (call("-c", code, *more, cwd=tmp_path, fresh=True) for more in ([], ["--quiet"]))
+    assert sorted(loud.stdout.split()) == ["C", "Python", "after", "before"]
+    assert quiet.stdout.split() == ["before", "after"]
+
+
+@pytest.mark.parametrize("flag", ["--confusion", "--per-class"])
+def test_only_json_takes_a_minus_for_stdout(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r"^-: only --json writes to stdout; name a file$"):
+        PARSERS["postprocess"].parse_args(["--results=x", "--labels=y", flag, "-"])

@@ -98,6 +98,8 @@ class Parser(argparse.ArgumentParser):
         cards = [path for path in self._paths(options, "card") if path.endswith(".json")]
         reads = [*cards, *self._paths(options, "reads")]
         writes = list(self._paths(options, "writes"))
+        if any(map(_is_stdout, writes)):
+            raise ArgumentError(f"{STDOUT}: only --json writes to stdout; name a file")
         refuse_clashes(reads, writes, self._paths(options, "fills"))
         refuse_clashes(reads, fills=self._paths(options, "adds"))
         for path in writes:

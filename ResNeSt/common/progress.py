@@ -5,8 +5,12 @@ With --quiet nothing is told but what a user should know: a line that begins wit
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Callable
 
 from tqdm import tqdm
@@ -33,6 +37,25 @@ def is_quiet() -> bool:
 def remark(text: str) -> None:
     """For a command line: a note, which --quiet lets through."""
     aloud(f"{NOTE}{text}")
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """With --quiet nothing of what a library prints to stdout inside is seen, from Python or below it."""
+    if not is_quiet() or sys.stdout is None:
+        yield
+        return
+    sys.stdout.flush()
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C has buffered
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
 
 
 def hidden() -> bool | None:

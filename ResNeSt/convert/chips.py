@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 
+from ResNeSt.common import cann
 from ResNeSt.common.errors import ArgumentError, PipelineError, plain
 from ResNeSt.models import model_info
 
@@ -100,13 +101,15 @@ def detect() -> str:
 
     Raises PipelineError where there is a card and npu-smi does not tell its name.
     """
-    if shutil.which("npu-smi") is None:
-        return CPU
     try:
-        return card()
+        if shutil.which("npu-smi") is not None:
+            return card()
+        why = "npu-smi is not here, but CANN is" if cann.find_toolkit() else ""
     except NoCardError as error:
-        print(f"note: {error}, so the chip is cpu; name the chip if this machine has a card", file=sys.stderr)
-        return CPU
+        why = str(error)
+    if why:
+        print(f"note: {why}, so the chip is cpu; name the chip if this machine has a card", file=sys.stderr)
+    return CPU
 
 
 def card() -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from ais_bench.infer.interface import InferSession
 
 from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.progress import unheard
 from ResNeSt.engines.engine import Opening, TensorSpec, as_logits, fitting
 from ResNeSt.models import sidecar
 from ResNeSt.models.onnx_file import FREE
@@ -36,7 +37,7 @@ class AscendEngine:
         self._asked = asked
         self._session = session
         # Without it the device stays taken until the driver notices that the process is gone.
-        atexit.register(session.free_resource)
+        atexit.register(_free, session)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits, float32 (N, classes)."""
@@ -56,13 +57,19 @@ class AscendEngine:
 def open_model(path: Path, asked: Opening) -> AscendEngine:
     """Loads `path` on the device; what the model is stands in the JSON that convert.sh leaves beside it."""
     try:
-        session = InferSession(asked.device, str(path))
+        with unheard():
+            session = InferSession(asked.device, str(path))
     except Exception as error:  # the client raises nearly anything
         raise PipelineError(f"{path}: ais_bench cannot load it on device {asked.device} ({error})") from None
     if len(session.get_outputs()) != 1:
         names = ", ".join(f"{port.name} {list(port.shape)}" for port in session.get_outputs())
         raise PipelineError(f"{path}: its outputs are {names}, expected one of [N, classes]; compile it for that alone")
     return AscendEngine(path, session, _sizes(path, session, asked.batch), asked)
+
+
+def _free(session: Any) -> None:
+    with unheard():
+        session.free_resource()
 
 
 def _sizes(path: Path, session: Any, batch: int) -> Sequence[int]:

@@ -219,6 +219,10 @@ def score_summaries(
             f"{next(iter(results.values()))}: most results have {size} values, the model has {known} classes; a tensor "
             "file holds one image (resnest_preprocess.py makes such), and a result one row"
         )
+    if classes not in (None, size):
+        raise PipelineError(
+            f"{next(iter(results.values()))}: most results have {size} values, not {classes}, as --classes says"
+        )
     check_labels(truth, size, labels)
     # All of them: logits of one image may sum to 1, too.
     as_they_are = probabilities or all(output.summed for output in outputs.values())
