@@ -842,6 +842,21 @@ def test_a_checkpoint_of_as_many_classes_keeps_its_classifier(demo_checkpoint: P
     assert torch.equal(model.fc.weight, tensors(demo_checkpoint)["fc.weight"])
 
 
+def test_classes_of_other_names_or_another_order_get_a_fresh_classifier_and_it_is_said(demo_checkpoint: Path) -> None:
+    weight = tensors(demo_checkpoint)["fc.weight"]
+    names, numbers = tuple("hgfjedcbai"), tuple("0123456789")
+
+    def kept(own: tuple[str, ...] | None, of_weights: tuple[str, ...] | None) -> bool:
+        named = dataclasses.replace(card("resnest_demo"), class_names=own)
+        model, origin = build(named, demo_checkpoint, seed=0, weights_names=of_weights)
+        fresh = "but a fresh classifier: nothing says that its own has these classes in this order" in origin
+        assert fresh != torch.equal(model.fc.weight, weight)
+        return not fresh
+
+    assert all(kept(*pair) for pair in [(names, names), (None, names), (numbers, names), (numbers, None)])
+    assert not any(kept(*pair) for pair in [(tuple(sorted(names)), names), (names, None)])
+
+
 def test_a_checkpoint_without_a_classifier_gets_a_fresh_one_and_it_is_said(
     demo_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from ResNeSt.common.arguments import Parser, variable, write_result
 from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import ArgumentError, PipelineError, run
+from ResNeSt.common.files import PathLike
 from ResNeSt.common.flags import take
 from ResNeSt.common.progress import Say, aloud, remark, silent
 from ResNeSt.labels.class_names import class_list, imagenet_classes
@@ -70,7 +71,8 @@ def _train(options: argparse.Namespace) -> None:
         model_card = _card(base, train_on, judged_by, options)
         weights = processes.first(lambda: fetch(base)) if options.weights == "auto" else options.weights
         workers = options.workers or max(1, cores() // variable("LOCAL_WORLD_SIZE", 1, least=1))
-        training_run = Run(model_card, settings, train_on, judged_by, weights, workers, options.ema)
+        names = _weights_names(weights, base)
+        training_run = Run(model_card, settings, train_on, judged_by, weights, workers, options.ema, names)
         train(training_run, options.output, processes, options.tensorboard, aloud)
         if processes.rank == 0:
             write_result(options, {**_result(Path(options.output)), "notes": notes})
@@ -177,6 +179,12 @@ def _base(weights: str | None, arch: str | None) -> Card:
             f"{weights}: is of {named.name}, --arch says {arch}; start from other weights or drop --arch"
         )
     return asked
+
+
+def _weights_names(weights: PathLike | None, base: Card) -> tuple[str, ...] | None:
+    """What the classes of the start weights are called, by their own card, or else by the one that --arch gives."""
+    named = None if weights is None else find_card(weights)
+    return named.class_names if named and named.class_names else base.class_names
 
 
 def _samples(options: argparse.Namespace, base: Card, say: Say) -> tuple[Samples, Samples]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,17 +87,31 @@ class DropBlock:
         return kept * (kept.numel() / kept.sum(dtype=torch.float32).clamp(min=1)).to(x.dtype)
 
 
-def build(card: Card, weights: PathLike | None, seed: int, ema: bool | None = None) -> tuple[ResNeSt, str]:
+def build(
+    card: Card,
+    weights: PathLike | None,
+    seed: int,
+    ema: bool | None = None,
+    weights_names: Sequence[str] | None = None,
+) -> tuple[ResNeSt, str]:
     """A network of `card` and a line that says where its weights come from.
 
-    A checkpoint of another number of classes, or without a classifier, gives all but that; `ema` chooses in one that
-    holds its weights' moving average, too. Raises PipelineError where it does not fit,
-    and for one of a framework that pools in another way.
+    A checkpoint of another number of classes, of classes that are not known to be those that `card` names, or without
+    a classifier, gives all but that; `weights_names` are what its classes are called, where that is known. `ema`
+    chooses in one that holds its weights' moving average, too. Raises PipelineError where it does not fit, and for one
+    of a framework that pools in another way.
     """
     torch.manual_seed(seed)
     model = create_model(card)
     _initialise(model)
-    return model, "fresh weights" if weights is None else _load(model, weights, ema)
+    if weights is None:
+        return model, "fresh weights"
+    return model, _load(model, weights, ema, _same_classes(card.class_names, weights_names))
+
+
+def _same_classes(names: Sequence[str] | None, others: Sequence[str] | None) -> bool:
+    """Whether classes of these names, or of numbers alone, are taken for those of the others, in the same order."""
+    return not names or list(names) in (list(others or ()), [str(number) for number in range(len(names))])
 
 
 def _initialise(model: nn.Module) -> None:
@@ -110,7 +125,7 @@ def _initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bn3.weight)
 
 
-def _load(model: ResNeSt, path: PathLike, ema: bool | None) -> str:
+def _load(model: ResNeSt, path: PathLike, ema: bool | None, same_classes: bool) -> str:
     weights = read(path, ema)
     if weights.pooling != "zeros":
         raise PipelineError(
@@ -119,11 +134,14 @@ def _load(model: ResNeSt, path: PathLike, ema: bool | None) -> str:
         )
     entries = f" ({weights})" if str(weights) else ""
     classes = len(weights.state.get("fc.weight", ()))
-    if classes == model.fc.out_features or ("fc.bias" in weights.state and not classes):
+    fits = classes == model.fc.out_features
+    if (fits and same_classes) or ("fc.bias" in weights.state and not classes):
         load_state(model, weights.state, path)
         return f"weights of {path}{entries}"
     load_state(model, {**weights.state, **model.fc.state_dict(prefix="fc.")}, path)
     own = f"its own has {classes} classes, not {model.fc.out_features}" if classes else "it has none"
+    if fits:
+        own = "nothing says that its own has these classes in this order"
     return f"weights of {path}{entries}, but a fresh classifier: {own}"
 
 

@@ -43,7 +43,8 @@ LogRow = dict[str, Any]
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What a training run is: a card, its settings, pictures to learn from and to be judged by, and the weights to
-    start from (None: fresh ones), chosen by `ema`. `workers` is the threads of each process that decode.
+    start from (None: fresh ones), chosen by `ema`, whose classes are called `weights_names`, where that is known.
+    `workers` is the threads of each process that decode.
     """
 
     card: Card
@@ -53,6 +54,7 @@ class Run:
     weights: PathLike | None
     workers: int
     ema: bool | None = None
+    weights_names: tuple[str, ...] | None = None
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on with another's checkpoint, but for the pictures' bytes."""
@@ -104,7 +106,7 @@ class Trainer:
         self._processes = processes
         self._say = say
         self._steps = steps_of(run.train, run.settings.batch, processes.count)
-        model, origin = build(run.card, run.weights, run.settings.seed, run.ema)
+        model, origin = build(run.card, run.weights, run.settings.seed, run.ema, run.weights_names)
         self._dropout = SharedDropout(run.settings.dropout, run.settings.seed, processes)
         model.fc.register_forward_pre_hook(self._dropout)
         self._model = synchronised(model, processes) if run.settings.sync_bn else model
