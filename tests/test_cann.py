@@ -11,6 +11,7 @@ import pytest
 
 from ResNeSt.common import cann, cann_libraries
 from ResNeSt.common.cann import Toolkit, parse_release
+from ResNeSt.common.errors import PipelineError
 
 ARCH = f"{platform.machine()}-linux"
 
@@ -256,3 +257,10 @@ def test_a_toolkit_without_a_stub_runs_in_its_environment_as_it_is(toolkit: Tool
     (Path(toolkit.atc).parents[1] / ARCH / "devlib/libascend_hal.so").unlink()
     (Path(toolkit.atc).parents[1] / ARCH / "devlib").rmdir()
     assert toolkit.compiling_environment() is toolkit.environment
+
+
+def test_a_set_env_sh_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = made(tmp_path / "set_env.sh", "read -r _ < <(exec sleep 5)\n")
+    monkeypatch.setattr(cann, "SECONDS", 0.2)
+    with pytest.raises(PipelineError, match=r"set_env\.sh: does not end in 0\.2 seconds"):
+        cann.sourced(script)

@@ -12,6 +12,7 @@ import pytest
 
 from ResNeSt.common import cann_libraries
 from ResNeSt.common.errors import ArgumentError, MissingRuntimeError, PipelineError
+from ResNeSt.infer import __main__ as command_line
 from ResNeSt.infer.ais_bench import find, spoken
 from ResNeSt.infer.client import check_run, make_output_folder, run_client
 from ResNeSt.tensors.format import TensorFormat, TensorSet, write_index
@@ -314,3 +315,16 @@ def test_packed_tensors_are_not_for_the_client(work: Path) -> None:
     write_index(work / "prep", TensorSet(tensor_format, images=0, count=0, complete=True, packed=True))
     with pytest.raises(PipelineError, match="packed"):
         check_run([], ["prep"], None)
+
+
+def test_infer_of_a_om_makes_the_output_folder_that_the_client_takes_again(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda _program, command, _environment: became.append(command[3:]))
+    flags = ["--om-model", "m.om", "--output=out", "--output-dirname=a", "--batch-size", "8"]
+    monkeypatch.setattr(sys, "argv", ["infer", *flags])
+    for _ in range(2):
+        command_line._hand_over_om()
+    assert became == [["--model", "m.om", "--output=out", "--output_dirname=a", "--batchsize", "8"]] * 2
+    assert Path("out").stat().st_mode & 0o777 == 0o750

@@ -95,6 +95,16 @@ def test_a_list_of_something_else_is_refused_by_its_line(tmp_path: Path, labels:
         score_summaries([file], labels)
 
 
+def test_a_folder_of_several_devices_is_refused_with_their_summaries(tmp_path: Path, labels: Path) -> None:
+    names = ["device0_0_summary.json", "device1_1_summary.json"]
+    for name in names:
+        (tmp_path / "dev").mkdir(exist_ok=True)
+        (tmp_path / "dev" / name).touch()
+    given = " ".join(f"--results {tmp_path}/dev/{name}" for name in names)
+    with pytest.raises(PipelineError, match=f"dev: holds no outputs, .*; give a summary in it: {given}$"):
+        score_summaries([tmp_path / "dev"], labels)
+
+
 @pytest.mark.parametrize(
     ("arrays", "word"),
     [

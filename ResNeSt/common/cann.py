@@ -17,11 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ResNeSt.common.errors import PipelineError
+
 RELEASES = range(5, 20)  # their first numbers; 3.12 is a Python, and 22.04 a Linux
 _RELEASE = re.compile(r"(\d{1,4})\.(\d{1,4})((?:\.\d{1,4})*)(?:[.~-]?([A-Za-z]+)[.-]?(\d{0,9}).*)?", re.ASCII)
 _HOMES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")  # variables that set_env.sh sets
 _PROGRAM_FOLDERS = ("bin", "tools/profiler/bin")  # of an installed release
 TOOLKIT_RECORD = "ascend_toolkit_install.info"  # what the installer wrote, in <arch>-linux
+SECONDS = 30  # for set_env.sh, which reads a few files
 _STAGES = ("alpha", "beta", "rc")  # on the way to a release, in this order
 
 # The driver's library, of which ATC needs at least the stub that the toolkit brings, and where drivers put it.
@@ -191,8 +194,16 @@ def _arch(root: Path) -> Path:
 
 
 def sourced(script: Path) -> dict[str, str]:
-    """The environment after `source script`; its exit code says little, since it is that of its last line."""
+    """The environment after `source script`; its exit code says little, since it is that of its last line.
+
+    Raises PipelineError where the script does not end.
+    """
     command = ["bash", "-c", 'source "$1" >/dev/null 2>&1; env -0', "bash", str(script.absolute())]
-    output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+    try:
+        output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=SECONDS).stdout
+    except subprocess.TimeoutExpired:
+        raise PipelineError(
+            f"{script}: does not end within {SECONDS} seconds; source it in a shell to see why"
+        ) from None
     pairs = (os.fsdecode(entry).partition("=") for entry in output.split(b"\0") if entry)
     return {key: value for key, _, value in pairs}

@@ -21,7 +21,7 @@ from ResNeSt.common.progress import aloud
 from ResNeSt.engines.engine import check_named
 from ResNeSt.engines.opening import NAMES
 from ResNeSt.infer import ais_bench
-from ResNeSt.infer.client import check_run
+from ResNeSt.infer.client import check_run, make_output_folder
 from ResNeSt.infer.inference import OUTPUT_FORMATS, PURE_DATA, Inference, Inferred, infer, statistics
 from ResNeSt.infer.side_by_side import infer_side_by_side
 from ResNeSt.models import sidecar
@@ -36,7 +36,7 @@ def make_parser() -> Parser:
         example="python -m ResNeSt.infer --model work/resnest_demo/resnest_demo_bs4.xml "
         "--tensors work/resnest_demo/prep_dataset --output work --output_dirname inferred",
     )
-    take(flags, "model", "-m", required=True)
+    take(flags, "model", "-m", required=True, old=["--om-model"])
     take(flags, "tensors", "--input", "-i", note="a pure speed run")
     take(flags, "output", "-o", note="none written")
     flags.add_argument(
@@ -45,12 +45,13 @@ def make_parser() -> Parser:
     flags.add_argument("--outfmt", default="BIN", choices=OUTPUT_FORMATS, help="format of the results [BIN]")
     take(flags, "loop", default=1)
     take(flags, "warmup", "--warmup_count", "--warmup-count", default=1)
-    flags.add_argument(
+    shown_batch = flags.add_argument(
         "--batchsize",
         type=positive,
         metavar="N",
         help="changes the throughput printed, nothing else [the model's]",
     )
+    flags.answer_to(["--batch-size"], shown_batch)
     take(flags, "batch", "--dymBatch", "--dym-batch", note="the model's; needed where that is free")
     take(flags, "device", several=True, default=[0], note="0; 0,0 is two processes of a pure run; of cpu it is 0")
     _add_switch(flags, "--divide_input", "for a pure run the same as without [False]")
@@ -128,7 +129,7 @@ def _figures(inferred: Inferred) -> dict[str, Any]:
 def _hand_over_om() -> None:
     """Becomes ais_bench, with every argument as that one spells it, where the model is a `.om`."""
     asked = Parser(add_help=False)
-    asked.add_argument("--model", "-m", default="")
+    asked.add_argument("--model", "--om-model", "-m", default="")
     asked.add_argument("--input", "--tensors", "-i", default="")
     asked.add_argument("--output", "-o")
     asked.add_argument("--output_dirname", "--output-dirname")
@@ -154,6 +155,8 @@ def _hand_over_om() -> None:
         ais_bench.check_starts(model, client)
     dirnames = [options.output_dirname] if options.output_dirname else []
     check_run([model], tensors, options.output, dirnames, int(options.loop) if options.loop.isdecimal() else 1)
+    if options.output:
+        make_output_folder(options.output)  # one that ais_bench makes itself, it refuses the next time
     sys.stdout.flush()
     command = client.command(sys.argv[1:])
     os.execve(command[0], command, client.environment)  # noqa: S606 (no shell is meant)

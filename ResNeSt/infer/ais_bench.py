@@ -32,8 +32,11 @@ SWITCHES = {
     *("debug", "dump", "dump_npy", "perf", "pipeline", "profiler", "profiler_rename", "divide_input"),
     *("display_all_summary", "energy_consumption", "auto_set_dymshape_mode", "auto_set_dymdims_mode"),
 }
-# Our names for what the client calls otherwise (ResNeSt/common/flags.py).
-OURS = {"--tensors": "--input", "--batch": "--dymBatch", "--warmup": "--warmup_count"}
+# What the client calls otherwise: our names (ResNeSt/common/flags.py), and those of `msit benchmark` around it.
+OTHERS = {
+    **{"--tensors": "--input", "--batch": "--dymBatch", "--warmup": "--warmup_count"},
+    **{"--om-model": "--model", "--batch-size": "--batchsize"},
+}
 TRUE, FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
 
 
@@ -121,12 +124,12 @@ def _help(environment: tuple[tuple[str, str], ...]) -> str:
 
 
 def spoken(arguments: Sequence[str], dashes: bool) -> list[str]:
-    """`arguments`, written for either client or in our own names, as the one with or without dashes takes them."""
+    """`arguments`, for either client, msit or in our own names, as the one with or without dashes takes them."""
     rest, said = list(arguments), []
     while rest:
         argument = rest.pop(0)
         flag, equals, value = argument.partition("=")
-        flag = OURS.get(flag, flag)
+        flag = OTHERS.get(flag, flag)
         name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
         switch = name[3:] if name.startswith("no_") and name[3:] in SWITCHES else name
         if switch in SWITCHES:

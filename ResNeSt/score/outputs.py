@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -81,8 +82,16 @@ def find_outputs(path: PathLike) -> list[str]:
     else:
         found = [os.fspath(path)]
     if not found:
-        raise PipelineError(f"{path}: holds no outputs, files that end in {', '.join(_READERS)}")
+        raise PipelineError(f"{path}: holds no outputs, files that end in {', '.join(_READERS)}{_elsewhere(path)}")
     return found
+
+
+def _elsewhere(folder: PathLike) -> str:
+    """What to give in place of a folder without outputs: the summaries in it, such as those of several devices."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    names = sorted((name for name in names if name.endswith("_summary.json")), key=natural_key)
+    paths = (shlex.quote(os.path.join(folder, name)) for name in names)
+    return f"; give a summary in it: {' '.join(f'--results {path}' for path in paths)}" if names else ""
 
 
 def _listed_in(path: PathLike) -> Iterator[str]:
