@@ -202,8 +202,6 @@ def sourced(script: Path) -> dict[str, str]:
     try:
         output = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=SECONDS).stdout
     except subprocess.TimeoutExpired:
-        raise PipelineError(
-            f"{script}: does not end within {SECONDS} seconds; source it in a shell to see why"
-        ) from None
+        raise PipelineError(f"{script}: does not end in {SECONDS} seconds; source it by hand to see why") from None
     pairs = (os.fsdecode(entry).partition("=") for entry in output.split(b"\0") if entry)
     return {key: value for key, _, value in pairs}

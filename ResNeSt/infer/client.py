@@ -22,7 +22,7 @@ from ResNeSt.common.timed_process import Spent, spend, with_this_project
 from ResNeSt.infer import ais_bench, ais_bench_log
 from ResNeSt.models import sidecar
 from ResNeSt.tensors.folder import check_files, check_tensors, refuse_for_ais_bench
-from ResNeSt.tensors.format import TensorFormat
+from ResNeSt.tensors.format import LAYOUTS, TensorFormat
 
 
 class Ran(NamedTuple):
@@ -118,8 +118,8 @@ def check_om_tensors(model: Path, tensors: PathLike) -> None:
     is said.
     """
     info = sidecar.info_of(model)
-    if "size" in info:
-        dtype = str(sidecar.read(model).get("dtype", "float32"))
+    dtype = str(sidecar.read(model).get("dtype", "float32"))
+    if info.get("size", "").isdecimal() and dtype in LAYOUTS:
         takes = TensorFormat("", int(info["size"]), dtype, (), ())
         check_tensors(tensors, (1, *takes.shape), takes.element, info)
         check_files(tensors, takes.shape, takes.element)
