@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The whole pipeline, with its set-up: images -> tensors -> ONNX -> compiled models -> top-1. `bash run.sh --help` lists the
 # options; without any it runs on the bundled demo.
-. "$(dirname -- "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/env.sh" || exit
 # What the set-up says is no part of the result: with --json - stdout is the JSON's alone.
-exec 3>&2
+exec 3>&2 || exec 3>/dev/null
 case " $* " in *" --quiet "*) exec 3>/dev/null ;; esac
 use_environment "$here/requirements/lock.txt" "$here/requirements.txt" >&3 || exit
 bash "$here/native/build.sh" --once >&3 || : # without it Pillow makes the tensors, later

@@ -19,6 +19,7 @@ from ResNeSt.common.arguments import Parser, check_share, hold_json, write_resul
 from ResNeSt.common.errors import READER_GONE, ArgumentError, FailedCommandError, PipelineError, run
 from ResNeSt.common.files import alone, read_json, remove_plain, write_json
 from ResNeSt.common.flags import take
+from ResNeSt.common.paths import as_argument
 from ResNeSt.common.progress import Say, aloud, is_quiet, remark, silent
 from ResNeSt.common.tables import table
 from ResNeSt.common.timed_process import Spent, spend
@@ -344,7 +345,7 @@ def _stage(name: str, batch: int, summary: Path, plan: RunPlan, tolerance: Toler
 
 def _command(say: Say, step: str, *arguments: str | Path) -> data.Step:
     """Runs one of SCRIPTS as a user would; returns what it spent. Raises PipelineError where it fails."""
-    name, *rest = map(str, arguments)
+    name, *rest = [as_argument(each) if isinstance(each, Path) else each for each in arguments]
     if (PROJECT / name).is_file():
         shown = ["bash" if name.endswith(".sh") else "python", name]
         command = ["bash" if name.endswith(".sh") else sys.executable, str(PROJECT / name)]

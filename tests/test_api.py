@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,20 @@ def test_a_command_whose_stdout_is_closed_does_its_work(onnx_file: Path, tmp_pat
     result = call("-c", code, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "m_bs1.xml.json").is_file()
+
+
+def test_what_is_printed_where_the_caller_closed_every_stream_goes_into_no_file(tmp_path: Path) -> None:
+    """The next file to be opened has the lowest descriptor that is free, and libraries print to 1 and 2."""
+    work = (
+        "import os; from ResNeSt.common.errors import run\n"
+        "def main():\n"
+        "    with open('made', 'w') as file:\n"
+        "        print('said'); os.write(1, b'heard'); os.write(2, b'heard'); file.write('whole')\n"
+        "run(main)"
+    )
+    command = ["bash", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, work]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PROJECT)}, check=True)
+    assert (tmp_path / "made").read_text() == "whole"
 
 
 def test_a_simplified_file_is_taken_as_one_and_the_models_have_its_network_s_name(

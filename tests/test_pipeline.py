@@ -17,6 +17,7 @@ import ResNeSt.pipeline as pipeline_module
 from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import alone, sha256
 from ResNeSt.common.progress import silent
+from ResNeSt.common.timed_process import Spent
 from ResNeSt.labels.file import read_labels
 from ResNeSt.models import sidecar
 from ResNeSt.models.cards import card
@@ -140,6 +141,19 @@ def test_a_folder_that_ais_bench_would_refuse_is_named_before_anything_runs(tmp_
     result = pipeline(tmp_path, "--chip=310P3", "--output=my work")
     assert_refused(result, "my work", "ais_bench takes only letters, digits and _ - . / in a path", "name another")
     assert not (tmp_path / "my work").exists()
+
+
+def test_a_folder_whose_name_begins_as_an_option_does_is_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    def spend(command: list[str], **_: Any) -> Spent:
+        started.append(command)
+        return Spent(0, 0.0, 0)
+
+    monkeypatch.setattr(pipeline_module, "spend", spend)
+    folders = Path("in"), Path("-out/prep")
+    pipeline_module._command(silent, "preprocess", "resnest_preprocess.py", *folders, "--x=1")
+    assert started[0][2:] == ["in", "./-out/prep", "--x=1"]
 
 
 def test_the_exit_code_of_the_stage_that_failed_is_passed_on(tmp_path: Path) -> None:

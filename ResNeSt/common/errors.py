@@ -81,11 +81,21 @@ def plain(text: str) -> str:
 
 
 def _prepare_streams() -> None:
-    for name in ("stdout", "stderr"):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process is)
+            _open_nowhere(number)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 (as long as we are)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no text, or not of its encoding
+
+
+def _open_nowhere(number: int) -> None:
+    """Puts /dev/null at a descriptor, which the next file to be opened would have, and be printed into."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    os.set_inheritable(number, True)
 
 
 def _report(message: str, code: int) -> int:

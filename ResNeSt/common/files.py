@@ -268,7 +268,7 @@ def write_json(path: PathLike, value: Any) -> None:
     """
     text = json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
     if os.fspath(path) == STDOUT:
-        with open(os.dup(_stdout), "w", encoding="utf-8") as stdout:
+        with naming("stdout"), open(os.dup(_stdout), "w", encoding="utf-8") as stdout:
             stdout.write(text)
         return
     with whole(path) as temporary:

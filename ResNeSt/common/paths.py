@@ -72,6 +72,12 @@ def lies_in(path: PathLike, folder: PathLike) -> bool:
     return _identity(path) == _identity(folder) or _real(folder) in _real(path).parents
 
 
+def as_argument(path: PathLike) -> str:
+    """The path in words that no command line takes for an option: -x is ./-x."""
+    text = os.fspath(path)
+    return f"./{text}" if text.startswith("-") else text
+
+
 def _real(path: PathLike) -> Path:
     return Path(os.path.realpath(path))
 

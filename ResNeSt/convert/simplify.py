@@ -18,6 +18,7 @@ import numpy as np
 from ResNeSt.common.errors import MissingRuntimeError, PipelineError
 from ResNeSt.common.files import whole
 from ResNeSt.common.made_of import Unchanged
+from ResNeSt.common.paths import as_argument
 from ResNeSt.engines.engine import run_images
 from ResNeSt.engines.opening import open_engine
 from ResNeSt.formats import onnx_header
@@ -116,7 +117,7 @@ def _graphs_answer_alike(network: Network, actual: Any, expected: Any) -> bool:
 
 def command(source: Path, target: Path) -> list[str]:
     """What does the same by hand."""
-    return ["python3", "-m", "onnxsim", str(source), str(target)]
+    return ["python3", "-m", "onnxsim", as_argument(source), as_argument(target)]
 
 
 def is_installed() -> bool:
