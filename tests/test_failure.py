@@ -188,7 +188,7 @@ def test_a_caller_that_is_ended_takes_the_tool_with_it(number: int, code: int | 
         "import os, sys\n"
         "from ResNeSt.common import files, tool\n"
         "with files.scratch_folder(sys.argv[1], 'atc') as folder:\n"
-        "    tool.run(['sh', '-c', 'sleep 60 & echo $! $$ > ../pids; wait'], folder, os.environ)\n"
+        "    tool.run(['sh', '-c', 'sleep 60 & sleep 0.2; echo $! $$ > ../pids; wait'], folder, os.environ)\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", program, tmp_path], cwd=PROJECT, stderr=subprocess.DEVNULL)
     pids = tmp_path / "pids"
@@ -199,6 +199,15 @@ def test_a_caller_that_is_ended_takes_the_tool_with_it(number: int, code: int | 
     assert not [pid for pid in pids.read_text().split() if is_running(int(pid))]
     with files.scratch_folder(tmp_path, "atc") as folder:  # whoever is killed outright leaves his to the next
         assert {path.name for path in tmp_path.iterdir()} == {"pids", folder.name}
+
+
+def test_what_outlives_the_watch_is_left_alone() -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeping:
+        with tool.ended_with_us(signal.SIGKILL) as watch:
+            watch(sleeping.pid)
+        with pytest.raises(subprocess.TimeoutExpired):
+            sleeping.wait(0.2)
+        sleeping.kill()
 
 
 def is_running(pid: int) -> bool:

@@ -28,18 +28,19 @@ class Spent(NamedTuple):
 
 def spend(command: Sequence[str], **options: Any) -> Spent:
     """Runs `command`, which ends however the caller ends; `options` are those of subprocess.Popen."""
-    started = time.perf_counter()
-    with Signals() as signals:
+    with Signals() as signals, ended_with_us(signal.SIGTERM) as watch:  # which lets it end what it has started itself
+        started = time.perf_counter()
         process = subprocess.Popen(command, **options)
         try:
-            with ended_with_us(process.pid, signal.SIGTERM):  # which lets it end what it has started itself
-                signals.end_the_wait()
-                _, status, usage = os.wait4(process.pid, 0)
+            watch(process.pid)
+            signals.end_the_wait()
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - started
         except BaseException:
             _end(process)
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Spent(process.returncode, time.perf_counter() - started, usage.ru_maxrss * 1024)
+    return Spent(process.returncode, seconds, usage.ru_maxrss * 1024)
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

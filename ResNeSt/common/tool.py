@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `timeout`, and a terminal that is closed
 
@@ -43,39 +43,48 @@ def run(
     """
     with open(log, "ab+") if log else tempfile.TemporaryFile(dir=folder) as printed, Signals() as signals:
         start = printed.seek(0, os.SEEK_END)
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            with ended_with_us(-process.pid, signal.SIGKILL):
+        with ended_with_us(signal.SIGKILL) as watch:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                watch(-process.pid)
                 signals.end_the_wait()
                 code = process.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         printed.seek(start)
         return Ended(code, printed.read().decode("utf-8", errors="replace"))
 
 
 @contextlib.contextmanager
-def ended_with_us(target: int, number: signal.Signals) -> Iterator[None]:
-    """Sends a signal to a process, or below 0 to a group of them, where this one ends before the context does.
+def ended_with_us(number: signal.Signals) -> Iterator[Callable[[int], None]]:
+    """Gives what takes a process, or below 0 a group: it gets the signal where this one ends before the context does.
 
     By a process that waits for the end of a pipe, so that SIGKILL and a lack of memory, which let nothing be cleaned
-    up, leave nothing running either.
+    up, leave nothing running either. It is there before what it watches, so that this has no time without it.
     """
-    command = ["sh", "-c", f"read -r _; kill -{number:d} {target}"]
+    command = ["sh", "-c", f"read -r target; read -r _; kill -{number:d} $target"]
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True) as sentry:
+    with subprocess.Popen(
+        command, bufsize=0, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+    ) as sentry:
+
+        def watch(target: int) -> None:
+            pipe: Any = sentry.stdin
+            with contextlib.suppress(BrokenPipeError):  # somebody else has ended it
+                pipe.write(b"%d\n" % target)
+
         try:
-            yield
+            yield watch
         finally:
             sentry.kill()
 
