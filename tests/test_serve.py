@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import http.client
@@ -628,6 +629,25 @@ def test_bodies_that_do_not_come_keep_nobody_from_an_answer_over_grpc(monkeypatc
             writer.close()
 
     asyncio.run(asyncio.wait_for(ask_behind_them(), 60))
+
+
+def test_a_message_that_came_in_time_may_wait_for_its_answer_as_long_as_that_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import grpc
+
+    monkeypatch.setattr(rpc, "BODY_SECONDS", 0.05)
+
+    async def handler_of(_: object) -> Any:
+        return grpc.unary_unary_rpc_method_handler(print, bytes, bytes)
+
+    async def call() -> None:
+        arrivals = rpc._Arrivals(BODY, inferences=True)
+        handler = await arrivals.intercept_service(handler_of, argparse.Namespace(method=MODEL_INFER))
+        assert handler.request_deserializer(b"here") == b"here"
+        await asyncio.sleep(0.2)  # would be cancelled
+
+    asyncio.run(call())
 
 
 @pytest.mark.parametrize(("call", "status"), [("ModelInfer", "UNAUTHENTICATED"), ("ServerLive", "OK")])
