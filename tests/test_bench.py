@@ -287,9 +287,12 @@ def test_the_report_has_the_same_scores_and_speeds(on_cpu: dict[str, Any], work:
     assert "<svg" in (work / "cpu/report.html").read_text()
 
 
-def test_without_tensors_the_speed_alone_is_measured(work: Path) -> None:
+def test_without_labels_the_speed_alone_is_measured_and_what_lacks_is_named(work: Path) -> None:
+    (work / "prep_dataset").mkdir()
     result = bench(work, "speed", batches="4")
+    (work / "prep_dataset").rmdir()
     assert result.returncode == 0, result.stderr
+    assert "speed alone: no val_label.txt here, no --tensors" in result.stdout
     assert json.loads((work / "speed/bench.json").read_text())["rows"][0]["top1"] is None
 
 

@@ -510,3 +510,9 @@ def test_ais_bench_is_not_given_tensors_of_another_type(
     else:
         with pytest.raises(PipelineError, match=refusal):
             check_om_tensors(tmp_path / "m.om", source)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", "abc"), ("float32", None), ("float31", "8"), (None, "8")])
+def test_a_record_that_makes_no_sense_says_nothing_of_the_tensors(dtype: object, size: object, tmp_path: Path) -> None:
+    (tmp_path / "m.om.json").write_text(json.dumps({"dtype": dtype, "info": {"size": size}}))
+    check_om_tensors(tmp_path / "m.om", write_tensors(tmp_path / "tensors", "uint8", "bin"))

@@ -49,7 +49,8 @@ def main() -> int:
     data = [path for path in (tensors, labels) if path]
     hold_json(options, [*data, *models_here(benchmark.prefix, benchmark.chip)])
     if tensors is None:
-        aloud(f"speed alone: no {' and '.join(USUAL_DATA)} here, no --tensors and --labels given")
+        lacking = " and ".join(path for path in USUAL_DATA if not os.path.exists(path))
+        aloud(f"speed alone: no {lacking} here, no --tensors and --labels given")
     search = benchmark.batches == SEARCH
     benched = bench(benchmark, aloud if search else silent)
     print(printed(benched.rows))

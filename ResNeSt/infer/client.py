@@ -119,7 +119,7 @@ def check_om_tensors(model: Path, tensors: PathLike) -> None:
     """
     info = sidecar.info_of(model)
     dtype = str(sidecar.read(model).get("dtype", "float32"))
-    if info.get("size", "").isdecimal() and dtype in LAYOUTS:
+    if str(info.get("size")).isdecimal() and dtype in LAYOUTS:
         takes = TensorFormat("", int(info["size"]), dtype, (), ())
         check_tensors(tensors, (1, *takes.shape), takes.element, info)
         check_files(tensors, takes.shape, takes.element)
