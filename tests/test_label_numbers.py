@@ -23,13 +23,14 @@ from ResNeSt.engines.null import NullEngine
 from ResNeSt.evaluate import Evaluated, evaluate
 from ResNeSt.labels import folders
 from ResNeSt.labels.__main__ import main
+from ResNeSt.labels.carried import read_truth
 from ResNeSt.labels.class_names import ClassList, ClassName, class_list, imagenet_classes, names_of, read_names
 from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.numbering import number_folders
 from ResNeSt.labels.sources import check_folders, from_csv, read_tree
 from ResNeSt.models.cards import card, write_card
-from ResNeSt.score.label_numbers import remarks
-from ResNeSt.score.score import check_labels
+from ResNeSt.score.label_numbers import remarks, remarks_on
+from ResNeSt.score.score import check_labels, score_summaries
 from ResNeSt.tensors.format import TensorFormat
 from tests.conftest import assert_refused, call, picture, tree
 
@@ -59,13 +60,14 @@ def test_folders_that_are_all_numbers_mean_these_numbers() -> None:
 def test_gaps_between_the_numbers_of_folders_stay_and_are_told() -> None:
     found = number_folders(["0", "2", "5"], "val")
     assert [name.name for name in found.classes] == ["0", "1", "2", "3", "4", "5"]
-    assert found.remarks("val") == ["val: 3 of the classes 0 to 5 have no folder, such as 1"]
+    assert found.remarks("val") == ["val: no folder for 3 of the classes 0 to 5, such as 1"]
 
 
 def test_folders_that_count_from_1_are_told() -> None:
     (told,) = number_folders(["1", "2", "3"], "val").remarks("val")
+    assert "count from 1" not in number_folders(["3", "5"], "val").remarks("val")[0]
     assert told == (
-        "val: 1 of the classes 0 to 3 have no folder, such as 0; classes count from 0, do these folders count from 1?"
+        "val: no folder for 1 of the classes 0 to 3, such as 0; classes count from 0, do these folders count from 1?"
     )
 
 
@@ -230,6 +232,20 @@ def test_evaluation_and_scoring_tell_that_labels_count_from_1(tmp_path: Path, mo
     result = call("ResNeSt_postprocess.py", *flags, f"--json={tmp_path / 's.json'}")
     assert f"note: {tmp_path / 'l.txt'}: {told}" in result.stdout
     assert told in json.loads((tmp_path / "s.json").read_text())["notes"][0]
+
+
+def test_what_must_be_known_of_class_folders_that_outputs_are_scored_by_is_told(tmp_path: Path) -> None:
+    root = tree(tmp_path / "val", cat=["a.png"], dog=["b.png"])
+    truth, notes = read_truth(root, ClassList("m.om", [ClassName("")] * 2))
+    assert (truth, len(notes)) == ({"a": 0, "b": 1}, 1)
+    assert "numbered in the order of their names, since m.om does not say what its classes are called" in notes[0]
+    for folder, number in (("cat", "1"), ("dog", "2")):
+        (root / folder).rename(root / number)
+    (tmp_path / "out").mkdir()
+    for name in "ab":
+        (tmp_path / f"out/{name}_0.txt").write_text("0 1 0 \n")
+    told = remarks_on(score_summaries([tmp_path / "out"], root), root)
+    assert "do these folders count from 1?" in told[0]
 
 
 # Names of classes

@@ -50,21 +50,22 @@ def own_labels(source: PathLike, known: ClassList, say: Say = silent) -> dict[st
     return dict(zip(label_names(images, source), tree.labels))
 
 
-def read_truth(labels: PathLike, known: ClassList | None = None) -> dict[str, int]:
+def read_truth(labels: PathLike, known: ClassList | None = None) -> tuple[dict[str, int], list[str]]:
     """As `read_labels` of a labels file; of a folder the class of each image by the class folder that it lies in.
 
-    `known` are the model's classes. Raises PipelineError where neither they nor the folders' names tell which is which.
+    And lines with what a user must know of it. `known` are the model's classes. Raises PipelineError where neither they
+    nor the folders' names tell which is which.
     """
     if not os.path.isdir(labels):
-        return read_labels(labels)
+        return read_labels(labels), []
     images = list_images(labels)
-    tree = tree_of(images, labels, known)
+    tree = tree_of(images, labels) if known is None else tree_of_model(images, labels, known)
     if tree.rule == BY_ORDER and known is None:
         raise PipelineError(
             f"{labels}: nothing says which class each of its folders is; make a labels file by "
             "`python -m ResNeSt.labels tree` with the model's class names, and name that"
         )
-    return dict(zip(keys_of(images, labels, {}), tree.labels))
+    return dict(zip(keys_of(images, labels, {}), tree.labels)), tree.remarks
 
 
 def truth_of(labels: PathLike | None, images: Sequence[str], source: PathLike) -> dict[str, int]:

@@ -30,9 +30,10 @@ class Numbering(NamedTuple):
         lacking = sorted(set(range(len(self.classes))) - set(self.numbers.values()))
         if self.rule != BY_NUMBER or not lacking:
             return []
+        from_one = min(self.numbers.values()) == 1
         return [
-            f"{source}: {len(lacking)} of the classes 0 to {len(self.classes) - 1} have no folder, such as "
-            f"{lacking[0]}" + ("; classes count from 0, do these folders count from 1?" if lacking[0] == 0 else "")
+            f"{source}: no folder for {len(lacking)} of the classes 0 to {len(self.classes) - 1}, such as "
+            f"{lacking[0]}" + ("; classes count from 0, do these folders count from 1?" if from_one else "")
         ]
 
 

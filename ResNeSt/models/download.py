@@ -52,7 +52,7 @@ def _download(url: str, partial: Path) -> None:
     except (OSError, http.client.HTTPException) as error:
         raise PipelineError(
             f"{url}: download stopped ({error}); run the command again to go on, or fetch the file by hand and name it "
-            "with --source"
+            "with --weights"
         ) from None
 
 

@@ -38,7 +38,8 @@ def remarks(labels: PathLike, given: Collection[int], classes: int, differences:
 
 
 def remarks_on(result: Result, labels: PathLike) -> list[str]:
-    """The same of scored results."""
+    """The same of scored results, after what their own `remarks` say."""
     pairs = [(prediction.label, prediction.classes[0]) for prediction in result.predictions.values()]
     given = [label for label, _ in pairs]
-    return remarks(labels, given, result.classes, Counter(first - label for label, first in pairs)) if given else []
+    differences = Counter(first - label for label, first in pairs)
+    return [*result.remarks, *(remarks(labels, given, result.classes, differences) if given else [])]

@@ -121,7 +121,8 @@ class Result:
     values of one output. `predictions` are by image name; `problems` holds a line for each, under every one of KINDS.
     `ranks` is how many classes of an image were asked for, or fewer where fewer are known, as of an accuracy log; for
     a greater k top-k is not known. `probabilities` is whether the outputs were taken for that, not for logits. `info`
-    is what the model's file says of itself, where it is still there.
+    is what the model's file says of itself, where it is still there. `remarks` is what a user must know of labels that
+    are class folders.
     """
 
     score: Score
@@ -132,6 +133,7 @@ class Result:
     ranks: int = TOP
     probabilities: bool = False
     info: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remarks: Sequence[str] = ()
 
     @property
     def pairs(self) -> Counter[tuple[int, int]]:
@@ -197,7 +199,7 @@ def score_summaries(
         if score_alone:
             return score_alone(path, labels, classes, top_k)
     written = [path for path in summaries if is_summary(path)]
-    truth = read_truth(labels, _classes_of(written) if os.path.isdir(labels) else None)
+    truth, notes = read_truth(labels, _classes_of(written) if os.path.isdir(labels) else None)
     problems: Problems = {kind: [] for kind in KINDS}
     listed = [file for summary in written for file in list_outputs(summary)]
     found = [file for path in summaries if path not in written for file in find_outputs(path)]
@@ -228,7 +230,7 @@ def score_summaries(
     as_they_are = probabilities or all(output.summed for output in outputs.values())
     predictions = _predictions(outputs, size, truth, problems, as_they_are)
     score = count(predictions.values(), top_k)
-    return Result(score, len(truth), size, predictions, problems, depth(top_k), as_they_are, info)
+    return Result(score, len(truth), size, predictions, problems, depth(top_k), as_they_are, info, notes)
 
 
 def _info_of(summaries: Iterable[PathLike]) -> dict[str, str]:
@@ -263,7 +265,7 @@ def _score_log(log: PathLike, labels: PathLike, classes: int | None, top_k: Sequ
 
 def _score_predicted(path: PathLike, labels: PathLike, classes: int | None, top_k: Sequence[int]) -> Result:
     wanted = depth(top_k)
-    truth = read_truth(labels)
+    truth, notes = read_truth(labels)
     problems: Problems = {kind: [] for kind in KINDS}
     read = reader_of(path)
     by_image: dict[str, Predicted] = {}
@@ -289,7 +291,8 @@ def _score_predicted(path: PathLike, labels: PathLike, classes: int | None, top_
     check_labels(truth, known, labels)
     ranks = min(map(len, told))
     score = count(predictions.values(), top_k)
-    return Result(score, len(truth), known, predictions, problems, wanted if ranks >= min(known, wanted) else ranks)
+    ranks = wanted if ranks >= min(known, wanted) else ranks
+    return Result(score, len(truth), known, predictions, problems, ranks, remarks=notes)
 
 
 def _keys_of_predicted(images: Sequence[str], truth: Mapping[str, int]) -> list[str]:
