@@ -150,7 +150,7 @@ def test_a_part_longer_than_the_file_is_refused_and_does_not_come_back(published
 
 def test_an_unreachable_server_is_one_error_with_the_address(published: Card, tmp_path: Path) -> None:
     unreachable = dataclasses.replace(published, url="http://127.0.0.1:9/resnest50-x.pth")
-    with pytest.raises(PipelineError, match=r"127\.0\.0\.1:9/resnest50-x\.pth: download stopped .* name it with --weights$"):
+    with pytest.raises(PipelineError, match=r"127\.0\.0\.1:9/resnest50-x\.pth: download stopped .* with --weights$"):
         fetch(unreachable, tmp_path)
 
 
