@@ -291,6 +291,15 @@ def test_a_token_file_holds_a_token(text: str, tmp_path: Path) -> None:
         Service([ModelChoice("m")], token_file=tmp_path / "token").check()
 
 
+def test_the_token_counts_behind_the_scheme_bearer_alone() -> None:
+    from ResNeSt.serve.answering import Answering
+
+    nothing: Any = None
+    answering = Answering(nothing, nothing, 1, "secret")
+    assert [answering.knows(each) for each in ("Bearer secret", b"bearer secret")] == [True, True]
+    assert not any(map(answering.knows, (None, "secret", "Basic secret", " secret", "Bearer secre", "Bearer é")))
+
+
 def test_the_command_refuses_before_it_looks_for_the_packages_and_names_the_file_that_installs_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
