@@ -208,7 +208,7 @@ def test_a_file_of_the_user_s_in_the_place_of_one_on_the_way_is_kept(
     folder: Path, ascend: None, name: str, flags: list[str]
 ) -> None:
     Path(name).write_text("mine")
-    with pytest.raises(PipelineError, match=rf"^{name}: is not .*; --force replaces it, --output-dir names another"):
+    with pytest.raises(PipelineError, match=rf"^{name}: is not .*; --force replaces it, --output names another"):
         run(*flags)
     assert Path(name).read_text() == "mine"
 
@@ -515,7 +515,7 @@ def test_a_model_of_another_question_is_not_replaced(folder: Path, asked: tuple[
     sidecar.write(Path("demo_bs2.om"), {**FLOAT32_FP16, "network": "of another digest"})
     before = names(folder)
     for dry in ([], ["--dry-run"]):
-        with pytest.raises(PipelineError, match=f"{message}; --force replaces it, --output-dir names another folder$"):
+        with pytest.raises(PipelineError, match=f"{message}; --force replaces it, --output names another folder$"):
             convert.main(["--onnx", "demo.onnx", *asked, *dry])
     assert (names(folder), Path("demo_bs2.om").read_bytes()) == (before, b"a model")
 
