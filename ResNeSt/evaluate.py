@@ -54,7 +54,7 @@ from ResNeSt.labels.sources import check_folders, tree_of_model
 from ResNeSt.models.cards import card
 from ResNeSt.models.files import model_files
 from ResNeSt.models.model_info import recipe_note
-from ResNeSt.score.label_numbers import remarks
+from ResNeSt.score.label_numbers import one_answer, remarks
 from ResNeSt.score.per_class import pairs_of
 from ResNeSt.score.printed import (
     add_allow_flags,
@@ -87,7 +87,8 @@ class Evaluated:
     took `seconds`.
     `model` is the file, `sha256` its digest and those of the files beside it that hold its weights, `engine` names the
     runtime, `tensors` says what the images were turned into, `decoder` by whom, `remarks` where the labels seem to
-    count from another class than the model, the recipe is not the model's own, or pictures carry an EXIF orientation.
+    count from another class than the model, all answers are one class, the recipe is not the model's own, or pictures
+    carry an EXIF orientation.
     """
 
     model: str
@@ -159,7 +160,7 @@ def evaluate(
     tally, kept = Tally(by_path, top_k, problems), 0
     names = [relative(image, images) for image in chosen]
     head = functools.partial(_head, setting, engine, tensor_format, ranks, chosen)
-    with _journal(predictions, head, names, batch) as journal:
+    with _journal(predictions, lambda: {**head(), **known.info}, names, batch) as journal:
         for record in journal or ():
             tally.add([Outcome(**record)])
             kept += 1
@@ -191,6 +192,7 @@ def evaluate(
         remarks=[
             *(tree.remarks if tree else []),
             *([] if tree and tree.named else remarks(labels, truth.values(), classes, _differences(tally.pairs))),
+            *one_answer(tally.pairs),
             *filter(None, [note]),
             *orientation_notes(len(tally.unturned), len(chosen), next(iter(tally.unturned), "")),
         ],
@@ -212,8 +214,8 @@ def _opened(
 
 
 def _classes_of(model: ModelChoice, engine: Engine, classes: int) -> ClassList:
-    """What the classes of the model are called, by the card of its `arch` where that has as many, or by its file."""
-    if model.arch and (named := card(model.arch)).classes == classes:
+    """What the classes of the model are called, by its file, or by the card of its `arch` where the file is silent."""
+    if "class_names" not in engine.info and model.arch and (named := card(model.arch)).classes == classes:
         return class_list(model.arch, named.class_names, classes)
     return ClassList(os.fspath(model.file), names_of(engine.info, classes))
 

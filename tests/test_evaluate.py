@@ -25,7 +25,7 @@ from PIL import Image
 from ResNeSt import evaluate
 from ResNeSt.answers.jobs import Setting
 from ResNeSt.answers.outcomes import Watches, outcomes_of
-from ResNeSt.common.errors import PipelineError
+from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.common.files import sha256
 from ResNeSt.common.made_of import state_of
 from ResNeSt.common.parallel import Stopwatch
@@ -570,6 +570,19 @@ def test_class_folders_go_by_the_names_of_the_model_s_classes_whatever_their_ord
     (source / "nine").rename(source / "Nine")
     with pytest.raises(PipelineError, match=r"folder Nine is none of the 10 classes .*; or name a labels file with"):
         evaluate.evaluate(model, source)
+
+
+def test_a_card_does_not_rename_the_classes_of_a_model_that_says_what_they_are(tmp_path: Path) -> None:
+    """Their order is how class folders are numbered: another one gives another score."""
+    own = {"class_names": json.dumps(list("abcdefghij"))}
+    engine: Any = SimpleNamespace(info=own, input=TensorSpec("", (1, 3, 96, 96), "float32"))
+    silent = image_batches.ModelChoice("m.onnx", arch="resnest_demo")
+    assert image_batches.image_format(engine, silent).size == 96
+    assert [name.name for name in evaluate._classes_of(silent, engine, 10).names] == list("abcdefghij")
+    write_card(dataclasses.replace(card("resnest_demo"), class_names=tuple("jihgfedcba")), tmp_path / "other.json")
+    other = image_batches.ModelChoice("m.onnx", arch=str(tmp_path / "other.json"))
+    with pytest.raises(ArgumentError, match=r"m.onnx: says itself that its class_names is .*; leave --arch out"):
+        image_batches.image_format(engine, other)
 
 
 @pytest.mark.parametrize(

@@ -405,3 +405,27 @@ def test_from_python_nothing_is_printed_unless_asked_for(
     assert inferred.summary is not None
     assert inferred.summary.is_file()
     assert capsys.readouterr().out == ""
+
+
+def test_tensors_whose_values_no_image_has_by_the_model_s_mean_and_std_are_told(model: Path, tmp_path: Path) -> None:
+    """A network gives finite answers of them all the same."""
+    graph = onnx.load(model)
+    helper.set_model_props(graph, {"resnest.mean": "[0.5, 0.4, 0.5]", "resnest.std": "[0.25, 0.2, 0.25]"})
+    onnx.save(graph, tmp_path / "m.onnx")
+    (tmp_path / "prep").mkdir()
+    image = (np.random.default_rng(0).random(SHAPE) - [[[0.5]], [[0.4]], [[0.5]]]) / [[[0.25]], [[0.2]], [[0.25]]]
+    image[:, 0, 0], image[:, 0, 1] = (-2, -2, -2), (2, 3, 2)  # black and white
+    odd = {"blue_first": image[[1, 0, 2]], "levels": image * 60, "nothing": image * np.nan, "wide": image.astype(">f4")}
+    for name, values in {"black_and_white": image, "zero": image * 0, **odd}.items():
+        raw = values.tobytes() if name == "wide" else values.astype("<f4").tobytes()
+        (tmp_path / f"prep/{name}.bin").write_bytes(raw)
+    said: list[str] = []
+    inference.infer(inference.Inference(tmp_path / "m.onnx", tmp_path / "prep", batch=4), said.append)
+    (note,) = [line for line in said if line.startswith("note")]
+    assert f"4 tensors hold values that no image has by the model's mean and std, such as {tmp_path}" in note
+    assert "prep/blue_first.bin" in note
+    said.clear()
+    for name in odd:
+        (tmp_path / f"prep/{name}.bin").unlink()
+    inference.infer(inference.Inference(tmp_path / "m.onnx", tmp_path / "prep", batch=4), said.append)
+    assert not [line for line in said if line.startswith("note")]

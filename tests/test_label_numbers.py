@@ -29,7 +29,7 @@ from ResNeSt.labels.file import read_labels, write_labels
 from ResNeSt.labels.numbering import number_folders
 from ResNeSt.labels.sources import check_folders, from_csv, read_tree
 from ResNeSt.models.cards import card, write_card
-from ResNeSt.score.label_numbers import remarks, remarks_on
+from ResNeSt.score.label_numbers import one_answer, remarks, remarks_on
 from ResNeSt.score.score import check_labels, score_summaries
 from ResNeSt.tensors.format import TensorFormat
 from tests.conftest import assert_refused, call, picture, tree
@@ -526,3 +526,20 @@ def test_of_a_thousand_classes_alone_the_names_are_imagenet_s(tmp_path: Path) ->
     (tmp_path / "names").write_text("a\nb\nc\n")
     with pytest.raises(PipelineError, match="holds 3 names, the model has 2 classes"):
         names_of({}, 2, tmp_path / "names")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        ({(0, 4): 6, (1, 4): 6}, True),
+        ({(0, 4): 6, (1, 4): 6, (1, 3): 1}, False),
+        ({(4, 4): 60}, False),
+        ({(0, 4): 2, (1, 4): 2}, False),
+    ],
+)
+def test_a_model_that_gives_all_images_of_several_classes_one_answer_is_told(
+    pairs: dict[tuple[int, int], int], told: bool
+) -> None:
+    lines = one_answer(pairs)
+    assert bool(lines) == told
+    assert all("class 4 for each of the 12 images, which are of 2 classes" in line for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from ResNeSt.common.progress import silent
 from ResNeSt.convert.compile import Compilation, _is_current, _made_of
 from ResNeSt.convert.conversion import Conversion, resolved
 from ResNeSt.convert.gate import Gate
+from ResNeSt.engines.opening import open_engine
+from ResNeSt.infer.client import check_om_tensors
 from ResNeSt.models import onnx_file, sidecar
+from ResNeSt.models.files import check_record, digests
 from ResNeSt.models.onnx_file import Network
 from ResNeSt.tensors.folder import TensorFile
 from tests.conftest import call
@@ -128,3 +132,22 @@ def test_a_judged_model_is_current_as_long_as_the_same_tensors_and_bar_take_it(t
     assert _is_current(judged_by("a", 0.5), 1, "abc")
     assert not _is_current(judged_by("a", 0.91), 1, "abc")
     assert not _is_current(judged_by("b", 0.9), 1, "abc")
+
+
+@pytest.mark.parametrize(("model", "weights"), [("m.xml", "m.bin"), ("m.om", None)])
+def test_a_model_that_is_not_the_one_its_record_is_of_is_not_run(
+    model: str, weights: str | None, tmp_path: Path
+) -> None:
+    """Such as weights of another training of the same network, copied without the rest: every runtime takes them."""
+    path = tmp_path / model
+    swapped = tmp_path / (weights or model)
+    path.write_bytes(b"graph")
+    swapped.write_bytes(b"weights")
+    sidecar.write(path, {"files": digests(path)})
+    check_record(path)
+    swapped.write_bytes(b"of another")
+    runs: Callable[[], object] = (lambda: open_engine(path)) if weights else (lambda: check_om_tensors(path, tmp_path))
+    with pytest.raises(PipelineError, match=rf"{model}: it .*is not as convert.sh left it; copy .* with {model}.json"):
+        runs()
+    sidecar.remove(path)
+    check_record(path)

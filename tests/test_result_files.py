@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +17,9 @@ from ResNeSt.common.errors import ArgumentError, PipelineError
 from ResNeSt.compare.pairs import compare
 from ResNeSt.engines.image_batches import ModelChoice
 from ResNeSt.evaluate import evaluate
+from ResNeSt.labels.class_names import imagenet_classes
 from ResNeSt.labels.file import read_labels
+from ResNeSt.models.cards import card, write_card
 from ResNeSt.predict import FORMATS, predict
 from ResNeSt.score.predictions import CSV_HEAD
 from ResNeSt.score.score import Score, score_summaries
@@ -26,6 +31,8 @@ LOGITS = np.random.default_rng(5).integers(-900, 900, (len(IMAGES), CLASSES)).as
 ORDERS = np.argsort(-LOGITS, axis=1)
 TRUTH = {name: int(order[place % 3 * 3]) for place, (name, order) in enumerate(zip(IMAGES, ORDERS))}
 EXPECTED = Score({1: 2, 5: 4}, 6)
+
+SYNSETS = [each.synset for each in imagenet_classes()[7::100]]
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], object]] = {
     ".bin": lambda path, row: path.write_bytes(row.tobytes()),
@@ -269,3 +276,46 @@ def test_a_csv_that_is_cut_or_was_saved_in_another_form_says_so(text: str, words
     (tmp_path / "answers.csv").write_text(text)
     with pytest.raises(PipelineError, match=words):
         score_summaries([tmp_path / "answers.csv"], tmp_path / "labels.txt")
+
+
+def by_folders(tmp_path: Path, names: list[str]) -> Path:
+    """Two pictures of each digit, in the folder that `names` calls it."""
+    truth = read_labels(PROJECT / "demo/val_label.txt")
+    for path in sorted((PROJECT / "demo/val").iterdir())[:20]:
+        (tmp_path / "val" / names[truth[path.stem]]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "val" / names[truth[path.stem]])
+    return tmp_path / "val"
+
+
+def test_predictions_score_by_class_folders_as_evaluate_does_whatever_the_model_calls_its_classes(
+    demo_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Folders 1 to 10 in the order of text, and ten of ImageNet's synsets: not the numbers that they seem to be."""
+    for kind, names in {"text": sorted(map(str, range(1, 11))), "synsets": SYNSETS}.items():
+        source = by_folders(tmp_path / kind, names)
+        own_card = tmp_path / f"{kind}.json"
+        write_card(dataclasses.replace(card("resnest_demo"), class_names=tuple(names)), own_card)
+        evaluated = evaluate(
+            ModelChoice(demo_checkpoint, arch=str(own_card)), source, predictions=tmp_path / kind / "p"
+        )
+        result = score_summaries([tmp_path / kind / "p"], source)
+        assert (result.score, result.classes) == (evaluated.score, 10)
+        assert result.score.top1_acc > 0.9
+        assert result.class_names == list(evaluated.class_names)
+        assert not result.remarks
+
+
+def test_by_what_class_folders_count_is_told_where_the_predictions_do_not_say_what_the_classes_are(
+    tmp_path: Path,
+) -> None:
+    source = by_folders(tmp_path, list(map(str, range(10))))
+    rows = [f"{path},1,3,0.5,," for path in sorted(source.rglob("*.JPEG"))]
+    (tmp_path / "p.csv").write_text("\n".join(["image,rank,class,probability,synset,name", *rows]) + "\n")
+    (told,) = score_summaries([tmp_path / "p.csv"], source).remarks
+    assert "val: classes by the numbers that the folders are called by, since nothing tells" in told
+
+
+def test_an_answer_beyond_the_classes_that_are_given_is_refused(tmp_path: Path, labels: Path) -> None:
+    labels.write_text(re.sub(r" \d+$", " 0", labels.read_text(), flags=re.M))
+    with pytest.raises(PipelineError, match=r"p: an answer is class \d+, the model has 1 classes"):
+        score_summaries([lines(tmp_path / "p")], labels, classes=1)

@@ -411,6 +411,16 @@ def test_the_folder_of_results_scores_as_the_summary_beside_it(client_run: Run) 
     assert score_summaries([client_run.file("img1").parent], client_run.labels) == client_run.score()
 
 
+def test_a_folder_with_results_that_the_summary_beside_it_does_not_list_is_refused(client_run: Run) -> None:
+    """As a killed run leaves them where the next one has fewer tensors."""
+    client_run.list([client_run.recorded(image) for image in client_run.images[:5]])
+    folder = client_run.file("img1").parent
+    with pytest.raises(PipelineError, match=rf"7 of its 12 outputs are not of the run of {client_run.summary}.*img6_0"):
+        score_summaries([folder], client_run.labels)
+    client_run.summary.unlink()
+    assert score_summaries([folder], client_run.labels).score.total == 12
+
+
 def test_a_result_with_nan_is_named_and_does_not_count(client_run: Run) -> None:
     write_output(client_run.file("img6"), [np.nan] * CLASSES)
     result = client_run.score()

@@ -17,6 +17,7 @@ from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.progress import unheard
 from ResNeSt.engines.engine import Opening, TensorSpec, as_logits, fitting
 from ResNeSt.models import sidecar
+from ResNeSt.models.files import check_record
 from ResNeSt.models.onnx_file import FREE
 from ResNeSt.tensors.format import LAYOUTS
 
@@ -56,6 +57,7 @@ class AscendEngine:
 
 def open_model(path: Path, asked: Opening) -> AscendEngine:
     """Loads `path` on the device; what the model is stands in the JSON that convert.sh leaves beside it."""
+    check_record(path)
     try:
         with unheard():
             session = InferSession(asked.device, str(path))

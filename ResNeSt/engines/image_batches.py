@@ -106,14 +106,14 @@ def open_for_images(model: ModelChoice, free_batch: int = FREE_BATCH, images: in
 def image_format(engine: Engine, model: ModelChoice) -> TensorFormat:
     """What images are turned into for the model, by the card of its `arch` or what its file says of itself.
 
-    Raises PipelineError where neither tells, ArgumentError where they are of other means or stds. Another recipe is
-    the user's choice.
+    Raises PipelineError where neither tells, ArgumentError where they are of other means or stds, or of classes that
+    are called otherwise. Another recipe is the user's choice.
     """
     info = engine.info
     if model.arch:
         named = card(model.arch)
         info = model_info.describe(named, named.size, weights="")
-        said = {key: info[key] for key in ("mean", "std")}
+        said = {key: value for key, value in info.items() if key in ("mean", "std", "class_names")}
         model_info.refuse_other(engine.info, said, model.file, named.name)
     tensor_format = model_info.tensor_format(info, engine.input.shape, engine.input.dtype, model.file)
     return dataclasses.replace(tensor_format, exif=model.exif)

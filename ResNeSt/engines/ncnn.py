@@ -19,7 +19,7 @@ from ResNeSt.common.cores import cores
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.engines.engine import Opening, TensorSpec, as_logits
 from ResNeSt.models import sidecar
-from ResNeSt.models.files import digests
+from ResNeSt.models.files import check_record
 
 # A model of fp32 forbids the first ones itself, layer by layer (ResNeSt.convert.pnnx).
 _OPTIONS = {
@@ -80,11 +80,7 @@ def _check(path: Path) -> None:
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise PipelineError(f"{weights}: no such file; it belongs to {path.name}, copy both")
-    record = sidecar.read(path)
-    if "files" in record and not sidecar.is_of(record, digests(path)):
-        raise PipelineError(
-            f"{path}: it or {weights.name} is not as convert.sh left it; copy both again, with {path.name}.json"
-        )
+    check_record(path)
 
 
 def _load(path: Path, instances: int) -> Any:

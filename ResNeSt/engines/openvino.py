@@ -17,6 +17,7 @@ from ResNeSt.formats import onnx_header
 from ResNeSt.formats.onnx_header import Node, Tensor
 from ResNeSt.models import classifier
 from ResNeSt.models.classifier import Classifier
+from ResNeSt.models.files import check_record
 from ResNeSt.models.model_info import SECTION, of_onnx
 
 # int8 is in the graph; the hint is for what stays in floating point. Without bf16 in the CPU, OpenVINO takes f32.
@@ -123,6 +124,7 @@ class OpenVINOEngine:
 
 def open_model(path: Path, asked: Opening, counts: bool = False) -> OpenVINOEngine:
     """Reads `path`; one with a free batch axis is opened for `asked.batch`. With `counts` it times operators."""
+    check_record(path)
     try:
         # Not mapped: weights that are written over while the model runs would change its answers, or end the process.
         model = ov.Core().read_model(path, config={"ENABLE_MMAP": False})

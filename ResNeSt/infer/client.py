@@ -21,6 +21,7 @@ from ResNeSt.common.files import PathLike, check_plain, remove_plain
 from ResNeSt.common.timed_process import Spent, spend, with_this_project
 from ResNeSt.infer import ais_bench, ais_bench_log
 from ResNeSt.models import sidecar
+from ResNeSt.models.files import check_record
 from ResNeSt.tensors.folder import check_files, check_tensors, refuse_for_ais_bench
 from ResNeSt.tensors.format import LAYOUTS, TensorFormat
 
@@ -112,11 +113,12 @@ def _reason(model: Path, log: Path, code: int, failed: Sequence[int]) -> str:
 
 
 def check_om_tensors(model: Path, tensors: PathLike) -> None:
-    """Raises PipelineError where tensors do not fit a `.om` whose record says what it takes.
+    """Raises PipelineError where tensors do not fit a `.om` whose record says what it takes, or is of another model.
 
     ais_bench takes whatever divides the input's bytes: four uint8 images for one of float32. Without a record nothing
     is said.
     """
+    check_record(model)
     info = sidecar.info_of(model)
     dtype = str(sidecar.read(model).get("dtype", "float32"))
     if str(info.get("size")).isdecimal() and dtype in LAYOUTS:

@@ -28,11 +28,12 @@ from ResNeSt.common.progress import Say, hidden, silent
 from ResNeSt.engines.engine import Engine, TensorSpec, check_named
 from ResNeSt.engines.instances import Instances
 from ResNeSt.engines.opening import open_engine
-from ResNeSt.models.model_info import recipe_note
+from ResNeSt.models.model_info import normalisation, recipe_note
 from ResNeSt.tensors.folder import TensorFile, check_tensors, read_bytes, tensor_files
 from ResNeSt.tensors.format import read_index
 
 READERS = 2
+ROUNDING = 1e-2  # of a normalised value: less than a level of 255, which is 0.017 at the usual std
 RESULT_NAME = re.compile(r".+_0\.(bin|npy|txt)")
 PURE_NAME = "pure_infer_data"
 OUTPUT_FORMATS = ("BIN", "NPY", "TXT")
@@ -113,10 +114,11 @@ class _Run(NamedTuple):
 
 
 class TensorBatches(NamedTuple):
-    """All inferences of a run, made as they are asked for."""
+    """All inferences of a run, made as they are asked for; `odd` are the inputs so far that hold no image's values."""
 
     total: int
     each: Iterable[TensorBatch]
+    odd: Sequence[str] = ()
 
 
 def infer(inference: Inference, say: Say = silent, ready: Ready = _at_once) -> Inferred:
@@ -191,6 +193,11 @@ def _run(engine: Engine, inference: Inference, folder: str | None, say: Say, rea
                 outfiles = [_write(folder, name, result, inference.outfmt)] if folder else []
                 filesinfo[str(len(filesinfo))] = {"infiles": [name], "outfiles": outfiles}
         ended = time.time()
+    if batches.odd:
+        say(
+            f"note: {len(batches.odd)} tensors hold values that no image has by the model's mean and std, such as "
+            f"{min(batches.odd)}; make them with resnest_preprocess.py and the model's --arch"
+        )
 
     size = engine.input.shape[0]
     shown = inference.shown_batch or size
@@ -273,13 +280,38 @@ def _file_batches(engine: Engine, source: PathLike, say: Say) -> TensorBatches:
     groups = [files[start : start + size] for start in range(0, len(files), size)]
     say(f"get filesperbatch files0 size:{first} tensor0size:{spec.nbytes} filesperbatch:{size} runcount:{len(groups)}")
 
+    odd: list[str] = []
+    holds_image = _holder_of_images(engine, source)
+
     def load(group: Sequence[TensorFile]) -> np.ndarray:
         parts = [_read_sized(tensor, first, spec.dtype, shape) for tensor in group]
+        odd.extend(tensor.path for tensor, part in zip(group, parts) if not holds_image(part))
         parts += parts[:1] * (size - len(group))  # ais_bench pads with the batch's first file
         return np.frombuffer(bytearray().join(parts), spec.dtype).reshape(spec.shape)
 
     loaded = in_parallel(load, groups, READERS)
-    return TensorBatches(len(groups), (TensorBatch([file.path for file in group], tensor) for group, tensor in loaded))
+    return TensorBatches(
+        len(groups), (TensorBatch([file.path for file in group], tensor) for group, tensor in loaded), odd
+    )
+
+
+def _holder_of_images(engine: Engine, source: PathLike) -> Callable[[bytes], bool]:
+    """Whether the values of a tensor may be those of an image, by the mean and std that the model says it wants.
+
+    Of a byte every value is a level. Of float32 what lies outside, or is no number, is of another normalisation, order
+    of bytes or order of channels: a network makes finite answers of it all the same.
+    """
+    mean, std = normalisation(engine.info, source)
+    if mean is None or std is None or engine.input.dtype != "float32":
+        return lambda content: True
+    lowest, highest = (((level - np.array(mean)) / std)[:, None] for level in (0, 1))
+
+    def holds_image(content: bytes) -> bool:
+        values = np.frombuffer(content, np.float32).reshape(len(mean), -1)
+        least, most = values.min(axis=1, keepdims=True), values.max(axis=1, keepdims=True)
+        return bool((least >= lowest - ROUNDING).all() and (most <= highest + ROUNDING).all())
+
+    return holds_image
 
 
 def _read_sized(tensor: TensorFile, nbytes: int, dtype: str, shape: Sequence[int]) -> bytes:

@@ -65,7 +65,9 @@ def read_truth(labels: PathLike, known: ClassList | None = None) -> tuple[dict[s
             f"{labels}: nothing says which class each of its folders is; make a labels file by "
             "`python -m ResNeSt.labels tree` with the model's class names, and name that"
         )
-    return dict(zip(keys_of(images, labels, {}), tree.labels)), tree.remarks
+    by_names_alone = [f"{labels}: classes by {tree.rule}, since nothing tells here what the model calls its own"]
+    notes = [*tree.remarks, *(by_names_alone if known is None else [])]
+    return dict(zip(keys_of(images, labels, {}), tree.labels)), notes
 
 
 def truth_of(labels: PathLike | None, images: Sequence[str], source: PathLike) -> dict[str, int]:

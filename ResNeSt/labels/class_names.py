@@ -33,6 +33,13 @@ class ClassList(NamedTuple):
         """Whether the classes have names."""
         return any(any(class_name) for class_name in self.names)
 
+    @property
+    def info(self) -> dict[str, str]:
+        """What `classes_in` reads the same of, in as few words: ImageNet's names are left out."""
+        names = [" ".join(filter(None, (class_name.synset, class_name.name))) for class_name in self.names]
+        told = any(names) and self.names != _own_names({}, len(names))
+        return {"classes": str(len(names)), **({"class_names": json.dumps(names)} if told else {})}
+
 
 def imagenet_classes() -> list[ClassName]:
     """The 1,000 classes of ILSVRC2012, in the order of their numbers (imagenet_classes.tsv says its source)."""

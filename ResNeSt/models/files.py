@@ -29,6 +29,21 @@ def digests(path: PathLike) -> dict[str, str]:
     return {file.name: sha256(file) for file in model_files(path)}
 
 
+def check_record(path: PathLike) -> None:
+    """Raises PipelineError where the model at `path` is not the one that the record beside it is of, if there is one.
+
+    A runtime takes whatever lies there: weights of another training with the same shapes, or damaged ones.
+    """
+    path = Path(path)
+    record = sidecar.recorded(path, ["files"])
+    if record and not sidecar.is_of(record, digests(path)):
+        what = " or ".join(file.name for file in model_files(path)[1:])
+        raise PipelineError(
+            f"{path}: it{f' or {what}' if what else ''} is not as convert.sh left it; copy "
+            f"{'both' if what else 'it'} again, with {path.name}.json"
+        )
+
+
 def info_of_file(path: PathLike) -> dict[str, str]:
     """What a model's file, its record or its card says of it (ResNeSt.models.model_info); the model is not opened.
 

@@ -95,8 +95,8 @@ def refuse_other(info: Mapping[str, str], said: Mapping[str, str], path: PathLik
     for key, value in said.items():
         if info.get(key, value) != value:
             raise ArgumentError(
-                f"{path}: says itself that its {key} is {info[key]}, {name} has {value}; leave --arch out, or export "
-                "it with that card"
+                f"{path}: says itself that its {key} is {info[key]:.60}, {name} has {value:.60}; leave --arch out, or "
+                "export it with that card"
             )
 
 

@@ -1,4 +1,4 @@
-"""Whether labels count from the same class as the model, told from what it answered."""
+"""Whether labels count from the same class as the model, and whether it tells any apart, told from its answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ResNeSt.score.score import Result
 
 # Images that have to speak for another first class; fewer do so by chance.
 FEWEST = 3
+# Images of several classes whose first guess is one class by mistake; of fewer it may be by chance.
+FEWEST_ALIKE = 10
 
 
 def remarks(labels: PathLike, given: Collection[int], classes: int, differences: Mapping[int, int]) -> list[str]:
@@ -37,9 +39,22 @@ def remarks(labels: PathLike, given: Collection[int], classes: int, differences:
     return [] if right >= FEWEST and right > differences.get(-1, 0) else remark_on_numbers(labels, given, classes)
 
 
+def one_answer(pairs: Mapping[tuple[int, int], int]) -> list[str]:
+    """A line where images of several classes all have the same first guess; `pairs` are by label and that guess."""
+    labels, found = {label for label, _ in pairs}, {guess for _, guess in pairs}
+    images = sum(pairs.values())
+    if len(found) != 1 or len(labels) < 2 or images < FEWEST_ALIKE:
+        return []
+    return [
+        f"the first guess is class {found.pop()} for each of the {images} images, which are of {len(labels)} classes "
+        "(of equal values the lowest class counts); check the model, and that its images are prepared as it wants them"
+    ]
+
+
 def remarks_on(result: Result, labels: PathLike) -> list[str]:
     """The same of scored results, after what their own `remarks` say."""
     pairs = [(prediction.label, prediction.classes[0]) for prediction in result.predictions.values()]
     given = [label for label, _ in pairs]
     differences = Counter(first - label for label, first in pairs)
-    return [*result.remarks, *(remarks(labels, given, result.classes, differences) if given else [])]
+    numbers = remarks(labels, given, result.classes, differences) if given else []
+    return [*result.remarks, *numbers, *one_answer(result.pairs)]

@@ -70,13 +70,14 @@ def find_outputs(path: PathLike) -> list[str]:
     """Paths of the outputs of a folder, in natural order, or of those that a list names, a line each; or the one file.
 
     A path in a list counts from here or, where nothing is there, from the list's folder. Raises PipelineError where
-    there are none, or a line names no output.
+    there are none, a line names no output, or a folder holds some that the summary beside it does not list.
     """
     if os.path.isdir(path):
         suffixes = tuple(_READERS)
         names = [entry.name for entry in os.scandir(path) if entry.name.endswith(suffixes)]
         names = sorted((name for name in names if not name.startswith(".")), key=natural_key)
         found = [os.path.join(path, name) for name in names]
+        _refuse_of_another_run(path, names)
     elif os.path.splitext(path)[1].lower() in LIST_SUFFIXES:
         found = list(_listed_in(path))
     else:
@@ -92,6 +93,19 @@ def _elsewhere(folder: PathLike) -> str:
     names = sorted((name for name in names if name.endswith("_summary.json")), key=natural_key)
     paths = (shlex.quote(os.path.join(folder, name)) for name in names)
     return f"; give a summary in it: {' '.join(f'--results {path}' for path in paths)}" if names else ""
+
+
+def _refuse_of_another_run(folder: PathLike, names: Sequence[str]) -> None:
+    """A run that was killed leaves outputs that no summary lists, and the next one into its folder writes its own."""
+    summary = f"{os.fspath(folder).rstrip('/')}_summary.json"
+    listed = set(names)
+    with contextlib.suppress(PipelineError):  # there is none, or it lists nothing
+        listed = set(map(os.path.basename, list_outputs(summary)))
+    if others := [name for name in names if name not in listed]:
+        raise PipelineError(
+            f"{folder}: {len(others)} of its {len(names)} outputs are not of the run of {summary}, such as "
+            f"{others[0]}; name {summary} in place of the folder, or delete these"
+        )
 
 
 def _listed_in(path: PathLike) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, Callable, NamedTuple
 
 from ResNeSt.common.errors import PipelineError
 from ResNeSt.common.files import PathLike, open_plain, read_json
+from ResNeSt.labels.class_names import ClassList, classes_in
 
 UNFINISHED = ".unfinished"
 CSV_HEAD = ["image", "rank", "class", "probability", "synset", "name"]
@@ -60,6 +61,20 @@ def reader_of(path: PathLike) -> Callable[[PathLike], list[Predicted]] | None:
     if os.fspath(path).endswith(UNFINISHED):
         raise PipelineError(f"{path}: is of a run that was stopped; repeat it, and it goes on where it stopped")
     return _read_lines
+
+
+def classes_told(path: PathLike) -> ClassList | None:
+    """The classes of the model that a file of predictions is of, where it tells them, as evaluate's does.
+
+    Raises PipelineError where it tells something else.
+    """
+    with open_plain(path) as file:
+        first = file.readline()
+    try:
+        head = json.loads(first)
+    except (ValueError, RecursionError):
+        return None
+    return classes_in(head, f"the model of {path}") if isinstance(head, dict) and "classes" in head else None
 
 
 def _read_lines(path: PathLike) -> list[Predicted]:

@@ -40,7 +40,7 @@ from ResNeSt.score.outputs import (
     read_output,
 )
 from ResNeSt.score.per_class import pairs_of
-from ResNeSt.score.predictions import Predicted, reader_of
+from ResNeSt.score.predictions import Predicted, classes_told, reader_of
 from ResNeSt.score.ranking import are_probabilities, greatest_softmax, top_k_predictions
 
 # What can be wrong with the results of a data set, in words for a report.
@@ -216,15 +216,7 @@ def score_summaries(
     dtype = bin_dtype(list(results.values()), [known] if known else (), max(truth.values()) + 1)
     outputs = _read_all(results, problems, dtype, depth(top_k), workers)
     size = _number_of_classes(outputs, known)
-    if known is not None and size > known and size % known == 0:
-        raise PipelineError(
-            f"{next(iter(results.values()))}: most results have {size} values, the model has {known} classes; a tensor "
-            "file holds one image (resnest_preprocess.py makes such), and a result one row"
-        )
-    if classes not in (None, size):
-        raise PipelineError(
-            f"{next(iter(results.values()))}: most results have {size} values, not {classes}, as --classes says"
-        )
+    _check_size(next(iter(results.values())), size, known, classes)
     check_labels(truth, size, labels)
     # All of them: logits of one image may sum to 1, too.
     as_they_are = probabilities or all(output.summed for output in outputs.values())
@@ -258,14 +250,15 @@ def _score_log(log: PathLike, labels: PathLike, classes: int | None, top_k: Sequ
     if not predictions:
         reason = next(iter(problems["unreadable"] + problems["extra"]))
         raise PipelineError(f"{log}: no answer in it can be scored; {reason}")
-    known = classes or 1 + max(*answers.values(), *truth.values())
+    known = _classes_of_answers(log, max(answers.values()), truth, classes)
     check_labels(truth, known, labels)
     return Result(count(predictions.values(), top_k), len(truth), known, predictions, problems, ranks=1)
 
 
 def _score_predicted(path: PathLike, labels: PathLike, classes: int | None, top_k: Sequence[int]) -> Result:
     wanted = depth(top_k)
-    truth, notes = read_truth(labels)
+    of_model = classes_told(path)
+    truth, notes = read_truth(labels, of_model)
     problems: Problems = {kind: [] for kind in KINDS}
     read = reader_of(path)
     by_image: dict[str, Predicted] = {}
@@ -287,12 +280,27 @@ def _score_predicted(path: PathLike, labels: PathLike, classes: int | None, top_
         reason = next(iter(problems["unreadable"] + problems["extra"] + problems["missing"]))
         raise PipelineError(f"{path}: none of its {len(images)} images can be scored by {labels}; {reason}")
     told = [prediction.classes for prediction in predictions.values()]
-    known = classes or 1 + max(*map(max, told), *truth.values())
+    classes = classes or (len(of_model.names) if of_model else None)
+    known = _classes_of_answers(path, max(map(max, told)), truth, classes)
     check_labels(truth, known, labels)
     ranks = min(map(len, told))
     score = count(predictions.values(), top_k)
     ranks = wanted if ranks >= min(known, wanted) else ranks
-    return Result(score, len(truth), known, predictions, problems, ranks, remarks=notes)
+    info = of_model.info if of_model else {}
+    return Result(score, len(truth), known, predictions, problems, ranks, info=info, remarks=notes)
+
+
+def _classes_of_answers(path: PathLike, last: int, truth: Mapping[str, int], classes: int | None) -> int:
+    """`classes` where they are given, else as few as answers up to class `last` and the labels allow.
+
+    Raises PipelineError for an answer that is none of those that are given.
+    """
+    if classes is not None and last >= classes:
+        raise PipelineError(
+            f"{path}: an answer is class {last}, the model has {classes} classes, so 0 to {classes - 1}; the file is "
+            "of another model, or say how many classes its model has (--classes)"
+        )
+    return classes or 1 + max(last, *truth.values())
 
 
 def _keys_of_predicted(images: Sequence[str], truth: Mapping[str, int]) -> list[str]:
@@ -404,6 +412,20 @@ def _predict(path: str, dtype: str, top: int) -> _Output | _Problem:
     value = float(logits[classes[0]])
     summed = 0 < value < 1.01 and are_probabilities(logits[None])  # the greatest alone tells it of nearly all logits
     return _Output(path, logits.size, classes, greatest_softmax(logits, value), value, summed)
+
+
+def _check_size(first: str, size: int, known: int | None, classes: int | None) -> None:
+    """Raises PipelineError unless results of `size` values are of the `known` model, of as many as `classes` says."""
+    if known is None or size == known:
+        return
+    if size % known == 0:
+        told = f"the model has {known} classes; a tensor file holds one image (resnest_preprocess.py makes such)"
+        told += ", and a result one row"
+    elif classes:
+        told = f"not {classes}, as --classes says"
+    else:
+        told = f"the model has {known} classes; they are of another model, run this one again"
+    raise PipelineError(f"{first}: most results have {size} values, {told}")
 
 
 def _number_of_classes(outputs: dict[str, _Output], known: int | None) -> int:
