@@ -3,7 +3,7 @@
 # options; without any it runs on the bundled demo.
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/env.sh" || exit
 # What the set-up says is no part of the result: with --json - stdout is the JSON's alone.
-exec 3>&2 || exec 3>/dev/null
+if : >&2; then exec 3>&2; else exec 3>/dev/null; fi # a shell whose exec fails is at its end
 case " $* " in *" --quiet "*) exec 3>/dev/null ;; esac
 use_environment "$here/requirements/lock.txt" "$here/requirements.txt" >&3 || exit
 bash "$here/native/build.sh" --once >&3 || : # without it Pillow makes the tensors, later

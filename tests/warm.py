@@ -216,11 +216,11 @@ def _run(request: dict[str, Any]) -> NoReturn:
 def _main(handle: int) -> NoReturn:
     import ResNeSt  # noqa: F401 (switches telemetry off before anything can ask)
 
+    listening = socket.socket(fileno=handle)
+    timed_process.spend = _spend_in(listening.getsockname())  # before it is imported by name
     for package in (*LARGE, *(f"ResNeSt.{module}" for module in OURS)):
         with contextlib.suppress(ImportError):
             importlib.import_module(package)
-    listening = socket.socket(fileno=handle)
-    timed_process.spend = _spend_in(listening.getsockname())
     gc.freeze()  # what all children share is not looked through again
     _run(_serve(listening))
 

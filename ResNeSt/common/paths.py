@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Union
@@ -44,6 +45,8 @@ def _refuse_no_text(path: PathLike) -> None:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError:
         raise ArgumentError(f"{os.fspath(path)!a}: is not UTF-8, as what is written has to be; name another") from None
+    if re.search(r"[\x00-\x1f\x7f]", os.fspath(path)):
+        raise ArgumentError(f"{os.fspath(path)!a}: holds a control character, such as a line's end; name another")
 
 
 def _refuse_twice(path: PathLike, others: Iterable[PathLike]) -> None:
