@@ -548,12 +548,14 @@ def _own_labels(images: Path, known: ClassList, folder: Path) -> Path:
 
 def _unasked(model_card: Card) -> str:
     """The weights where none are named: the demo's; others would be downloaded, which a user has to ask for."""
-    if model_card != card(DEMO_MODEL):
-        raise ArgumentError(
-            f"--weights is missing: name a checkpoint (--weights FILE.pth), or --weights {AUTO}, which downloads the "
-            f"official weights of {model_card.name}"
-        )
-    return AUTO
+    if model_card == card(DEMO_MODEL):
+        return AUTO
+    if model_card.url is None:
+        raise ArgumentError(f"{model_card.name}: has no published weight file; name your own (--weights FILE.pth)")
+    raise ArgumentError(
+        f"--weights is missing: name a checkpoint (--weights FILE.pth), or --weights {AUTO}, which downloads the "
+        f"official weights of {model_card.name}"
+    )
 
 
 def _calibration(given: Path | None, chip: str, precision: str, demo: bool) -> Path | None:

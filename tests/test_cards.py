@@ -153,7 +153,8 @@ def test_run_with_an_own_card_and_no_weights_is_refused(tmp_path: Path) -> None:
     named = (line.split()[0] for line in (demo / "val_label.txt").read_text().splitlines())
     labels.write_text("".join(f"{name} 0\n" for name in named))
     flags = [f"--images={demo / 'val'}", f"--labels={labels}", "--model=pets.json"]
-    assert_refused(call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path), "pets: has no published weight file")
+    refused = call("-m", "ResNeSt.pipeline", *flags, cwd=tmp_path)
+    assert_refused(refused, "pets: has no published weight file", code=2)
 
 
 def test_a_card_that_windows_wrote_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

@@ -292,6 +292,7 @@ def test_a_token_file_holds_a_token(text: str, tmp_path: Path) -> None:
 
 
 def test_the_token_counts_behind_the_scheme_bearer_alone() -> None:
+    pytest.importorskip("prometheus_client", reason="no requirements/serve.txt")
     from ResNeSt.serve.answering import Answering
 
     nothing: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -136,7 +137,9 @@ def _check_written(path: str) -> None:
     if not os.path.isdir(folder):
         raise PipelineError(f"{path}: there is no folder {folder}; make it first, or name another")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PipelineError(f"{path}: nothing can be written in {folder}; name another folder, or change its rights")
+        is_read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+        why = os.strerror(errno.EROFS if is_read_only else errno.EACCES)
+        raise PipelineError(f"{path}: nothing can be written in {folder} ({why}); name another folder")
 
 
 def _is_stdout(path: Any) -> bool:
