@@ -34,6 +34,8 @@ HOOK = """
 import os, time
 import PIL.Image
 before = PIL.Image.open
+if "ONLY_NODES" in os.environ:
+    os.environ["RESNEST_NATIVE"] = "0"  # every picture is Pillow's to open
 def opened(file, *rest, **named):
     name = str(getattr(file, "name", file))
     if "deadly" in name and "ONLY_NODES" in os.environ:
