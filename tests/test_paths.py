@@ -157,7 +157,9 @@ def test_a_file_is_refused_at_once_where_nothing_can_be_written(
     with pytest.raises(ArgumentError, match="-: only --json writes to stdout; name a file"):
         parser.parse_args([*asked, "--confusion=-"])
     monkeypatch.setattr(os, "access", lambda folder, _: folder != ".")  # root may write anywhere
-    with pytest.raises(PipelineError, match=r"f\.json: nothing can be written in \. \(Permission denied\); name another folder"):
+    with pytest.raises(
+        PipelineError, match=r"f\.json: nothing can be written in \. \(Permission denied\); name another folder"
+    ):
         parser.parse_args([*asked, "--json=f.json"])
 
 
