@@ -218,6 +218,21 @@ def test_a_request_that_makes_the_model_fail_fails_alone(opened: Any) -> None:
     assert first(batcher.submit(rows(7))) == [7]
 
 
+def test_requests_that_failed_together_run_again_each_at_the_size_that_fits_it(opened: Any) -> None:
+    one, four = Echo(1), Echo(4)
+    futures = while_busy(one, opened(one, four), rows(1), rows(-1), rows(2))
+    assert (first(futures[0]), first(futures[2])) == ([1], [2])
+    assert four.runs == [[1, -1, 2, 2]]
+    assert one.runs == [[99], [1], [-1], [2]]
+
+
+def test_all_images_of_what_waits_count_when_a_size_is_chosen(opened: Any) -> None:
+    one, four = Echo(1), Echo(4)
+    futures = while_busy(one, opened(one, four), rows(1, 2), rows(3, 4))
+    assert [first(future) for future in futures] == [[1, 2], [3, 4]]
+    assert (one.runs, four.runs) == ([[99]], [[1, 2, 3, 4]])
+
+
 def test_a_long_request_that_fails_in_one_part_does_not_run_the_others(opened: Any) -> None:
     engine = Echo(2)
     batcher = opened(engine)

@@ -201,8 +201,8 @@ def test_a_name_that_no_report_can_hold_is_refused_where_it_is_to_be_written_and
             refuse_clashes([], **clash)
     with pytest.raises(ArgumentError, match="is not UTF-8"):
         parser_of("ResNeSt.bench.__main__").parse_args(["1", "cpu", "--output", odd])
-    for clash in ({"writes": [tmp_path / "a\nb.json"]}, {"fills": [tmp_path / "a\rb"]}):
-        with pytest.raises(ArgumentError, match=r"a\\[nr]b.*: holds a control character"):
+    for clash in ({"writes": [tmp_path / "a\nb.json"]}, {"fills": [tmp_path / "a\rb"]}, {"fills": ["a\x7fb"]}):
+        with pytest.raises(ArgumentError, match=r"a\\(n|r|x7f)b.*: holds a control character"):
             refuse_clashes([], **clash)
     refuse_clashes([odd, "a\nb"], [tmp_path / "café.json"], [tmp_path / "文件"])
 
